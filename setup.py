@@ -1,0 +1,33 @@
+from setuptools import find_namespace_packages, setup
+
+setup(
+    name="saicinpainting",
+    version="2.0.0",
+    description="LaMa: resolution-robust large mask inpainting with Fourier convolutions, for PyTorch Lightning 2",
+    license="Apache-2.0",
+    packages=find_namespace_packages(include=["saicinpainting", "saicinpainting.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.6,<2.16",
+        "torchvision>=0.21",
+        "pytorch-lightning>=2.4,<3",
+        "torchmetrics>=1.4,<2",
+        "hydra-core>=1.3,<1.4",
+        "omegaconf>=2.3,<2.4",
+        "kornia>=0.7,<1",
+        "albumentations>=2.0,<2.1",
+        "opencv-python-headless>=4.9",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "pandas>=2.1",
+        "pillow>=10",
+        "lpips>=0.1.4,<0.2",
+        "pytorch-fid>=0.3,<0.4",
+        "safetensors>=0.4",
+        "tensorboard>=2.15",
+        "tqdm>=4.65",
+        "webdataset>=0.2.86",
+        "PyYAML>=6",
+    ],
+    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.10", "scikit-image>=0.24"]},
+)
