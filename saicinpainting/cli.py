@@ -1,0 +1,64 @@
+"""What every command shares: errors of the user in one line, exit status 1."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from saicinpainting.utils import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """What the user can mend becomes one line `error: …` on stderr (and in the log file) and exit status 1.
+
+    Anything else is a fault of ours and keeps its traceback.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except InputError as error:
+            _fail(str(error))
+        except HydraException as error:
+            cause = str(error.__cause__ or "").splitlines()
+            _fail(f"config: {error}" + (f" ({cause[0]})" if cause else ""))
+        except OmegaConfBaseException as error:
+            # A resolver's own error arrives wrapped in OmegaConf's.
+            _fail(str(error.__cause__) if isinstance(error.__cause__, InputError) else f"config: {error}")
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        raise AssertionError("unreachable")
+
+    return wrapped
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's `main`. A function under `@hydra.main` needs `@one_line_errors` of its own besides.
+
+    Hydra reports what a job raises in a line of its own, so a job has to report its errors itself.
+    """
+    # Without this Hydra prints a config error over several lines and hides its cause.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    one_line_errors(main)()
+
+
+def _fail(message: str) -> None:
+    line = " ".join(message.split())
+    record = logging.LogRecord("saicinpainting", logging.ERROR, __file__, 0, "stopped: %s", (line,), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):  # the screen gets the line below
+            handler.handle(record)
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,157 @@
+"""Configs: resolvers of `${env:…}`, experiment folders, Lightning-1 keys in the terms of Lightning 2."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from saicinpainting.utils import InputError
+
+LOGGER = logging.getLogger(__name__)
+
+_ENV_DEFAULTS: dict[str, Callable[[], str]] = {
+    # In containers without an entry in the password file getpass has nothing to go by.
+    "USER": lambda: _user_name(),
+    "TORCH_HOME": lambda: str(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"),
+}
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "user"
+
+
+def _env(name: str, default: str | None = None) -> str:
+    if name in os.environ:
+        return os.environ[name]
+    if default is not None:
+        return str(default)
+    if name in _ENV_DEFAULTS:
+        return _ENV_DEFAULTS[name]()
+    raise InputError(f"config: ${{env:{name}}} is used, but the environment variable {name} is not set")
+
+
+def register_resolvers() -> None:
+    """Make `${env:NAME}` and `${env:NAME,default}` of old and new configs resolve; safe to call twice."""
+    OmegaConf.register_new_resolver("env", _env, replace=True)
+
+
+def read_experiment_config(folder: str | Path) -> DictConfig:
+    """The `config.yaml` of an experiment folder, ours or a published one."""
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist; model.path must be an experiment folder with config.yaml and models/ in it"
+        )
+    register_resolvers()
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no valid YAML: {error}") from error
+    if not isinstance(content, dict) or "generator" not in content or "training_model" not in content:
+        raise InputError(f"{path} is no LaMa training config: expected the keys generator and training_model")
+    return OmegaConf.create(content)
+
+
+# ---- Lightning 1 -> 2 -------------------------------------------------------------------------------------------
+
+_GONE = {
+    "replace_sampler_ddp": "every rank gets its own share of the images without it",
+    "log_gpu_memory": "use Lightning's DeviceStatsMonitor",
+    "progress_bar_refresh_rate": "the progress bar refreshes by itself",
+    "process_position": "the progress bar places itself",
+    "weights_summary": "use enable_model_summary",
+    "flush_logs_every_n_steps": "TensorBoard flushes by itself",
+    "prepare_data_per_node": "data sets are prepared beforehand",
+    "amp_level": "apex is gone; use precision",
+    "track_grad_norm": "train_gen_grad_norm and train_discr_grad_norm are always logged",
+}
+_REFUSED = {
+    "amp_backend": "precision=16-mixed or precision=bf16-mixed",
+    "auto_scale_batch_size": "data.batch_size",
+    "auto_lr_find": "optimizers.generator.lr and optimizers.discriminator.lr",
+    "tpu_cores": "accelerator=tpu and devices",
+    "stochastic_weight_avg": "a Lightning callback",
+    "truncated_bptt_steps": "nothing: the networks are not recurrent",
+}
+_OLD_ACCELERATORS: dict[str, dict[str, Any]] = {
+    "ddp": {"strategy": "ddp"},
+    "ddp_spawn": {"strategy": "ddp_spawn"},
+    "ddp_cpu": {"strategy": "ddp", "accelerator": "cpu"},
+}
+
+
+def translate_trainer_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """`trainer.kwargs` of a Lightning-1 config in the terms of Lightning 2.
+
+    Every translated key is warned about; a key that has no counterpart is an `InputError` naming what replaces it.
+    Keys of Lightning 2 pass unchanged.
+    """
+    kwargs = {key: None if value == "None" else value for key, value in kwargs.items()}
+    new: dict[str, Any] = {}
+    for key, value in kwargs.items():
+        if key in _REFUSED:
+            raise InputError(f"trainer.kwargs.{key} is gone in Lightning 2; use {_REFUSED[key]} instead")
+        if key in _GONE:
+            _warn(f"{key}={value}", f"nothing: {_GONE[key]}")
+        elif key in _TRANSLATED:
+            translated = _TRANSLATED[key](value)
+            if translated != {key: value}:
+                _warn(f"{key}={value}", ", ".join(f"{k}={v}" for k, v in translated.items()) or "nothing")
+            if key != "devices" and "devices" in translated and "devices" in kwargs:
+                raise InputError(f"trainer.kwargs: {key} (Lightning 1) and devices are both set; keep devices")
+            new.update(translated)
+        else:
+            new[key] = value
+    return new
+
+
+def translate_checkpoint_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """`trainer.checkpoint_kwargs` of a Lightning-1 config in the terms of Lightning 2."""
+    new = dict(kwargs)
+    if "period" in new:
+        period = new.pop("period")
+        _warn(f"period={period}", f"every_n_epochs={period}", key="checkpoint_kwargs")
+        new.setdefault("every_n_epochs", period)
+    return new
+
+
+def _warn(old: str, new: str, key: str = "kwargs") -> None:
+    LOGGER.warning("trainer.%s: %s is a Lightning-1 key, read as %s", key, old, new)
+
+
+def _gpus(value: Any) -> dict[str, Any]:
+    if value in (None, 0, "0"):
+        return {"accelerator": "cpu"}
+    return {"accelerator": "gpu", "devices": value}
+
+
+def _accelerator(value: Any) -> dict[str, Any]:
+    if value in ("dp", "ddp2", "horovod"):
+        raise InputError(f"trainer.kwargs.accelerator={value} is gone in Lightning 2; use strategy=ddp instead")
+    return dict(_OLD_ACCELERATORS.get(value, {"accelerator": value}))
+
+
+def _precision(value: Any) -> dict[str, Any]:
+    return {"precision": "16-mixed" if str(value) == "16" else value}
+
+
+_TRANSLATED: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "gpus": _gpus,
+    "num_processes": lambda value: {"devices": value},
+    "accelerator": _accelerator,
+    "distributed_backend": lambda value: {} if value is None else _accelerator(value),
+    "precision": _precision,
+    "terminate_on_nan": lambda value: {"detect_anomaly": True} if value else {},
+    "checkpoint_callback": lambda value: {"enable_checkpointing": value},
+    "reload_dataloaders_every_epoch": lambda value: {"reload_dataloaders_every_n_epochs": int(bool(value))},
+}
