@@ -1,0 +1,112 @@
+"""What the networks share: the generator interface and the choices a config makes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from saicinpainting.utils import InputError, did_you_mean
+
+T = TypeVar("T")
+NormLayer = Callable[[int], nn.Module]
+Features = Any  # (B, C, h, w), or a pair (z_l, z_g) of such tensors in networks of Fourier convolutions
+
+NORM_LAYERS: dict[str, NormLayer] = {"bn": nn.BatchNorm2d, "in": nn.InstanceNorm2d}
+OUTPUT_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+# Both spellings of zero padding occur in configs: pix2pixHD's "zero" and torch's "zeros".
+PaddingMode = Literal["reflect", "replicate", "zeros"]
+PADDING_MODES: dict[str, PaddingMode] = {
+    "reflect": "reflect",
+    "replicate": "replicate",
+    "zero": "zeros",
+    "zeros": "zeros",
+}
+
+
+def choose(table: Mapping[str, T], name: str, *, where: str) -> T:
+    """`table[name]`, or an `InputError` that says what the setting `where` accepts."""
+    if name not in table:
+        raise InputError(f"{where}: unknown value {name!r}; {did_you_mean(str(name), table)}")
+    return table[name]
+
+
+def get_norm_layer(kind: str | NormLayer) -> NormLayer:
+    """`bn`, `in`, or a callable that makes a normalisation of that many channels."""
+    return choose(NORM_LAYERS, kind, where="generator.norm_layer") if isinstance(kind, str) else kind
+
+
+def output_activation(kind: bool | str | None) -> list[nn.Module]:
+    """The last layer(s) of a generator: `sigmoid`, `tanh` (also `True`), or none (`False`, `None`)."""
+    if kind is None or kind is False:
+        return []
+    name = "tanh" if kind is True else kind
+    return [choose(OUTPUT_ACTIVATIONS, name, where="generator.add_out_act")()]
+
+
+def channels_per_level(ngf: int, n_downsampling: int, *, max_features: int) -> list[int]:
+    """Channels at full, half, quarter ... resolution: each halving doubles them, up to `max_features`."""
+    return [min(max_features, ngf * 2**level) for level in range(n_downsampling + 1)]
+
+
+def upsampling(widths: Sequence[int], *, norm_layer: NormLayer) -> list[nn.Module]:
+    """Layers from the last of `widths` back to the first; each step doubles height and width."""
+    layers: list[nn.Module] = []
+    for c_out, c_in in reversed(list(pairwise(widths))):
+        layers += [
+            nn.ConvTranspose2d(c_in, c_out, kernel_size=3, stride=2, padding=1, output_padding=1),
+            norm_layer(c_out),
+            nn.ReLU(inplace=True),
+        ]
+    return layers
+
+
+class Generator(nn.Module):
+    """A stack of layers `model` with a cut in front of the first residual block.
+
+    Refinement optimises the features at the cut, so `forward(x)` equals `decode(encode(x))`.
+
+    Args:
+        layers: the whole stack.
+        first_block: index of the first residual block.
+        n_downsampling: how many times the stack halves the resolution.
+        min_feature_size: smallest height and width that the residual blocks can pad.
+    """
+
+    def __init__(
+        self, layers: Sequence[nn.Module], *, first_block: int, n_downsampling: int, min_feature_size: int = 1
+    ) -> None:
+        super().__init__()
+        self.model = nn.Sequential(*layers)
+        self.first_block = first_block
+        self.size_multiple = 2**n_downsampling
+        # The 7x7 convolutions at both ends reflect three pixels, which takes images of at least four.
+        self.min_size = max(4, min_feature_size * self.size_multiple)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`: (B, input_nc, H, W) to (B, output_nc, H, W)."""
+        self._check_size(x)
+        return self.model(x)
+
+    def encode(self, x: Tensor) -> Features:
+        """The features in front of the first residual block, at 1 / `size_multiple` of the resolution."""
+        self._check_size(x)
+        return self.model[: self.first_block](x)
+
+    def decode(self, features: Features) -> Tensor:
+        """The image of what `encode` gave."""
+        return self.model[self.first_block :](features)
+
+    def _check_size(self, x: Tensor) -> None:
+        if torch.jit.is_tracing():  # sizes are symbols there
+            return
+        height, width = x.shape[-2:]
+        if height % self.size_multiple or width % self.size_multiple or min(height, width) < self.min_size:
+            raise InputError(
+                f"generator input: expected height and width to be multiples of {self.size_multiple} and at "
+                f"least {self.min_size}, got {height}x{width}; pad the image (saicinpainting.evaluation.data "
+                "has pad_img_to_modulo)"
+            )
