@@ -1,0 +1,1 @@
+"""Losses: pure functions with thin modules around those that hold weights."""

@@ -1,0 +1,182 @@
+"""Adversarial losses.
+
+A score is high where the discriminator takes the patch for real. With `mask_as_fake_target` only patches
+inside the hole count as fake; those outside show real pixels and are to be taken for real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from saicinpainting.utils import InputError, build, did_you_mean
+
+MASK_SCALE_MODES = ("nearest", "maxpool")
+WHERE = "losses.adversarial"
+
+
+class MaskScaler:
+    """Brings a mask to the size of a score map; refuses to unless `allow_scale_mask`."""
+
+    def __init__(self, *, allow_scale_mask: bool, mask_scale_mode: str) -> None:
+        if mask_scale_mode not in MASK_SCALE_MODES:
+            raise InputError(
+                f"{WHERE}.mask_scale_mode: unknown mode {mask_scale_mode!r}; "
+                f"{did_you_mean(mask_scale_mode, MASK_SCALE_MODES)}"
+            )
+        self.allow_scale_mask = allow_scale_mask
+        self.mask_scale_mode = mask_scale_mode
+
+    def __call__(self, mask: Tensor, score: Tensor) -> Tensor:
+        """mask: (B, 1, H, W) -> (B, 1, h, w), the size of score: (B, 1, h, w)."""
+        size = score.shape[-2:]
+        if mask.shape[-2:] == size:
+            return mask
+        if not self.allow_scale_mask:
+            raise InputError(
+                f"{WHERE}: the score map is {tuple(size)}, the mask {tuple(mask.shape[-2:])}; "
+                f"set {WHERE}.allow_scale_mask=true to resize the mask"
+            )
+        if self.mask_scale_mode == "maxpool":
+            return F.adaptive_max_pool2d(mask, (size[0], size[1]))
+        return F.interpolate(mask, size=size, mode="nearest")
+
+
+class NonSaturatingWithR1:
+    """Non-saturating GAN loss (Goodfellow et al. 2014) with R1 penalty (Mescheder et al. 2018, eq. 9).
+
+    `weight` multiplies the generator's term only. `extra_mask_weight_for_gen` raises the generator's weight
+    of the hole to 1 + that, where `mask_as_fake_target`. `use_unmasked_for_gen` and `use_unmasked_for_discr`
+    say whether fake patches outside the hole count at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        gp_coef: float = 5,
+        weight: float = 1,
+        mask_as_fake_target: bool = False,
+        allow_scale_mask: bool = False,
+        mask_scale_mode: str = "nearest",
+        extra_mask_weight_for_gen: float = 0,
+        use_unmasked_for_gen: bool = True,
+        use_unmasked_for_discr: bool = True,
+    ) -> None:
+        if use_unmasked_for_discr and not use_unmasked_for_gen:
+            raise InputError(
+                f"{WHERE}: use_unmasked_for_gen=false needs use_unmasked_for_discr=false, else the "
+                "discriminator learns from pixels that the generator is not told about"
+            )
+        if mask_as_fake_target and not use_unmasked_for_discr:
+            raise InputError(
+                f"{WHERE}: mask_as_fake_target=true needs use_unmasked_for_discr=true, "
+                "because it says what the pixels outside the hole count as"
+            )
+        self.gp_coef = gp_coef
+        self.weight = weight
+        self.mask_as_fake_target = mask_as_fake_target
+        self.extra_mask_weight_for_gen = extra_mask_weight_for_gen
+        self.use_unmasked_for_gen = use_unmasked_for_gen
+        self.use_unmasked_for_discr = use_unmasked_for_discr
+        self.scale_mask = MaskScaler(allow_scale_mask=allow_scale_mask, mask_scale_mode=mask_scale_mode)
+
+    def generator_loss(self, *, discr_fake_pred: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """weight · mean softplus(-D(fake)). discr_fake_pred: (B, 1, h, w); mask: (B, 1, H, W), 1 = hole."""
+        loss = F.softplus(-discr_fake_pred)
+        if not self.use_unmasked_for_gen:
+            loss = loss * self.scale_mask(mask, discr_fake_pred)
+        elif self.mask_as_fake_target and self.extra_mask_weight_for_gen > 0:
+            loss = loss * (1 + self.scale_mask(mask, discr_fake_pred) * self.extra_mask_weight_for_gen)
+        return loss.mean() * self.weight, {}
+
+    def discriminator_loss(
+        self, *, real_batch: Tensor, discr_real_pred: Tensor, discr_fake_pred: Tensor, mask: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean of softplus(-D(real)) + gp_coef · R1 + the fakes' term.
+
+        real_batch: (B, 3, H, W) with gradient, the images behind discr_real_pred: (B, 1, h, w);
+        discr_fake_pred: (B, 1, h, w); mask: (B, 1, H, W), 1 = hole.
+        """
+        penalty = self.gp_coef * r1_penalty(discr_real_pred, real_batch)
+        total = (F.softplus(-discr_real_pred) + penalty + self._fake_term(discr_fake_pred, mask)).mean()
+        return total, {**_mean_scores(discr_real_pred, discr_fake_pred), "discr_real_gp": penalty.detach()}
+
+    def _fake_term(self, discr_fake_pred: Tensor, mask: Tensor) -> Tensor:
+        loss = F.softplus(discr_fake_pred)
+        if self.use_unmasked_for_discr and not self.mask_as_fake_target:
+            return loss
+        mask = self.scale_mask(mask, discr_fake_pred)
+        if not self.mask_as_fake_target:
+            return loss * mask
+        return loss * mask + F.softplus(-discr_fake_pred) * (1 - mask)
+
+
+class BCELoss:
+    """Binary cross-entropy GAN loss, each term a mean: target 1 for real patches, 0 for fake ones.
+
+    With `mask_as_fake_target` (as in the original code) the fakes' target is 1 - mask: 0 in the hole, 1
+    outside. `weight` multiplies the generator's term only; the discriminator's two terms are averaged.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: float = 1,
+        mask_as_fake_target: bool = True,
+        allow_scale_mask: bool = False,
+        mask_scale_mode: str = "nearest",
+    ) -> None:
+        self.weight = weight
+        self.mask_as_fake_target = mask_as_fake_target
+        self.scale_mask = MaskScaler(allow_scale_mask=allow_scale_mask, mask_scale_mode=mask_scale_mode)
+
+    def generator_loss(self, *, discr_fake_pred: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """weight · BCE(D(fake), 1); the mask plays no part. discr_fake_pred: (B, 1, h, w)."""
+        target = torch.ones_like(discr_fake_pred)
+        return F.binary_cross_entropy_with_logits(discr_fake_pred, target) * self.weight, {}
+
+    def discriminator_loss(
+        self, *, real_batch: Tensor, discr_real_pred: Tensor, discr_fake_pred: Tensor, mask: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean of BCE(D(real), 1) and BCE(D(fake), target); shapes as in `NonSaturatingWithR1`."""
+        fake_target = torch.zeros_like(discr_fake_pred)
+        if self.mask_as_fake_target:
+            fake_target = 1 - self.scale_mask(mask, discr_fake_pred).to(discr_fake_pred)
+        real_loss = F.binary_cross_entropy_with_logits(discr_real_pred, torch.ones_like(discr_real_pred))
+        fake_loss = F.binary_cross_entropy_with_logits(discr_fake_pred, fake_target)
+        return (real_loss + fake_loss) / 2, _mean_scores(discr_real_pred, discr_fake_pred)
+
+
+def r1_penalty(discr_real_pred: Tensor, real_batch: Tensor) -> Tensor:
+    """Mean over the batch of |∇ sum D(real)|² (Mescheder et al. 2018, eq. 9, without its γ/2).
+
+    real_batch: (B, 3, H, W) with gradient. A scalar that can be differentiated once more; 0 where gradients
+    are switched off, as in validation.
+    """
+    if not torch.is_grad_enabled():
+        return discr_real_pred.new_zeros(())
+    (gradient,) = torch.autograd.grad(discr_real_pred.sum(), real_batch, create_graph=True)
+    return gradient.flatten(1).square().sum(1).mean()
+
+
+def _mean_scores(discr_real_pred: Tensor, discr_fake_pred: Tensor) -> dict[str, Tensor]:
+    return {
+        "discr_real_out": discr_real_pred.detach().mean(),
+        "discr_fake_out": discr_fake_pred.detach().mean(),
+    }
+
+
+AdversarialLoss = NonSaturatingWithR1 | BCELoss
+DISCRIM_LOSSES: dict[str, Callable[..., AdversarialLoss]] = {
+    "bce": BCELoss,
+    "r1": NonSaturatingWithR1,
+}
+
+
+def make_discrim_loss(kind: str, **kwargs: Any) -> AdversarialLoss:
+    """The adversarial loss that `losses.adversarial` describes."""
+    return build(DISCRIM_LOSSES, {"kind": kind, **kwargs}, where=WHERE)

@@ -1,0 +1,161 @@
+"""Perceptual losses: distances between the feature maps of fixed networks.
+
+The classes take a network and know no files; `make_resnet_pl` and `make_perceptual_loss` read, and where
+needed download, its weights.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saicinpainting.training.modules.resnet_encoder import ResNetEncoder, encoder_weights
+from saicinpainting.training.modules.vgg import VGG19_URL, VGG19Features
+from saicinpainting.utils import InputError, set_requires_grad
+from saicinpainting.weights import fetch_weights, torch_home
+
+M = TypeVar("M", bound=nn.Module)
+VGG19_FILE = VGG19_URL.rpartition("/")[2]
+VGG19_SHA256 = VGG19_FILE.removesuffix(".pth").rpartition("-")[2]
+# What the published encoder files hold beyond the encoder: ImageNet's classifier, and the scratch numbers of
+# the batch normalisation that the ADE20K encoder was trained with.
+EXTRA_KEYS = ("fc.weight", "fc.bias")
+EXTRA_SUFFIXES = ("._tmp_running_mean", "._tmp_running_var", "._running_iter")
+
+
+class ImageNetNormalization(nn.Module):
+    """(B, 3, H, W) in [0, 1] -> the range that networks trained on ImageNet expect."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image - self.mean.to(image)) / self.std.to(image)
+
+
+class ResNetPL(nn.Module):
+    """High receptive field perceptual loss (Suvorov et al. 2022, eq. 2).
+
+    encoder: normalised images (B, 3, H, W) -> feature maps. It stays in evaluation mode and without gradients
+    for its weights, whatever is asked of the module that holds this one.
+    """
+
+    def __init__(self, encoder: nn.Module, *, weight: float = 1) -> None:
+        super().__init__()
+        self.impl = encoder
+        self.weight = weight
+        self.normalize = ImageNetNormalization()
+        set_requires_grad(encoder, False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ResNetPL:
+        super().train(mode)
+        self.impl.eval()
+        return self
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """weight · sum over the maps of their mean squared difference; pred, target: (B, 3, H, W) in [0, 1]."""
+        with torch.no_grad():
+            target_maps = self.impl(self.normalize(target))
+        pred_maps = self.impl(self.normalize(pred))
+        distances = [F.mse_loss(p, t) for p, t in zip(pred_maps, target_maps, strict=True)]
+        return self.weight * torch.stack(distances).sum()
+
+
+class PerceptualLoss(nn.Module):
+    """Squared differences of VGG features (Johnson et al. 2016, eq. 2), at every ReLU of `vgg`.
+
+    vgg: normalised images (B, 3, H, W) -> feature maps.
+    """
+
+    def __init__(self, vgg: nn.Module) -> None:
+        super().__init__()
+        self.vgg = vgg
+        self.normalize = ImageNetNormalization()
+        set_requires_grad(vgg, False)
+
+    def forward(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B,): per picture, the sum over the maps of their mean squared difference.
+
+        pred, target: (B, 3, H, W) in [0, 1]. With mask: (B, 1, H, W), 1 = hole, only what lies outside counts.
+        """
+        with torch.no_grad():
+            target_maps = self.vgg(self.normalize(target))
+        pred_maps = self.vgg(self.normalize(pred))
+        return torch.stack([_distance_per_item(p, t, mask) for p, t in zip(pred_maps, target_maps, strict=True)]).sum(
+            dim=0
+        )
+
+
+def _distance_per_item(pred: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    distance = (pred - target).square()
+    if mask is not None:
+        mask = F.interpolate(mask, size=pred.shape[-2:], mode="bilinear", align_corners=False)
+        distance = distance * (1 - mask)
+    return distance.mean(dim=(1, 2, 3))
+
+
+def make_resnet_pl(
+    *,
+    weight: float = 1,
+    weights_path: str | Path | None = None,
+    arch_encoder: str = "resnet50dilated",
+    segmentation: bool = True,
+) -> ResNetPL:
+    """`ResNetPL` with published weights: of ADE20K segmentation, or of ImageNet where not `segmentation`.
+
+    weights_path: folder of weights (None: where PyTorch keeps its own); a file that is missing is downloaded.
+    """
+    name, url = encoder_weights(arch_encoder, segmentation)
+    folder = torch_home() if weights_path is None else Path(weights_path)
+    path = fetch_weights(folder / name, url, what="weights of losses.resnet_pl")
+    encoder = _load(ResNetEncoder(arch_encoder), path, _load_encoder)
+    return ResNetPL(encoder, weight=weight)
+
+
+def make_perceptual_loss(*, weights_path: str | Path | None = None) -> PerceptualLoss:
+    """`PerceptualLoss` with torchvision's ImageNet weights of VGG19.
+
+    weights_path: the file, or its folder (None: where PyTorch keeps its own); downloaded if missing.
+    """
+    path = torch_home() / "hub" / "checkpoints" if weights_path is None else Path(weights_path)
+    if path.is_dir() or not path.suffix:
+        path = path / VGG19_FILE
+    path = fetch_weights(path, VGG19_URL, what="weights of losses.perceptual", sha256=VGG19_SHA256)
+    return PerceptualLoss(_load(VGG19Features(), path, VGG19Features.load_torchvision))
+
+
+def _load(network: M, path: Path, take: Callable[[M, dict[str, Tensor]], None]) -> M:
+    """`network` after `take(network, state dict in path)`; an `InputError` names the file if it does not fit."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise InputError(f"expected a state dict, got {type(state).__name__}")
+        take(network, state)
+    except (InputError, OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: not the weights of {type(network).__name__} ({reason}); delete it to download it again"
+        ) from error
+    return network
+
+
+def _load_encoder(encoder: nn.Module, state: dict[str, Tensor]) -> None:
+    state = {k: v for k, v in state.items() if k not in EXTRA_KEYS and not k.endswith(EXTRA_SUFFIXES)}
+    missing, unexpected = encoder.load_state_dict(state, strict=False)
+    # Files from before torch 0.4.1 have no num_batches_tracked; evaluation mode has no use for it.
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        problem, keys = ("it lacks", missing) if missing else ("unknown key", unexpected)
+        raise InputError(f"{problem} {keys[0]}, {len(keys)} such keys")
