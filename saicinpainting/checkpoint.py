@@ -1,0 +1,194 @@
+"""Reading and writing checkpoints: tensors and plain values only, nothing a file carries is ever executed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from saicinpainting.utils import InputError
+
+LOGGER = logging.getLogger(__name__)
+
+StateDict = dict[str, torch.Tensor]
+
+# Parts of a training checkpoint that are constants (pretrained weights), by the prefix of their keys.
+FROZEN_PREFIXES = ("loss_resnet_pl.", "loss_pl.", "val_evaluator.", "test_evaluator.", "extra_evaluators.")
+
+
+class _Ignored:
+    """Stands for an object of a class we do not read (OmegaConf, Lightning callbacks, an attacker's payload).
+
+    Pickle may create it, call it and fill it; nothing happens.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Ignored:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Ignored:
+        return _Ignored()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, value: Any) -> None:
+        pass
+
+    def extend(self, values: Iterable[Any]) -> None:
+        pass
+
+
+class _Function:
+    """An allowed function without attributes, so that a pickle cannot change it for later callers."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("a function has no state")
+
+
+def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> torch.Tensor:
+    # The arguments that follow (requires_grad, hooks, metadata) are of no use for weights at rest.
+    return torch._utils._rebuild_tensor(storage, offset, size, stride)
+
+
+def _allowed() -> dict[tuple[str, str], Any]:
+    allowed: dict[tuple[str, str], Any] = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch", "Size"): torch.Size,
+        ("torch._utils", "_rebuild_tensor"): _Function(_rebuild_tensor),
+        ("torch._utils", "_rebuild_tensor_v2"): _Function(_rebuild_tensor),
+        ("torch._utils", "_rebuild_parameter"): _Function(lambda data, *_: data),
+    }
+    for name in ("float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"):
+        allowed["torch", name] = getattr(torch, name)
+    return allowed
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Rebuilds tensors and plain containers; every other global becomes a class that does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._classes = _allowed()
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._classes:
+            LOGGER.debug("checkpoint: left out an object of %s.%s", module, name)
+            self._classes[module, name] = type("Ignored", (_Ignored,), {"__doc__": f"Stands for {module}.{name}"})
+        return self._classes[module, name]
+
+
+def _load(file: Any, **kwargs: Any) -> Any:
+    return _TensorUnpickler(file, **kwargs).load()
+
+
+_TENSOR_PICKLE = SimpleNamespace(
+    __name__="saicinpainting.checkpoint", Unpickler=_TensorUnpickler, load=_load, UnpicklingError=pickle.UnpicklingError
+)
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint without executing anything in it.
+
+    Reads ours, the published ones (Lightning 1.2.9, with OmegaConf objects and callback classes pickled inside,
+    which come back as inert stand-ins), bare state dicts, and `.safetensors`.
+
+    Returns:
+        A dict with at least `state_dict`: name -> tensor.
+
+    Raises:
+        InputError: the file is missing, damaged or holds no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        beside = sorted(p.name for p in path.parent.glob("*") if p.suffix in (".ckpt", ".safetensors", ".pth"))
+        there = f"; there are: {', '.join(beside)}" if beside else ""
+        raise InputError(f"checkpoint {path} does not exist{there}")
+    if path.suffix == ".safetensors":
+        return {"state_dict": _read_safetensors(path)}
+    try:
+        checkpoint = torch.load(path, map_location=map_location, pickle_module=_TENSOR_PICKLE, weights_only=False)
+    except Exception as error:  # a damaged or hostile file can fail anywhere inside the unpickler
+        raise InputError(f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); copy it anew") from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(f"checkpoint {path}: expected a dict with state_dict, found {type(checkpoint).__name__}")
+    state = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(state, Mapping) or not any(torch.is_tensor(v) for v in state.values()):
+        raise InputError(f"checkpoint {path}: no weights in it (expected state_dict: name -> tensor)")
+    return {**checkpoint, "state_dict": state} if "state_dict" in checkpoint else {"state_dict": state}
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"checkpoint {path} cannot be read ({error}); copy it anew") from error
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Write a checkpoint so that `path` is the old file or the new one whole, never a half-written one.
+
+    `.safetensors` keeps the `state_dict` alone.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if path.suffix == ".safetensors":
+            save_file({k: v.contiguous() for k, v in checkpoint["state_dict"].items()}, part)
+        else:
+            torch.save(dict(checkpoint), part)
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def without_prefixes(state: Mapping[str, torch.Tensor], prefixes: tuple[str, ...]) -> StateDict:
+    """The entries whose name starts with none of `prefixes`."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
+
+
+def average_state_dicts(states: Iterable[Mapping[str, torch.Tensor]]) -> StateDict:
+    """Mean of floating-point entries over the state dicts; counters are taken from the first.
+
+    `states` may be a generator, so that averaging many epochs holds one of them at a time.
+    """
+    states = iter(states)
+    first = next(states, None)
+    if first is None:
+        raise InputError("no checkpoints to average")
+    total = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in first.items()}
+    count = 1
+    for state in states:
+        if state.keys() != total.keys():
+            odd = sorted(state.keys() ^ total.keys())
+            raise InputError(f"cannot average checkpoints of different networks; only some of them have {odd[:3]}")
+        for name, tensor in state.items():
+            if tensor.is_floating_point():
+                total[name] = total[name] + tensor
+        count += 1
+    return {name: (total[name] / count).to(t.dtype) if t.is_floating_point() else t for name, t in first.items()}

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+
+from saicinpainting.checkpoint import average_state_dicts, read_checkpoint, without_prefixes, write_checkpoint
+from saicinpainting.utils import InputError
+
+STATE = OrderedDict(weight=torch.arange(6.0).reshape(2, 3), half=torch.ones(2, dtype=torch.bfloat16), n=torch.tensor(3))
+
+
+def lightning_1_checkpoint(state: dict[str, torch.Tensor]) -> dict:
+    """The layout Lightning 1.2.9 wrote: callback classes as keys, an OmegaConf object as hyper parameters."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    return {
+        "epoch": 39,
+        "global_step": 999999,
+        "pytorch-lightning_version": "1.2.9",
+        "state_dict": OrderedDict(state),
+        "callbacks": {pl.callbacks.ModelCheckpoint: {"best_model_score": torch.tensor(0.9), "dirpath": "/x"}},
+        "optimizer_states": [torch.optim.Adam([parameter]).state_dict()],
+        "lr_schedulers": [],
+        "hparams_name": "config",
+        "hyper_parameters": OmegaConf.create({"generator": {"kind": "ffc_resnet", "out": "${env:TORCH_HOME}"}}),
+        "hparams_type": type(OmegaConf.create({})),
+    }
+
+
+def assert_same_state(state: dict, expected: dict) -> None:
+    assert list(state) == list(expected)
+    for name, tensor in expected.items():
+        assert state[name].dtype == tensor.dtype
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("zip_format", [True, False])
+def test_reads_what_lightning_1_wrote(tmp_path: Path, zip_format: bool):
+    torch.save(lightning_1_checkpoint(STATE), tmp_path / "best.ckpt", _use_new_zipfile_serialization=zip_format)
+    checkpoint = read_checkpoint(tmp_path / "best.ckpt")
+    assert_same_state(checkpoint["state_dict"], STATE)
+    assert checkpoint["epoch"] == 39
+    assert not OmegaConf.is_config(checkpoint["hyper_parameters"])  # an inert stand-in, not the class itself
+
+
+class Payload:
+    def __init__(self, function, *args) -> None:
+        self.reduced = (function, args)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("zip_format", [True, False])
+@pytest.mark.parametrize("place", ["callbacks", "state_dict", "key"])
+def test_a_planted_payload_does_not_run(tmp_path: Path, place: str, zip_format: bool):
+    marker = tmp_path / "owned"
+    payloads = {
+        "system": Payload(os.system, f"touch {marker}"),
+        "exec": Payload(exec, f"open({str(marker)!r}, 'w')"),
+        "open": Payload(open, str(marker), "w"),
+        "getattr": Payload(getattr, os, "mkdir"),
+    }
+    checkpoint = lightning_1_checkpoint(STATE)
+    for name, payload in payloads.items():
+        if place == "state_dict":
+            checkpoint["state_dict"][name] = payload
+        elif place == "callbacks":
+            checkpoint["callbacks"][name] = payload
+        else:
+            checkpoint[payload] = 1
+    path = tmp_path / "evil.ckpt"
+    # os is a module, which pickle cannot store: it is fetched by import, as an attacker would do it.
+    payloads["getattr"].reduced = (getattr, (Payload(__import__, "os"), "system"))
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=zip_format)
+    state = read_checkpoint(path)["state_dict"]
+    assert not marker.exists()
+    assert_same_state({name: state[name] for name in STATE}, STATE)
+    # The same file does run its payload where pickle is trusted, so the test can fail.
+    torch.load(path, weights_only=False)
+    assert marker.exists()
+
+
+def test_a_pickle_cannot_change_the_functions_that_rebuild_tensors(tmp_path: Path):
+    # GLOBAL torch._utils _rebuild_tensor_v2, then BUILD with ({}, {"_call": None}).
+    evil = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x05\x00\x00\x00_callNs\x86b."
+    path = tmp_path / "evil.ckpt"
+    path.write_bytes(evil)
+    with pytest.raises(InputError, match=r"evil\.ckpt cannot be read"):
+        read_checkpoint(path)
+    torch.save({"state_dict": STATE}, tmp_path / "good.ckpt")
+    assert_same_state(read_checkpoint(tmp_path / "good.ckpt")["state_dict"], STATE)
+
+
+def test_a_bare_state_dict_is_read(tmp_path: Path):
+    torch.save(STATE, tmp_path / "generator.pth")
+    assert_same_state(read_checkpoint(tmp_path / "generator.pth")["state_dict"], STATE)
+
+
+@pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors"])
+def test_written_checkpoints_come_back(tmp_path: Path, name: str):
+    write_checkpoint({"state_dict": STATE, "epoch": 3}, tmp_path / "models" / name)
+    state = read_checkpoint(tmp_path / "models" / name)["state_dict"]
+    assert_same_state({k: state[k] for k in STATE}, STATE)
+    assert [p.name for p in (tmp_path / "models").iterdir()] == [name]  # no half-written file is left
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
+    path = tmp_path / "last.ckpt"
+    write_checkpoint({"state_dict": STATE}, path)
+    with pytest.raises(Exception, match=r"pickle|local"):
+        write_checkpoint({"state_dict": STATE, "bad": lambda: None}, path)
+    assert_same_state(read_checkpoint(path)["state_dict"], STATE)
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "cannot be read"), (b"not a checkpoint", "cannot be read"), (pickle.dumps([1]), "cannot be read|expected")],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, message: str):
+    (tmp_path / "last.ckpt").write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_checkpoint(tmp_path / "last.ckpt")
+    assert str(tmp_path / "last.ckpt") in str(error.value)
+
+
+def test_a_truncated_file_is_named(tmp_path: Path):
+    torch.save({"state_dict": {"w": torch.rand(1000)}}, tmp_path / "last.ckpt")
+    whole = (tmp_path / "last.ckpt").read_bytes()
+    (tmp_path / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"last\.ckpt cannot be read"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_a_missing_file_is_an_error_that_lists_what_is_there(tmp_path: Path):
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(InputError, match=r"best\.ckpt does not exist; there are: last\.ckpt"):
+        read_checkpoint(tmp_path / "best.ckpt")
+
+
+def test_averaging_is_the_mean_of_floats_and_the_first_of_counters():
+    states = ({"w": torch.full((2,), float(i), dtype=torch.float16), "n": torch.tensor(i)} for i in (1, 2, 6))
+    average = average_state_dicts(states)
+    assert average["w"].tolist() == [3, 3]
+    assert average["w"].dtype == torch.float16
+    assert average["n"] == 1
+
+
+def test_averaging_different_networks_is_refused():
+    with pytest.raises(InputError, match="different networks"):
+        average_state_dicts([{"a": torch.ones(1)}, {"b": torch.ones(1)}])
+
+
+def test_without_prefixes():
+    assert without_prefixes({"loss_pl.a": torch.ones(1), "generator.a": torch.ones(1)}, ("loss_pl.",)).keys() == {
+        "generator.a"
+    }
