@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Make an evaluation set: images resized and cropped around random holes, with the holes as masks.
+
+Example: bin/gen_mask_dataset.py configs/data_gen/random_thick_512.yaml photos/ eval/random_thick_512/ --ext jpg
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import yaml
+
+from saicinpainting.cli import run_command
+from saicinpainting.evaluation.masks.mask_sets import make_mask_set
+from saicinpainting.utils import InputError
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="a file of configs/data_gen")
+    parser.add_argument("indir", type=Path, help="folder of images, nested folders too")
+    parser.add_argument("outdir", type=Path, help="folder for the evaluation set")
+    parser.add_argument("--ext", default="jpg", help="ending of the images (default: %(default)s)")
+    parser.add_argument("--n-jobs", type=int, default=1, help="number of processes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other masks (default: %(default)s)")
+    return parser.parse_args()
+
+
+def read_config(path: Path) -> dict:
+    if not path.is_file():
+        raise InputError(f"no config {path}; configs/data_gen holds the published ones")
+    try:
+        config = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: expected keys such as generator_kind, found {type(config).__name__}")
+    return config
+
+
+def main() -> None:
+    args = parse_arguments()
+    summary = make_mask_set(
+        read_config(args.config), args.indir, args.outdir, ext=args.ext, n_jobs=args.n_jobs, seed=args.seed
+    )
+    for reason in summary.skipped:
+        print(f"skipped {reason}", file=sys.stderr)
+    print(f"{summary} -> {args.outdir}")
+    if not summary.masks:
+        raise InputError(f"no image of {args.indir} gave a mask; see the reasons above")
+
+
+if __name__ == "__main__":
+    run_command(main)

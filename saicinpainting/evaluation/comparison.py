@@ -1,0 +1,77 @@
+"""Predictions beside a baseline: the hole filled with the mean colour of the known pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
+
+GAP = 8
+
+
+def mean_colour_fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Fill the hole of `image` (3, H, W), mask (1, H, W) with the mean colour of the pixels outside it."""
+    known = 1 - mask
+    mean = (image * known).sum(axis=(1, 2), keepdims=True) / max(known.sum(), 1)
+    return image * known + mean * mask
+
+
+def hole_l1(image: np.ndarray, filled: np.ndarray, mask: np.ndarray) -> float:
+    """Mean absolute difference over the hole's pixels, all (3, H, W) in [0, 1], mask (1, H, W)."""
+    return float((np.abs(image - filled) * mask).sum() / max(3 * mask.sum(), 1))
+
+
+def compare_with_mean_colour(dataset: PrecomputedInpaintingResultsDataset) -> pd.DataFrame:
+    """A row an image: size, share of the hole, L1 in the hole of the prediction and of the mean-colour fill."""
+    rows: list[dict[str, Any]] = []
+    for index in range(len(dataset)):
+        item = dataset[index]
+        image, mask = item["image"], item["mask"]
+        rows.append(
+            {
+                "image": Path(dataset.mask_filenames[index]).name,
+                "size": f"{image.shape[2]}x{image.shape[1]}",
+                "hole": mask.mean(),
+                "L1 LaMa": hole_l1(image, item["inpainted"], mask),
+                "L1 mean colour": hole_l1(image, mean_colour_fill(image, mask), mask),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def side_by_side(datasets: Iterable[PrecomputedInpaintingResultsDataset]) -> np.ndarray:
+    """A row an image (input, mask, result, original) as one uint8 RGB picture (H, W, 3).
+
+    Pictures keep their size, so that a larger photograph is seen as such.
+    """
+    rows = []
+    for dataset in datasets:
+        for index in range(len(dataset)):
+            item = dataset[index]
+            image, mask = item["image"], item["mask"]
+            rows.append(_row([image * (1 - mask) + mask, np.repeat(mask, 3, axis=0), item["inpainted"], image]))
+    width = max(row.shape[1] for row in rows)
+    padded = [np.pad(row, ((0, GAP), (0, width - row.shape[1]), (0, 0)), constant_values=1) for row in rows]
+    return (np.concatenate(padded)[:-GAP] * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def _row(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    gap = np.ones((pictures[0].shape[1], GAP, 3), np.float32)
+    parts = [part for picture in pictures for part in (picture.transpose(1, 2, 0), gap)]
+    return np.concatenate(parts[:-1], axis=1)
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """`table` as Markdown, numbers with four decimals, and a last row of means."""
+    means = {name: table[name].mean() for name in table.select_dtypes("number")}
+    rows = [*table.to_dict("records"), {"image": "**mean**", **means}]
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    for row in rows:
+        cells = (row.get(name, "") for name in table.columns)
+        lines.append("| " + " | ".join(c if isinstance(c, str) else f"{c:.4f}" for c in cells) + " |")
+    return "\n".join(lines) + "\n"

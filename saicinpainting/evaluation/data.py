@@ -1,0 +1,286 @@
+"""Image reading, padding, and the folders of images and masks that evaluation and prediction work on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset
+
+from saicinpainting.evaluation.masks.generators import MaskGenerator, MaskRandom
+from saicinpainting.utils import InputError
+
+LOGGER = logging.getLogger(__name__)
+Sample = dict[str, Any]
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def read_image(path: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
+    """Any image file as an 8-bit picture of `mode` (`RGB` or `L`), turned upright by its EXIF orientation.
+
+    16-bit values are scaled, not clipped; an alpha channel is dropped, whatever its colours hide.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):
+                image = _from_16_bit(image)
+            elif image.mode == "F":
+                raise InputError("floating-point pixels; save it with 8 or 16 bits a channel")
+            elif image.mode == "P" and "transparency" in image.info:
+                image = image.convert("RGBA")  # straight to RGB, Pillow warns and may lose a colour
+            return image.convert(mode)
+    # Decoders raise many kinds of errors on broken files; for the user all of them are one.
+    except Exception as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        raise InputError(f"cannot read the image {os.fspath(path)}: {reason}") from error
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise InputError("32-bit pixels; save it with 8 or 16 bits a channel")
+    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+
+
+def load_image(path: str | os.PathLike[str], mode: str = "RGB") -> np.ndarray:
+    """float32 in [0, 1]: (3, H, W) for mode `RGB`, (H, W) for `L`; see `read_image`."""
+    pixels = np.asarray(read_image(path, mode))
+    if pixels.ndim == 3:
+        pixels = pixels.transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels, dtype=np.float32) / 255
+
+
+def ceil_modulo(x: int, mod: int) -> int:
+    """The least multiple of `mod` that is not below `x`."""
+    return -(-x // mod) * mod
+
+
+def pad_img_to_modulo(img: np.ndarray, mod: int) -> np.ndarray:
+    """img: (C, H, W) -> (C, H', W') with sides divisible by `mod`, mirrored at the right and the bottom."""
+    height, width = img.shape[-2:]
+    bottom, right = ceil_modulo(height, mod) - height, ceil_modulo(width, mod) - width
+    return np.pad(img, ((0, 0), (0, bottom), (0, right)), mode="symmetric")
+
+
+def pad_tensor_to_modulo(img: torch.Tensor, mod: int) -> torch.Tensor:
+    """img: (B, C, H, W) -> (B, C, H', W') with sides divisible by `mod`, reflected at the right and the bottom."""
+    height, width = img.shape[-2:]
+    bottom, right = ceil_modulo(height, mod) - height, ceil_modulo(width, mod) - width
+    return F.pad(img, pad=(0, right, 0, bottom), mode="reflect")
+
+
+def scale_image(img: np.ndarray, factor: float, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
+    """img: (C, H, W) -> (C, round(H * factor), round(W * factor))."""
+    scaled = cv2.resize(img.transpose(1, 2, 0), dsize=None, fx=factor, fy=factor, interpolation=interpolation)
+    return scaled[None] if scaled.ndim == 2 else np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+
+def list_files(folder: str | os.PathLike[str]) -> list[str]:
+    """Every file under `folder`, linked folders too but nothing hidden, sorted; a missing folder is an `InputError`."""
+    if not os.path.isdir(folder):
+        raise InputError(f"no folder {os.fspath(folder)}; check the path")
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # walk does not enter the others
+        found += [os.path.join(parent, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _describe(files: list[str]) -> str:
+    counts = Counter(Path(file).suffix or "no suffix" for file in files)
+    return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(4)) or "nothing"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+class _SizedSamples(Dataset[Sample]):
+    """What the data sets below share: scaling, then padding, of an image and its mask."""
+
+    def __init__(self, *, pad_out_to_modulo: int | None, scale_factor: float | None) -> None:
+        self.pad_out_to_modulo = pad_out_to_modulo
+        self.scale_factor = scale_factor
+
+    def _scaled(self, image: np.ndarray, mask: np.ndarray) -> Sample:
+        if self.scale_factor is None:
+            return {"image": image, "mask": mask}
+        nearest = scale_image(mask, self.scale_factor, cv2.INTER_NEAREST)
+        return {"image": scale_image(image, self.scale_factor), "mask": nearest}
+
+    def _padded(self, sample: Sample) -> Sample:
+        """Adds `unpad_to_size`: (H, W) before padding."""
+        mod = self.pad_out_to_modulo
+        if mod is None or mod < 2:
+            return sample
+        padded = {key: pad_img_to_modulo(value, mod) for key, value in sample.items()}
+        return {**padded, "unpad_to_size": sample["image"].shape[1:]}
+
+
+class InpaintingDataset(_SizedSamples):
+    """Images `NAME<img_suffix>` with masks `NAME_mask*.png` (or `NAME_mask*<img_suffix>`), in nested folders.
+
+    Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 where the mask file is not black,
+    so that soft edges count as hole; with padding, `unpad_to_size`: (H, W).
+    """
+
+    _mask_pattern = "NAME_mask*.png"
+
+    def __init__(
+        self,
+        datadir: str | os.PathLike[str],
+        img_suffix: str = ".jpg",
+        pad_out_to_modulo: int | None = None,
+        scale_factor: float | None = None,
+    ) -> None:
+        super().__init__(pad_out_to_modulo=pad_out_to_modulo, scale_factor=scale_factor)
+        self.datadir, self.img_suffix = os.fspath(datadir), img_suffix
+        files = list_files(self.datadir)
+        self.mask_filenames = self._find_masks(files)
+        self.img_filenames = [self._image_of(mask) for mask in self.mask_filenames]
+        self._check_pairs(files)
+
+    def _find_masks(self, files: list[str]) -> list[str]:
+        suffixes = (self.img_suffix, ".png")
+        masks = [f for f in files if "_mask" in os.path.basename(f) and f.endswith(suffixes)]
+        images = {self._image_of(mask) for mask in masks}
+        # An image may itself be called NAME_mask.png; a mask NAME_mask_mask000.png tells.
+        return [mask for mask in masks if mask not in images]
+
+    def _image_of(self, mask: str) -> str:
+        return mask.rsplit("_mask", 1)[0] + self.img_suffix
+
+    def _check_pairs(self, files: list[str]) -> None:
+        suffix = self.img_suffix
+        if not self.mask_filenames:
+            raise InputError(
+                f"{self.datadir}: expected images NAME{suffix} with masks {self._mask_pattern}, found no such "
+                f"mask but {_describe(files)}; name the masks so, and set img_suffix to the images' ending"
+            )
+        present, images = set(files), set(self.img_filenames)
+        for mask, image in zip(self.mask_filenames, self.img_filenames, strict=True):
+            if image not in present:
+                stem = image.removesuffix(suffix)
+                other = next((s for s in IMAGE_SUFFIXES if stem + s in present), None)
+                hint = f"set img_suffix: {other}" if other else "add the image or remove the mask"
+                raise InputError(f"{mask}: its image {image} is missing; {hint}")
+        others = present.difference(self.mask_filenames, images)
+        unmasked = sorted(f for f in others if f.endswith(suffix))
+        if unmasked:
+            LOGGER.warning("%d images have no mask and are left out: %s", len(unmasked), _some(unmasked))
+
+    def __len__(self) -> int:
+        return len(self.mask_filenames)
+
+    def __getitem__(self, i: int) -> Sample:
+        return self._padded(self._read_pair(i))
+
+    def _read_pair(self, i: int) -> Sample:
+        image_file, mask_file = self.img_filenames[i], self.mask_filenames[i]
+        image = load_image(image_file)
+        mask = (load_image(mask_file, mode="L")[None] > 0).astype(np.float32)
+        _check_same_size(image_file, image, mask_file, mask, remedy="give the mask the size of its image")
+        return self._scaled(image, mask)
+
+
+def _check_same_size(first_file: str, first: np.ndarray, second_file: str, second: np.ndarray, *, remedy: str) -> None:
+    """first, second: (C, H, W)."""
+    if first.shape[1:] != second.shape[1:]:
+        (h1, w1), (h2, w2) = first.shape[1:], second.shape[1:]
+        raise InputError(f"{first_file} is {w1}x{h1} pixels but {second_file} is {w2}x{h2}; {remedy}")
+
+
+class OurInpaintingDataset(InpaintingDataset):
+    """Images in `img/NAME<img_suffix>`, masks in nested folders of `mask/` as `NAME_mask-N.png`."""
+
+    _mask_pattern = "mask/NAME_mask-N.png"
+
+    def _find_masks(self, files: list[str]) -> list[str]:
+        inside = os.path.join(self.datadir, "mask") + os.sep
+        suffixes = (self.img_suffix, ".png")
+        return [f for f in files if f.startswith(inside) and "mask" in os.path.basename(f) and f.endswith(suffixes)]
+
+    def _image_of(self, mask: str) -> str:
+        name = os.path.basename(mask).rsplit("-", 1)[0].rsplit("_", 1)[0]
+        return os.path.join(self.datadir, "img", name + self.img_suffix)
+
+
+class PrecomputedInpaintingResultsDataset(InpaintingDataset):
+    """`InpaintingDataset` with `inpainted`: float32 (3, H, W), read from predictions that carry the mask's name."""
+
+    def __init__(
+        self,
+        datadir: str | os.PathLike[str],
+        predictdir: str | os.PathLike[str],
+        inpainted_suffix: str = "_inpainted.jpg",
+        img_suffix: str = ".jpg",
+        pad_out_to_modulo: int | None = None,
+        scale_factor: float | None = None,
+    ) -> None:
+        super().__init__(datadir, img_suffix, pad_out_to_modulo, scale_factor)
+        self.predictdir = os.fspath(predictdir)
+        names = [os.path.splitext(os.path.relpath(mask, self.datadir))[0] for mask in self.mask_filenames]
+        self.pred_filenames = [os.path.join(self.predictdir, name + inpainted_suffix) for name in names]
+        missing = sorted(set(self.pred_filenames).difference(list_files(self.predictdir)))
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {len(self)} predictions are missing in {self.predictdir}: {_some(missing)}; "
+                "predict this data set first, and set inpainted_suffix to the predictions' ending"
+            )
+
+    def __getitem__(self, i: int) -> Sample:
+        sample = self._read_pair(i)
+        inpainted = load_image(self.pred_filenames[i])
+        _check_same_size(
+            self.img_filenames[i],
+            sample["image"],
+            self.pred_filenames[i],
+            inpainted,
+            remedy="predict again at the size of the image",
+        )
+        return self._padded({**sample, "inpainted": inpainted})
+
+
+class InpaintingEvalOnlineDataset(_SizedSamples):
+    """Images `*<img_suffix>` in nested folders with masks drawn on the fly.
+
+    An image's mask follows from its name alone, so every epoch and every model sees the same masks.
+    """
+
+    def __init__(
+        self,
+        indir: str | os.PathLike[str],
+        mask_generator: MaskGenerator,
+        img_suffix: str = ".jpg",
+        pad_out_to_modulo: int | None = None,
+        scale_factor: float | None = None,
+    ) -> None:
+        super().__init__(pad_out_to_modulo=pad_out_to_modulo, scale_factor=scale_factor)
+        self.indir, self.mask_generator = os.fspath(indir), mask_generator
+        files = list_files(self.indir)
+        self.img_filenames = [f for f in files if f.endswith(img_suffix)]
+        if not self.img_filenames:
+            raise InputError(
+                f"{self.indir}: expected images *{img_suffix}, found {_describe(files)}; "
+                "set img_suffix to the images' ending"
+            )
+
+    def __len__(self) -> int:
+        return len(self.img_filenames)
+
+    def __getitem__(self, i: int) -> Sample:
+        image = load_image(self.img_filenames[i])
+        name = Path(self.img_filenames[i]).relative_to(self.indir).as_posix()
+        rng = MaskRandom.seeded(zlib.crc32(name.encode()))
+        mask = self.mask_generator(image, raw_image=image, rng=rng)
+        return self._padded(self._scaled(image, mask))

@@ -1,0 +1,139 @@
+"""Metrics over all images and over bins of hole share, and the tables they end up in."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from saicinpainting.evaluation.metrics.base import TOTAL, ImageMetric, Statistics
+from saicinpainting.utils import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas
+
+# (metric, group) -> statistics; the group is `total` or a bin such as `10-20%`.
+Results = dict[tuple[str, str], Statistics]
+
+
+def fid100_f1(quality: float, fid: float) -> float:
+    """F1-like mean of a quality in [0, 1], higher is better, and FID, of which 100 and more count as 0."""
+    closeness = max(0.0, 100 - fid) / 100
+    return 2 * quality * closeness / (quality + closeness + 1e-3)
+
+
+# name -> (metric it joins with FID, that metric's mean -> quality)
+INTEGRALS: dict[str, tuple[str, Callable[[float], float]]] = {
+    "ssim_fid100_f1": ("ssim", lambda ssim: ssim),
+    "lpips_fid100_f1": ("lpips", lambda lpips: 1 - lpips),
+}
+
+
+class InpaintingEvaluator(nn.Module):
+    """Metrics of inpainted images, over all of them and over `bins` equal bins of hole share.
+
+    Under DDP `compute()` covers the images of all ranks; every rank must call it. The evaluator adds nothing to
+    checkpoints.
+    """
+
+    def __init__(
+        self,
+        *,
+        metrics: Mapping[str, ImageMetric],
+        inpainted_key: str = "inpainted",
+        integral_kind: str | None = "ssim_fid100_f1",
+        bins: int = 10,
+    ) -> None:
+        super().__init__()
+        if integral_kind is not None and integral_kind not in INTEGRALS:
+            raise InputError(
+                f"evaluator.integral_kind: unknown kind {integral_kind!r}; {did_you_mean(integral_kind, INTEGRALS)}"
+            )
+        self.metrics = cast(Mapping[str, ImageMetric], nn.ModuleDict(metrics))
+        self.inpainted_key = inpainted_key
+        self.integral_kind = integral_kind
+        self.bins = bins
+
+    def update(self, batch: Mapping[str, Any]) -> None:
+        """Add a batch: `image` and `inpainted_key` (B, 3, H, W) in [0, 1], `mask` (B, 1, H, W), 1 = hole.
+
+        Padding that `unpad_to_size` tells of is not measured.
+        """
+        for image, mask, inpainted in self._unpadded_parts(batch):
+            groups = hole_share_bins(mask, self.bins)
+            for metric in self.metrics.values():
+                metric.update(inpainted, image, groups)
+
+    def compute(self) -> Results:
+        """Mean and std of each metric; FID and the integral have no std. Groups without images are left out."""
+        results: Results = {}
+        for name, metric in self.metrics.items():
+            with warnings.catch_warnings():
+                # A rank without images must call `compute` too, or the others would wait for it.
+                warnings.filterwarnings("ignore", message=".*was called before the ``update`` method")
+                by_group = metric.compute()
+            for group, statistics in by_group.items():
+                label = group if isinstance(group, str) else bin_label(group, self.bins)
+                results[name, label] = dict(statistics)
+        return {**results, **self._integral(results)}
+
+    def reset(self) -> None:
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def _integral(self, results: Results) -> Results:
+        """The integral over all images, if the metrics it is made of were computed."""
+        if self.integral_kind is None:
+            return {}
+        part, quality = INTEGRALS[self.integral_kind]
+        if (part, TOTAL) not in results or ("fid", TOTAL) not in results:
+            return {}
+        value = fid100_f1(quality(results[part, TOTAL]["mean"]), results["fid", TOTAL]["mean"])
+        return {(self.integral_kind, TOTAL): {"mean": value}}
+
+    def _unpadded_parts(self, batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(image, mask, inpainted) of the batch, split where its images have different sizes without padding."""
+        image, mask, inpainted = batch["image"], batch["mask"], batch[self.inpainted_key]
+        if "unpad_to_size" not in batch:
+            yield image, mask, inpainted
+            return
+        heights, widths = (torch.as_tensor(side).reshape(-1).tolist() for side in batch["unpad_to_size"])
+        sizes = list(zip(heights, widths, strict=True))
+        for height, width in dict.fromkeys(sizes):
+            chosen = [i for i, size in enumerate(sizes) if size == (height, width)]
+            image_part, mask_part, inpainted_part = (
+                tensor[chosen, :, :height, :width] for tensor in (image, mask, inpainted)
+            )
+            yield image_part, mask_part, inpainted_part
+
+
+def hole_share_bins(mask: Tensor, bins: int) -> Tensor:
+    """Bin of each image's hole share, (B,) int64; mask: (B, 1, H, W), 1 = hole. Bin i is [i, i + 1) / bins."""
+    holes = (mask > 0.5).flatten(1).sum(dim=1)
+    # In integers, so that a share of exactly 70% is not in the bin below by rounding.
+    return (holes * bins // mask[0].numel()).clamp(max=bins - 1)
+
+
+def bin_label(index: int, bins: int) -> str:
+    """`10-20%` for bin 1 of 10."""
+    low, high = (round(100 * edge / bins, 1) for edge in (index, index + 1))
+    return f"{low:g}-{high:g}%"
+
+
+def results_table(results: Mapping[tuple[str, str], Mapping[str, float]]) -> pandas.DataFrame:
+    """Rows (metric, group), columns mean and std, NaN where there is no std."""
+    import pandas
+
+    index = pandas.MultiIndex.from_tuples(list(results), names=["metric", "group"])
+    return pandas.DataFrame(list(results.values()), index=index, columns=["mean", "std"], dtype=float)
+
+
+def write_results_csv(results: Mapping[tuple[str, str], Mapping[str, float]], path: str | Path) -> None:
+    """Tab-separated, four decimals; makes the folder of `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results_table(results).to_csv(path, sep="\t", float_format="%.4f")

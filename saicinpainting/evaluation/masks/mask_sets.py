@@ -1,0 +1,202 @@
+"""Evaluation sets: images resized and cropped around drawn holes, saved with their masks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from saicinpainting.evaluation.data import list_files, read_image
+from saicinpainting.evaluation.masks.generators import MaskRandom
+from saicinpainting.evaluation.masks.mixed import MixedMaskGenerator
+from saicinpainting.utils import InputError, call_with_settings
+
+ROUNDS = 10
+"""How many times `variants_n` masks are drawn before an image counts as one without a fitting mask."""
+
+Proposal = tuple[Image.Image, np.ndarray]
+
+
+class Cropping:
+    """How an image comes to the size of the set.
+
+    The shorter side becomes `out_min_size`; smaller images are upscaled or dropped. With `out_square_crop` a
+    square of that side is cut out that overlaps the share `crop_min_overlap` of the hole's extent.
+    """
+
+    def __init__(
+        self,
+        *,
+        out_min_size: int,
+        handle_small_mode: str = "drop",
+        out_square_crop: bool = True,
+        crop_min_overlap: float = 1.0,
+    ) -> None:
+        if handle_small_mode not in ("drop", "upscale"):
+            raise InputError(f"cropping.handle_small_mode: expected drop or upscale, got {handle_small_mode!r}")
+        self.out_min_size, self.handle_small_mode = out_min_size, handle_small_mode
+        self.out_square_crop, self.crop_min_overlap = out_square_crop, crop_min_overlap
+
+    def resize(self, image: Image.Image) -> Image.Image | None:
+        """None: too small to use."""
+        shorter = min(image.size)
+        if shorter < self.out_min_size and self.handle_small_mode == "drop":
+            return None
+        width, height = (round(side * self.out_min_size / shorter) for side in image.size)
+        return image.resize((width, height), resample=Image.Resampling.BICUBIC)
+
+    def crop(self, image: Image.Image, mask: np.ndarray, rng: MaskRandom) -> Proposal:
+        """mask: (H, W) of the image's size, with a hole."""
+        if not self.out_square_crop:
+            return image, mask
+        left, top, right, bottom = propose_random_square_crop(mask, min_overlap=self.crop_min_overlap, rng=rng)
+        return image.crop((left, top, right, bottom)), mask[top:bottom, left:right]
+
+
+def propose_random_square_crop(mask: np.ndarray, *, min_overlap: float, rng: MaskRandom) -> tuple[int, int, int, int]:
+    """mask: (H, W) with a hole -> left, top, right, bottom of a square as large as the shorter side allows.
+
+    It moves along the longer axis so that it meets the span of the hole there.
+    """
+    height, width = mask.shape
+    wide = height < width
+    side, length = min(mask.shape), max(mask.shape)
+    hole = np.flatnonzero(mask.any(axis=0 if wide else 1))
+    reach = hole[0] + (hole[-1] - hole[0]) * min_overlap
+    first = max(0, min(length - side - 1, reach - side))
+    last = max(first + 1, min(length - side, reach))
+    start = int(rng.numpy.randint(int(first), int(last)))
+    return (start, 0, start + side, side) if wide else (0, start, side, start + side)
+
+
+class RandomMasks:
+    """`generator_kind: random`: draws `variants_n` masks of a `MixedMaskGenerator` for an image."""
+
+    def __init__(self, *, variants_n: int = 2, **mixed_settings: Any) -> None:
+        self.variants_n = variants_n
+        where = "mask_generator_kwargs"
+        self.generator = call_with_settings(partial(MixedMaskGenerator, where=where), mixed_settings, where=where)
+
+    def __call__(self, image: Image.Image, rng: MaskRandom) -> list[np.ndarray]:
+        """Masks (H, W) of the image's size."""
+        size = (image.height, image.width)
+        return [self.generator.sample(size, rng) for _ in range(self.variants_n)]
+
+
+class MaskSetMaker:
+    """Draws the images and masks of an evaluation set; the arguments are the keys of configs/data_gen."""
+
+    def __init__(
+        self,
+        *,
+        generator_kind: str,
+        mask_generator_kwargs: Mapping[str, Any],
+        cropping: Mapping[str, Any],
+        max_masks_per_image: int = 1,
+        max_tamper_area: float = 1.0,
+    ) -> None:
+        if generator_kind == "segmentation":
+            raise InputError("generator_kind: segmentation masks are not built yet; use generator_kind: random")
+        if generator_kind != "random":
+            raise InputError(f"generator_kind: unknown kind {generator_kind!r}; known: random")
+        self.draw_masks = RandomMasks(**{str(key): value for key, value in mask_generator_kwargs.items()})
+        self.cropping = call_with_settings(Cropping, cropping, where="cropping")
+        self.max_masks_per_image = max_masks_per_image
+        self.max_tamper_area = max_tamper_area
+
+    def propose(self, image: Image.Image, rng: MaskRandom) -> list[Proposal]:
+        """Up to `max_masks_per_image` pairs of an image and a mask (H, W); an `InputError` if none fits."""
+        resized = self.cropping.resize(image)
+        if resized is None:
+            raise InputError(f"{image.width}x{image.height} pixels, below {self.cropping.out_min_size}")
+        for _ in range(ROUNDS):
+            masks = [mask for mask in self.draw_masks(resized, rng) if mask.any()]
+            crops = [self.cropping.crop(resized, mask, rng) for mask in masks]
+            fitting = [c for c in crops if c[1].any() and c[1].mean() <= self.max_tamper_area]
+            if fitting:
+                count = min(len(fitting), self.max_masks_per_image)
+                return [fitting[i] for i in rng.numpy.choice(len(fitting), size=count, replace=False)]
+        raise InputError(f"no mask of {ROUNDS * self.draw_masks.variants_n} kept max_tamper_area")
+
+
+@dataclass
+class Summary:
+    """What a run has made, and why it skipped files."""
+
+    images: int = 0
+    masks: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.images} images, {self.masks} masks, {len(self.skipped)} images skipped"
+
+
+def make_mask_set(
+    config: Mapping[str, Any],
+    indir: str | os.PathLike[str],
+    outdir: str | os.PathLike[str],
+    *,
+    ext: str = "jpg",
+    n_jobs: int = 1,
+    seed: int = 0,
+) -> Summary:
+    """Write the evaluation set of `config` for every `*.ext` under `indir` to the same folders under `outdir`.
+
+    The result follows from the images, their names, `config` and `seed`, never from `n_jobs`.
+    """
+    maker = call_with_settings(MaskSetMaker, config, where="config")
+    names = _find_images(Path(indir), ext)
+    work = partial(_process_image, maker=maker, indir=Path(indir), outdir=Path(outdir), seed=seed)
+    summary = Summary()
+    for masks, problem in _run(work, names, n_jobs):
+        summary.masks += masks
+        if problem is None:
+            summary.images += 1
+        else:
+            summary.skipped.append(problem)
+    return summary
+
+
+def _find_images(indir: Path, ext: str) -> list[str]:
+    ending = "." + ext.lower().removeprefix(".")
+    names = [Path(f).relative_to(indir).as_posix() for f in list_files(indir) if f.lower().endswith(ending)]
+    if not names:
+        raise InputError(f"{indir}: no image *{ending} there; set --ext to the images' ending")
+    return names
+
+
+def _run(work: Any, names: list[str], n_jobs: int) -> Iterator[tuple[int, str | None]]:
+    progress = partial(tqdm, total=len(names), unit="image")
+    if n_jobs < 2:
+        yield from progress(map(work, names))
+        return
+    # Spawned processes start clean on every system; forked ones may inherit locks of OpenCV's threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_jobs, mp_context=context) as pool:
+        yield from progress(pool.map(work, names, chunksize=4))
+
+
+def _process_image(name: str, *, maker: MaskSetMaker, indir: Path, outdir: Path, seed: int) -> tuple[int, str | None]:
+    """How many masks were written, and why none."""
+    rng = MaskRandom.seeded(zlib.crc32(f"{seed}:{name}".encode()))
+    try:
+        proposals = maker.propose(read_image(indir / name), rng)
+    except InputError as error:
+        return 0, f"{name}: {error}"
+    base = outdir / os.path.splitext(name)[0]
+    base.parent.mkdir(parents=True, exist_ok=True)
+    for i, (image, mask) in enumerate(proposals):
+        crop = f"{base}_crop{i:03d}" if maker.cropping.out_square_crop else str(base)
+        image.save(f"{crop}.png")
+        Image.fromarray((mask * 255).astype(np.uint8)).save(f"{crop}_mask{i:03d}.png")
+    return len(proposals), None

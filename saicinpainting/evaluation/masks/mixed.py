@@ -1,0 +1,95 @@
+"""The mixture of mask kinds that models train and are tested with, and the table of kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from saicinpainting.evaluation.masks.generators import (
+    DrawMethod,
+    DumbAreaMaskGenerator,
+    MaskGenerator,
+    MaskRandom,
+    OutpaintingMaskGenerator,
+    RandomIrregularMaskGenerator,
+    RandomRectangleMaskGenerator,
+    RandomSuperresMaskGenerator,
+    Size,
+)
+from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+
+
+class MixedMaskGenerator(MaskGenerator):
+    """One of several kinds a mask, by their probabilities (any positive weights), then perhaps inverted.
+
+    `where` is the config key that errors about the kinds' own settings name.
+    """
+
+    def __init__(
+        self,
+        *,
+        irregular_proba: float = 1,
+        irregular_kwargs: Mapping[str, Any] | None = None,
+        box_proba: float = 1,
+        box_kwargs: Mapping[str, Any] | None = None,
+        segm_proba: float = 0,
+        squares_proba: float = 0,
+        squares_kwargs: Mapping[str, Any] | None = None,
+        superres_proba: float = 0,
+        superres_kwargs: Mapping[str, Any] | None = None,
+        outpainting_proba: float = 0,
+        outpainting_kwargs: Mapping[str, Any] | None = None,
+        invert_proba: float = 0,
+        where: str = "mask_gen_kwargs",
+    ) -> None:
+        if segm_proba > 0:
+            raise InputError(
+                f"{where}.segm_proba: segmentation masks are not built yet, got {segm_proba}; set segm_proba: 0"
+            )
+        squares = {**(squares_kwargs or {}), "draw_method": DrawMethod.SQUARE}
+        parts: list[tuple[float, str, type[MaskGenerator], Mapping[str, Any] | None]] = [
+            (irregular_proba, "irregular", RandomIrregularMaskGenerator, irregular_kwargs),
+            (box_proba, "box", RandomRectangleMaskGenerator, box_kwargs),
+            (squares_proba, "squares", RandomIrregularMaskGenerator, squares),
+            (superres_proba, "superres", RandomSuperresMaskGenerator, superres_kwargs),
+            (outpainting_proba, "outpainting", OutpaintingMaskGenerator, outpainting_kwargs),
+        ]
+        parts = [part for part in parts if part[0] > 0]
+        if not parts:
+            raise InputError(f"{where}: no kind of mask has a probability above 0; set irregular_proba: 1")
+        self.gens = [
+            call_with_settings(kind, settings or {}, where=f"{where}.{name}_kwargs")
+            for _, name, kind, settings in parts
+        ]
+        weights = np.array([part[0] for part in parts], dtype="float32")
+        self.probas = weights / weights.sum()
+        self.invert_proba = invert_proba
+
+    def sample(self, size: Size, rng: MaskRandom, iter_i: int | None = None, raw_image: Any = None) -> np.ndarray:
+        generator = self.gens[rng.numpy.choice(len(self.gens), p=self.probas)]
+        mask = generator.sample(size, rng, iter_i, raw_image)
+        inverted = self.invert_proba > 0 and rng.python.random() < self.invert_proba
+        return 1 - mask if inverted else mask
+
+
+MASK_GENERATORS: dict[str, type[MaskGenerator]] = {
+    "mixed": MixedMaskGenerator,
+    "outpainting": OutpaintingMaskGenerator,
+    "dumb": DumbAreaMaskGenerator,
+}
+
+
+def get_mask_generator(
+    kind: str | None = None, kwargs: Mapping[str, Any] | None = None, *, where: str = "mask_gen_kwargs"
+) -> MaskGenerator:
+    """The generator of `kind` (`mixed` unless given); `where` is the config key of `kwargs`, for errors."""
+    kind = kind or "mixed"
+    if kind not in MASK_GENERATORS:
+        raise InputError(f"mask_generator_kind: unknown kind {kind!r}; {did_you_mean(kind, MASK_GENERATORS)}")
+    maker: Callable[..., MaskGenerator] = MASK_GENERATORS[kind]
+    if kind == "mixed":
+        maker = partial(maker, where=where)  # it has nested settings to report about
+    return call_with_settings(maker, kwargs or {}, where=where)

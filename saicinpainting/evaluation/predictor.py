@@ -1,0 +1,112 @@
+"""From a folder of images with masks to a folder of filled images."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import tqdm
+from torch import nn
+from torch.utils.data import default_collate
+
+from saicinpainting.evaluation.refinement import refine_predict
+from saicinpainting.evaluation.utils import move_to_device
+from saicinpainting.evaluation.writing import write_picture
+from saicinpainting.utils import InputError, call_with_settings
+
+LOGGER = logging.getLogger(__name__)
+
+FillBatch = Callable[[dict[str, Any]], torch.Tensor]
+
+
+class MaskedImages(Protocol):
+    """A data set of images with masks that knows the masks' file names."""
+
+    mask_filenames: list[str]
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+def pick_device(name: str | None) -> torch.device:
+    """`auto` (or nothing) is the first GPU if there is one, else the CPU; other names are torch's."""
+    if name in (None, "auto"):
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(str(name))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device={name} cannot be used here ({reason}); device=auto picks what is there") from error
+    return device
+
+
+def plain(model: nn.Module, device: torch.device, out_key: str = "inpainted") -> FillBatch:
+    """One forward pass; `out_key` picks `inpainted` or `predicted_image`."""
+    if out_key not in ("inpainted", "predicted_image"):
+        raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
+    model.to(device)
+
+    @torch.no_grad()
+    def fill(batch: dict[str, Any]) -> torch.Tensor:
+        return model(move_to_device(batch, device))[out_key]
+
+    return fill
+
+
+def refined(model: nn.Module, device: torch.device, refiner: Mapping[str, Any]) -> FillBatch:
+    """Multi-scale refinement of the features (see `refinement.py`); `refiner` holds its settings."""
+    model.to(device)
+
+    def fill(batch: dict[str, Any]) -> torch.Tensor:
+        return call_with_settings(refine_predict, {"batch": batch, "inpainter": model, **refiner}, where="refiner")
+
+    return fill
+
+
+def predict_folder(
+    fill: FillBatch, dataset: MaskedImages, indir: str | Path, outdir: str | Path, *, out_ext: str = ".png"
+) -> list[Path]:
+    """Fill every image of `dataset` and write it under its mask's name.
+
+    Args:
+        fill: a batch of one image in, the filled image (1, 3, H, W) in [0, 1] out.
+        dataset: images with masks, as `make_default_val_dataset` makes them.
+        indir: the folder the data set was made from; the results keep its sub-folders.
+        outdir: where the results go.
+        out_ext: `.png` (lossless) or another ending that OpenCV writes.
+
+    Returns:
+        The written files.
+    """
+    written = []
+    for index in tqdm.trange(len(dataset), desc="predict", unit="image"):
+        name = Path(os.path.relpath(dataset.mask_filenames[index], indir)).with_suffix(out_ext)
+        batch = default_collate([dataset[index]])
+        result = fill(batch)[0].float().cpu()
+        height, width = _size(batch)
+        write_image(Path(outdir) / name, result[:, :height, :width])
+        written.append(Path(outdir) / name)
+    return written
+
+
+def _size(batch: Mapping[str, Any]) -> tuple[int, int]:
+    """The image's size before padding."""
+    unpadded = batch.get("unpad_to_size")
+    if unpadded is None:
+        return batch["image"].shape[-2], batch["image"].shape[-1]
+    height, width = np.asarray([np.asarray(v) for v in unpadded]).reshape(-1)
+    return int(height), int(width)
+
+
+def write_image(path: Path, image: torch.Tensor) -> None:
+    """Write (3, H, W) in [0, 1], rounded to 8 bits: a pixel that was read from 8 bits comes back the same."""
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    write_picture(path, pixels)

@@ -1,0 +1,86 @@
+"""bin/gen_mask_dataset.py as a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from saicinpainting.evaluation.data import InpaintingDataset
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [sys.executable, str(ROOT / "bin" / "gen_mask_dataset.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    rng = np.random.RandomState(0)
+    for i in range(8):
+        path = folder / ("sub" if i % 2 else "") / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.randint(0, 256, (40 + 10 * i, 90, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 nothing")
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    settings = yaml.safe_load((ROOT / "configs/data_gen/random_medium_256.yaml").read_text())
+    settings["cropping"]["out_min_size"] = 64
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def test_the_set_is_the_same_for_any_number_of_processes(photos, config, tmp_path):
+    one = run(config, photos, "one", "--n-jobs", 1, cwd=tmp_path)
+    two = run(config, photos, "two", "--n-jobs", 2, cwd=tmp_path)
+    for done in (one, two):
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("8 images, 8 masks, 1 images skipped")
+        assert "skipped broken.jpg: cannot read the image" in done.stderr
+    made = digests(tmp_path / "one")
+    assert made == digests(tmp_path / "two")
+    assert set(made) >= {"0_crop000.png", "0_crop000_mask000.png", "sub/1_crop000.png"}
+
+    dataset = InpaintingDataset(tmp_path / "one", img_suffix=".png")
+    assert len(dataset) == 8
+    for sample in dataset:
+        assert sample["image"].shape == (3, 64, 64)
+        assert 0 < sample["mask"].mean() <= 0.5
+
+    other = run(config, photos, "other", "--seed", 1, cwd=tmp_path)
+    assert other.returncode == 0
+    assert digests(tmp_path / "other") != made
+
+
+def test_errors_are_one_line(photos, config, tmp_path):
+    for arguments, message in [
+        (("absent.yaml", photos, "out"), "no config absent.yaml"),
+        ((config, "absent", "out"), "no folder absent"),
+        ((config, photos, "out", "--ext", "webp"), "no image *.webp there"),
+    ]:
+        done = run(*arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("error: ")
+        assert message in done.stderr

@@ -1,0 +1,121 @@
+"""FID against pytorch-fid: the distance on given features, and the features of one random Inception."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_fid.inception
+import torch
+from pytorch_fid.fid_score import calculate_frechet_distance
+
+from saicinpainting.evaluation.metrics import FIDScore
+from saicinpainting.evaluation.metrics.base import NetworkMetric
+from saicinpainting.evaluation.metrics.fid import frechet_distance
+from saicinpainting.evaluation.metrics.inception import _make_inception
+from saicinpainting.utils import InputError
+from tests.helpers import fill, rand
+
+pytestmark = pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")  # pytorch-fid's use of SciPy
+
+
+class TinyFID(FIDScore):
+    """FID on eight random features instead of Inception's."""
+
+    def __init__(self) -> None:
+        layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        network = fill(torch.nn.Sequential(*layers))
+        NetworkMetric.__init__(self, network, row_shapes={"pred_features": (8,), "target_features": (8,)})
+        self._warned = False
+
+
+def features(seed: int, count: int, dims: int) -> torch.Tensor:
+    """Correlated features of unequal scale, as a network's are."""
+    rng = np.random.RandomState(seed)
+    mixing = rng.standard_normal((dims, dims)) / dims**0.5
+    return torch.from_numpy(rng.standard_normal((count, dims)) @ mixing + rng.standard_normal(dims) * 0.3)
+
+
+def pytorch_fid_distance(x: torch.Tensor, y: torch.Tensor) -> float:
+    moments = [(f.numpy().mean(axis=0), np.cov(f.numpy(), rowvar=False)) for f in (x, y)]
+    return float(calculate_frechet_distance(*moments[0], *moments[1]))
+
+
+@pytest.mark.parametrize(("count1", "count2"), [(500, 500), (300, 90)])
+def test_distance_equals_pytorch_fid(count1: int, count2: int) -> None:
+    x, y = features(1, count1, 64), features(2, count2, 64)
+    assert frechet_distance(x, y) == pytest.approx(pytorch_fid_distance(x, y), rel=1e-6)
+
+
+def test_distance_of_one_dimension_is_the_closed_form() -> None:
+    x, y = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [0.0], [6.0]])
+    # Means 2 and 2, standard deviations sqrt(2) and sqrt(12).
+    assert frechet_distance(x, y) == pytest.approx((2**0.5 - 12**0.5) ** 2)
+
+
+def test_distance_of_fewer_images_than_features() -> None:
+    """Where covariances are singular: a rotation into as many dimensions as the images span changes nothing."""
+    x, y = features(1, 5, 2048), features(2, 5, 2048)
+    basis = torch.linalg.qr(torch.cat([x, y]).T).Q
+    expected = pytorch_fid_distance(x @ basis, y @ basis)
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-3)
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(x, x + 1) == pytest.approx(2048)
+
+
+def test_distance_of_nan_features_is_nan() -> None:
+    x = features(1, 5, 8)
+    assert np.isnan(frechet_distance(x, x * float("nan")))
+
+
+def test_groups_equal_the_distance_of_their_images() -> None:
+    metric = TinyFID()
+    pred, target = rand(1, 12, 3, 8, 8) * 1.5 - 0.2, rand(2, 12, 3, 8, 8)
+    groups = torch.tensor([0, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 9])
+    for part in (slice(0, 5), slice(5, 12)):
+        metric.update(pred[part], target[part], groups[part])
+    with torch.no_grad():
+        x, y = metric.network(pred.clamp(0, 1)), metric.network(target)
+    result = metric.compute()
+    # One image has no covariance, so group 9 has no distance.
+    assert list(result) == ["total", 0, 1]
+    assert result["total"] == {"mean": pytest.approx(frechet_distance(x, y), rel=1e-5)}
+    assert result[1]["mean"] == pytest.approx(frechet_distance(x[groups == 1], y[groups == 1]), rel=1e-5)
+
+
+def test_few_images_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    metric = TinyFID()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            metric.update(rand(1, 5, 3, 8, 8), rand(2, 5, 3, 8, 8), torch.tensor([0, 0, 1, 1, 1]))
+            assert np.isfinite([s["mean"] for s in metric.compute().values()]).all()
+            metric.reset()
+    assert [record.getMessage()[:15] for record in caplog.records] == ["FID of 5 images"]
+
+
+def test_inception_equals_pytorch_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "inception.pth"
+    torch.save(fill(_make_inception()).state_dict(), path)
+    loaded = torch.load(path)
+    monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *args, **kwargs: loaded)
+    reference = pytorch_fid.inception.InceptionV3([3]).eval()
+    metric = FIDScore(weights_path=path)
+    pred, target = rand(1, 2, 3, 64, 64), rand(2, 2, 3, 64, 64)
+    metric.update(pred, target)
+    with torch.no_grad():
+        expected = reference(torch.cat([pred, target]))[0].flatten(1)
+    got = torch.cat([metric.pred_features[0], metric.target_features[0]])
+    assert got.shape == (4, 2048)
+    assert got.std() > 1e-3
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+    assert metric.compute()["total"]["mean"] == pytest.approx(frechet_distance(expected[:2], expected[2:]), rel=1e-3)
+    assert not metric.state_dict()
+
+
+def test_file_of_another_network_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({"conv1.weight": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match=r"other\.pth holds weights of another network"):
+        FIDScore(weights_path=path)

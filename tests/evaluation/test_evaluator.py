@@ -1,0 +1,281 @@
+"""The evaluator: bins of hole share, integrals, tables, padding, several ranks."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import torch.distributed as dist
+
+from saicinpainting.evaluation import make_evaluator
+from saicinpainting.evaluation.evaluator import (
+    InpaintingEvaluator,
+    bin_label,
+    hole_share_bins,
+    results_table,
+    write_results_csv,
+)
+from saicinpainting.evaluation.metrics import FIDScore, SSIMScore
+from saicinpainting.evaluation.metrics.base import ImageMetric, NetworkMetric, mean_and_std
+from saicinpainting.evaluation.metrics.ssim import ssim
+from saicinpainting.utils import InputError, flatten_dict
+from tests.helpers import fill, rand
+
+
+class TinyFID(FIDScore):
+    """FID on eight random features instead of Inception's."""
+
+    def __init__(self) -> None:
+        layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        network = fill(torch.nn.Sequential(*layers))
+        NetworkMetric.__init__(self, network, row_shapes={"pred_features": (8,), "target_features": (8,)})
+        self._warned = True
+
+
+class MeanDifference(ImageMetric):
+    """Stands in for LPIPS: mean of pred - target of each image."""
+
+    def __init__(self) -> None:
+        super().__init__(row_shapes={"values": ()})
+
+    def measure(self, pred: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"values": (pred - target).mean(dim=(1, 2, 3))}
+
+    def summarize(self, rows: Any) -> dict[str, float]:
+        return mean_and_std(rows["values"])
+
+
+def masks(*hole_rows: int, size: int = 20) -> torch.Tensor:
+    """(B, 1, size, size) with so many hole rows each."""
+    mask = torch.zeros(len(hole_rows), 1, size, size)
+    for one, rows in zip(mask, hole_rows, strict=True):
+        one[:, :rows] = 1
+    return mask
+
+
+def batch(seed: int, *hole_rows: int) -> dict[str, Any]:
+    count = len(hole_rows)
+    return {
+        "image": rand(seed, count, 3, 20, 20),
+        "inpainted": rand(seed + 50, count, 3, 20, 20),
+        "mask": masks(*hole_rows),
+    }
+
+
+def small_evaluator(**settings: Any) -> InpaintingEvaluator:
+    return InpaintingEvaluator(metrics={"ssim": SSIMScore(), "fid": TinyFID()}, **settings)
+
+
+def test_bins_by_hand() -> None:
+    # 20 rows: 5% each. 0, 5, 10, 65, 70, 95, 100 percent.
+    assert hole_share_bins(masks(0, 1, 2, 13, 14, 19, 20), 10).tolist() == [0, 0, 1, 6, 7, 9, 9]
+    assert hole_share_bins(masks(0, 5, 10, 19, 20), 4).tolist() == [0, 1, 2, 3, 3]
+
+
+def test_bin_labels() -> None:
+    assert [bin_label(i, 10) for i in (0, 1, 9)] == ["0-10%", "10-20%", "90-100%"]
+    assert bin_label(0, 8) == "0-12.5%"
+
+
+def test_groups_of_results() -> None:
+    evaluator = small_evaluator()
+    data = batch(1, 1, 5, 5, 1, 19)
+    evaluator.update({key: value[:2] for key, value in data.items()})
+    evaluator.update({key: value[2:] for key, value in data.items()})
+    results = evaluator.compute()
+    values = ssim(data["inpainted"], data["image"])
+    for group, chosen in {"total": [0, 1, 2, 3, 4], "0-10%": [0, 3], "20-30%": [1, 2], "90-100%": [4]}.items():
+        assert results["ssim", group]["mean"] == pytest.approx(values[chosen].mean().item(), abs=1e-6)
+        assert results["ssim", group]["std"] == pytest.approx(values[chosen].std(unbiased=False).item(), abs=1e-6)
+    assert {key for key in results if key[0] == "ssim"} == {
+        ("ssim", group) for group in ("total", "0-10%", "20-30%", "90-100%")
+    }
+    # FID needs two images and has no standard deviation.
+    assert {key[1] for key in results if key[0] == "fid"} == {"total", "0-10%", "20-30%"}
+    assert set(results["fid", "total"]) == {"mean"}
+
+
+def test_integrals_are_the_closed_form() -> None:
+    data = batch(1, 1, 5, 9)
+    ssim_evaluator = small_evaluator(integral_kind="ssim_fid100_f1")
+    ssim_evaluator.update(data)
+    results = ssim_evaluator.compute()
+    s, f = results["ssim", "total"]["mean"], (100 - results["fid", "total"]["mean"]) / 100
+    assert 0 < f < 1
+    assert results["ssim_fid100_f1", "total"] == {"mean": pytest.approx(2 * s * f / (s + f + 1e-3))}
+
+    metrics = {"lpips": MeanDifference(), "fid": TinyFID()}
+    lpips_evaluator = InpaintingEvaluator(metrics=metrics, integral_kind="lpips_fid100_f1")
+    lpips_evaluator.update(data)
+    results = lpips_evaluator.compute()
+    s = 1 - results["lpips", "total"]["mean"]
+    assert results["lpips_fid100_f1", "total"] == {"mean": pytest.approx(2 * s * f / (s + f + 1e-3))}
+
+
+def test_fid_above_100_gives_the_integral_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saicinpainting.evaluation.metrics.fid.frechet_distance", lambda *_: 250.0)
+    evaluator = small_evaluator()
+    evaluator.update(batch(1, 1, 5))
+    assert evaluator.compute()["ssim_fid100_f1", "total"]["mean"] == 0
+
+
+def test_integral_is_absent_without_its_parts() -> None:
+    evaluator = InpaintingEvaluator(metrics={"ssim": SSIMScore()}, integral_kind="ssim_fid100_f1")
+    evaluator.update(batch(1, 1, 5))
+    assert {metric for metric, _ in evaluator.compute()} == {"ssim"}
+
+
+def test_unknown_integral_lists_the_known() -> None:
+    with pytest.raises(InputError, match=r"integral_kind: unknown kind 'ssim_f1'; known: lpips_fid100_f1"):
+        make_evaluator(lpips=False, fid=False, integral_kind="ssim_f1")
+
+
+def test_inpainted_key_chooses_what_is_measured() -> None:
+    data = batch(1, 1, 5)
+    evaluator = make_evaluator(lpips=False, fid=False, inpainted_key="predicted_image")
+    evaluator.update({**data, "predicted_image": data["image"]})
+    assert evaluator.compute()["ssim", "total"]["mean"] == pytest.approx(1)
+
+
+def test_nothing_measured_gives_nothing_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert small_evaluator().compute() == {}
+
+
+def test_reset_forgets() -> None:
+    evaluator, fresh = small_evaluator(), small_evaluator()
+    evaluator.update(batch(1, 1, 5))
+    evaluator.compute()
+    evaluator.reset()
+    assert evaluator.compute() == {}
+    for one in (evaluator, fresh):
+        one.update(batch(2, 7, 9))
+    assert evaluator.compute() == fresh.compute()
+
+
+def test_padding_is_not_measured() -> None:
+    data = batch(1, 4, 4, 4)
+    padded = {key: torch.nn.functional.pad(value, (0, 12, 0, 12), value=1) for key, value in data.items()}
+    # As the loader collates (H, W) of three images; the second is smaller.
+    padded["unpad_to_size"] = [torch.tensor([20, 10, 20]), torch.tensor([20, 15, 20])]
+    evaluator, plain = small_evaluator(), small_evaluator()
+    evaluator.update(padded)
+    plain.update({key: value[[0, 2]] for key, value in data.items()})
+    plain.update({key: value[[1], :, :10, :15] for key, value in data.items()})
+    assert evaluator.compute() == plain.compute()
+    assert ("ssim", "40-50%") in evaluator.compute()  # 4 of 10 rows; 4 of 20 for the others
+
+
+def test_unpadded_size_of_a_single_sample() -> None:
+    data = batch(1, 4)
+    evaluator, plain = small_evaluator(), small_evaluator()
+    evaluator.update({**data, "unpad_to_size": (10, 15)})
+    plain.update({key: value[:, :, :10, :15] for key, value in data.items()})
+    assert evaluator.compute() == plain.compute() != {}
+
+
+def test_evaluator_adds_nothing_to_checkpoints() -> None:
+    evaluator = small_evaluator()
+    evaluator.update(batch(1, 1, 5))
+    assert not evaluator.state_dict()
+    assert not list(evaluator.parameters())
+
+
+def test_missing_weights_say_how_to_do_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMA_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for settings in ({"fid": False}, {"lpips": False}):
+        with pytest.raises(InputError, match=r"switch it off with evaluator\.lpips=false evaluator\.fid=false$"):
+            make_evaluator(**settings)
+
+
+def test_unknown_setting_is_named() -> None:
+    with pytest.raises(InputError, match=r"evaluator\.lpip: unknown config key.*did you mean 'lpips'"):
+        make_evaluator(lpip=False)
+
+
+def test_flattened_names() -> None:
+    evaluator = small_evaluator()
+    evaluator.update(batch(1, 1, 1))
+    assert set(flatten_dict(evaluator.compute())) == {
+        "ssim_total_mean",
+        "ssim_total_std",
+        "ssim_0-10%_mean",
+        "ssim_0-10%_std",
+        "fid_total_mean",
+        "fid_0-10%_mean",
+        "ssim_fid100_f1_total_mean",
+    }
+
+
+def test_table_and_file(tmp_path: Path) -> None:
+    results = {("ssim", "total"): {"mean": 0.123456, "std": 0.5}, ("fid", "total"): {"mean": 12.0}}
+    table = results_table(results)
+    assert table.loc[("ssim", "total"), "std"] == 0.5
+    assert math.isnan(table.loc[("fid", "total"), "std"])
+    path = tmp_path / "new" / "folder" / "out.csv"
+    write_results_csv(results, path)
+    assert path.read_text().splitlines() == [
+        "metric\tgroup\tmean\tstd",
+        "ssim\ttotal\t0.1235\t0.5000",
+        "fid\ttotal\t12.0000\t",
+    ]
+    assert pd.read_csv(path, sep="\t", index_col=[0, 1]).shape == (2, 2)
+    write_results_csv({}, path)
+    assert path.read_text() == "metric\tgroup\tmean\tstd\n"
+
+
+# Two ranks. What each of them sees, by scenario; the last rank may have nothing.
+SCENARIOS: dict[str, list[list[dict[str, Any]]]] = {
+    "uneven": [[batch(1, 1, 5, 19), batch(2, 5, 5)], [batch(3, 9, 1, 1, 5)]],
+    "empty rank": [[batch(1, 1, 5, 19), batch(2, 5, 5)], []],
+}
+
+
+def measure_rank(rank: int, folder: str) -> None:
+    store = f"file://{folder}/store"
+    # If the other rank dies, waiting for it ends.
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    try:
+        results = {}
+        for name, ranks in SCENARIOS.items():
+            evaluator = small_evaluator()
+            for one in ranks[rank]:
+                evaluator.update(one)
+            first = evaluator.compute()
+            # Synchronising must leave the rank's own states as they were.
+            evaluator.update(batch(4, 3, 3 + rank))
+            results[name] = (first, evaluator.compute())
+        torch.save(results, f"{folder}/results{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def measure_other_rank(_: int, folder: str) -> None:
+    measure_rank(1, folder)
+
+
+def test_two_ranks_give_the_results_of_one_process(tmp_path: Path) -> None:
+    other = torch.multiprocessing.spawn(measure_other_rank, args=(str(tmp_path),), nprocs=1, join=False)
+    measure_rank(0, str(tmp_path))
+    other.join()
+    by_rank = [torch.load(tmp_path / f"results{rank}.pt") for rank in (0, 1)]
+    assert by_rank[0] == by_rank[1]
+    for name, ranks in SCENARIOS.items():
+        evaluator = small_evaluator()
+        for one in [one for batches in ranks for one in batches]:
+            evaluator.update(one)
+        expected = [evaluator.compute()]
+        for rank in (0, 1):
+            evaluator.update(batch(4, 3, 3 + rank))
+        expected.append(evaluator.compute())
+        for got, want in zip(by_rank[0][name], expected, strict=True):
+            assert got.keys() == want.keys()
+            assert flatten_dict(got) == pytest.approx(flatten_dict(want), abs=1e-6, rel=1e-6)
