@@ -1,0 +1,201 @@
+"""Training images with random masks, and the makers of data sets and loaders from config settings."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, get_worker_info
+
+from saicinpainting.evaluation.data import (
+    InpaintingDataset,
+    InpaintingEvalOnlineDataset,
+    OurInpaintingDataset,
+    Sample,
+    list_files,
+    read_image,
+)
+from saicinpainting.evaluation.masks.generators import MaskGenerator, MaskRandom
+from saicinpainting.evaluation.masks.mixed import get_mask_generator
+from saicinpainting.training.data.aug import VARIANTS, Transform, augment, get_transforms
+from saicinpainting.utils import InputError, build, call_with_settings
+
+LOGGER = logging.getLogger(__name__)
+TRAIN_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+PathLike = str | os.PathLike[str]
+
+
+class InpaintingTrainDataset(Dataset[Sample]):
+    """Augmented crops of the images under `indir` with random masks.
+
+    Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 = hole. All randomness of a
+    sample comes from torch's generator, which the loader seeds in each worker and epoch. `out_size`: the side
+    that every image must have after `transform`; None leaves it open.
+    """
+
+    def __init__(
+        self,
+        indir: PathLike,
+        mask_generator: MaskGenerator,
+        transform: Transform,
+        out_size: int | None = None,
+        where: str = "data.train",
+    ) -> None:
+        key = f"{where}.indir"
+        if not os.path.isdir(indir):
+            raise InputError(f"{key}: no folder {indir}; set {key} or location.data_root_dir")
+        self.in_files = [f for f in list_files(indir) if f.lower().endswith(TRAIN_SUFFIXES)]
+        if not self.in_files:
+            endings = ", ".join(TRAIN_SUFFIXES)
+            raise InputError(f"{key}: no image ({endings}) under {indir}; put the training images there")
+        self.mask_generator, self.transform, self.out_size = mask_generator, transform, out_size
+        self._drawn = 0
+
+    def __len__(self) -> int:
+        return len(self.in_files)
+
+    def __getitem__(self, item: int) -> Sample:
+        seed = self._draw_seed(item)
+        path = self.in_files[item]
+        image = augment(self.transform, np.asarray(read_image(path)), seed)
+        self._check_size(path, image)
+        image = np.ascontiguousarray(image.transpose(2, 0, 1))
+        mask = self.mask_generator(image, iter_i=self._next_iteration(), rng=MaskRandom.seeded(seed))
+        return {"image": image, "mask": mask}
+
+    @staticmethod
+    def _draw_seed(item: int) -> int:
+        # The index takes part because ranks may start from the same seed; they see different images.
+        return (int(torch.randint(2**31, ()).item()) + item * 0x9E3779B1) % 2**32
+
+    def _next_iteration(self) -> int:
+        """Samples drawn so far, for the masks' ramps: each worker counts its own share of them."""
+        worker = get_worker_info()
+        count, workers, offset = self._drawn, 1, 0
+        if worker is not None:
+            workers, offset = worker.num_workers, worker.id
+        self._drawn += 1
+        return count * workers + offset
+
+    def _check_size(self, path: str, image: np.ndarray) -> None:
+        height, width = image.shape[:2]
+        if self.out_size is not None and (height, width) != (self.out_size, self.out_size):
+            crops = ", ".join(name for name, variant in VARIANTS.items() if variant.crop)
+            raise InputError(
+                f"{path} is {width}x{height} pixels but out_size is {self.out_size}; resize the images or set "
+                f"transform_variant to one that crops ({crops})"
+            )
+
+
+def make_train_dataset(
+    indir: PathLike,
+    kind: str = "default",
+    out_size: int = 512,
+    mask_gen_kwargs: Mapping[str, Any] | None = None,
+    transform_variant: str = "default",
+    mask_generator_kind: str = "mixed",
+    *,
+    where: str = "data.train",
+) -> Dataset[Sample]:
+    """The training data set of config section `where`."""
+    LOGGER.info("training images: %s (%s), masks: %s", indir, kind, mask_generator_kind)
+    masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs), where=f"{where}.mask_gen_kwargs")
+    settings = {
+        "kind": kind,
+        "indir": indir,
+        "mask_generator": masks,
+        "transform": get_transforms(transform_variant, out_size),
+        "out_size": out_size,
+        "where": where,
+    }
+    return build(TRAIN_DATASETS, settings, where=where)
+
+
+def make_default_train_dataloader(
+    indir: PathLike,
+    kind: str = "default",
+    out_size: int = 512,
+    mask_gen_kwargs: Mapping[str, Any] | None = None,
+    transform_variant: str = "default",
+    mask_generator_kind: str = "mixed",
+    dataloader_kwargs: Mapping[str, Any] | None = None,
+) -> DataLoader[Sample]:
+    """Training loader; arguments are the keys of config section `data.train`."""
+    dataset = make_train_dataset(indir, kind, out_size, mask_gen_kwargs, transform_variant, mask_generator_kind)
+    return make_dataloader(dataset, dataloader_kwargs, where="data.train")
+
+
+def _make_online_dataset(
+    indir: PathLike,
+    mask_generator_kind: str | None = None,
+    mask_gen_kwargs: Mapping[str, Any] | None = None,
+    img_suffix: str = ".jpg",
+    pad_out_to_modulo: int | None = None,
+    scale_factor: float | None = None,
+) -> InpaintingEvalOnlineDataset:
+    masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs))
+    return InpaintingEvalOnlineDataset(indir, masks, img_suffix, pad_out_to_modulo, scale_factor)
+
+
+TRAIN_DATASETS: dict[str, Callable[..., Dataset[Sample]]] = {"default": InpaintingTrainDataset}
+VAL_DATASETS: dict[str, Callable[..., Dataset[Sample]]] = {
+    "default": InpaintingDataset,
+    "our_eval": OurInpaintingDataset,
+    "online": _make_online_dataset,
+}
+
+
+def make_default_val_dataset(
+    indir: PathLike | Sequence[PathLike],
+    kind: str = "default",
+    out_size: int | None = None,
+    transform_variant: str | None = None,
+    *,
+    where: str = "dataset",
+    **kwargs: Any,
+) -> Dataset[Sample]:
+    """Images with masks for validation and prediction; several folders are joined.
+
+    `kwargs`: `img_suffix`, `pad_out_to_modulo`, `scale_factor`; kind `online` also `mask_generator_kind` and
+    `mask_gen_kwargs`. `out_size` and `transform_variant` come from old configs; giving them is reported, since
+    evaluation neither crops nor changes images.
+    """
+    if out_size is not None or transform_variant is not None:
+        LOGGER.warning("%s: out_size and transform_variant have no effect on evaluation images", where)
+    if isinstance(indir, Iterable) and not isinstance(indir, (str, os.PathLike)):
+        return ConcatDataset([make_default_val_dataset(folder, kind, where=where, **kwargs) for folder in indir])
+    LOGGER.info("evaluation images: %s (%s)", indir, kind)
+    folder = "datadir" if kind in ("default", "our_eval") else "indir"
+    return build(VAL_DATASETS, {**plain(kwargs), "kind": kind, folder: indir}, where=where)
+
+
+def make_default_val_dataloader(
+    *args: Any, dataloader_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
+) -> DataLoader[Sample]:
+    """Loader of `make_default_val_dataset(*args, **kwargs)`."""
+    dataset = make_default_val_dataset(*args, **kwargs)
+    return make_dataloader(dataset, dataloader_kwargs, where=kwargs.get("where", "dataset"))
+
+
+def make_dataloader(
+    dataset: Dataset[Sample], dataloader_kwargs: Mapping[str, Any] | None, *, where: str
+) -> DataLoader[Sample]:
+    """`torch.utils.data.DataLoader`, whose workers live as long as the loader.
+
+    Workers that restarted every epoch would also restart the masks' ramps.
+    """
+    settings = plain(dataloader_kwargs)
+    settings.setdefault("persistent_workers", settings.get("num_workers", 0) > 0)
+    return call_with_settings(DataLoader, {**settings, "dataset": dataset}, where=f"{where}.dataloader_kwargs")
+
+
+def plain(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A dict of plain containers from a config section, a mapping or None."""
+    if OmegaConf.is_config(settings):
+        return OmegaConf.to_container(settings, resolve=True)  # type: ignore[return-value]
+    return dict(settings or {})

@@ -1,0 +1,94 @@
+"""The data module: titles, order, batches, and errors that name the config key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from saicinpainting.training.data.datamodule import InpaintingDataModule
+from saicinpainting.utils import InputError
+
+
+def save(path: Path, side: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((side, side, 3), side, np.uint8)).save(path)
+
+
+@pytest.fixture
+def sections(tmp_path: Path) -> dict:
+    for i in range(4):
+        save(tmp_path / "train" / f"{i}.jpg", 40)
+    sides = {"val": 16, "visual": 24, "thin": 32, "thick": 48}
+    for name, side in sides.items():
+        save(tmp_path / name / "a.png", side)
+        save(tmp_path / name / "a_mask000.png", side)
+
+    def evaluation(name: str) -> dict:
+        return {"indir": str(tmp_path / name), "img_suffix": ".png", "dataloader_kwargs": {"batch_size": 1}}
+
+    return {
+        "train": {
+            "indir": str(tmp_path / "train"),
+            "out_size": 32,
+            "mask_gen_kwargs": {"box_proba": 0},
+            "transform_variant": "distortions",
+            "dataloader_kwargs": {"batch_size": 2, "shuffle": True},
+        },
+        "val": evaluation("val"),
+        "visual_test": evaluation("visual"),
+        "extra_val": {"thin": evaluation("thin"), "thick": evaluation("thick")},
+    }
+
+
+@pytest.mark.parametrize("wrap", [dict, OmegaConf.create])
+def test_titles_follow_the_loaders(sections, wrap):
+    data = InpaintingDataModule(**wrap(sections))
+    data.setup("fit")
+    assert data.val_titles == ["val", "test", "extra_val_thin", "extra_val_thick"]
+    sides = [next(iter(loader))["image"].shape[-1] for loader in data.val_dataloader()]
+    assert sides == [16, 24, 32, 48]
+    batches = list(data.train_dataloader())
+    assert [tuple(b["image"].shape) for b in batches] == [(2, 3, 32, 32)] * 2
+
+
+def test_only_validation_is_needed(sections):
+    data = InpaintingDataModule(train={"indir": "absent"}, val=sections["val"])
+    data.setup("validate")
+    assert data.val_titles == ["val"]
+    assert len(data.val_dataloader()) == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("train", "data.train"), ("val", "data.val"), ("visual_test", "data.visual_test")],
+)
+def test_missing_folders_name_the_key_and_the_command(sections, section, key):
+    sections[section]["indir"] = "/nowhere/at/all"
+    data = InpaintingDataModule(**sections, prepare_hint="bin/prepare_example.py OUT")
+    with pytest.raises(InputError) as error:
+        data.setup("fit")
+    message = str(error.value)
+    assert message.startswith(f"{key}.indir: no folder /nowhere/at/all")
+    assert "location.data_root_dir" in message
+    assert "bin/prepare_example.py OUT" in message
+    assert "\n" not in message
+
+
+def test_wrong_settings_name_their_section(sections):
+    sections["train"]["outsize"] = 3
+    with pytest.raises(InputError, match=r"data\.train\.outsize: unknown config key.*'out_size'"):
+        InpaintingDataModule(**sections).setup("fit")
+    del sections["train"]["outsize"]
+    sections["extra_val"]["thin"]["img_sufix"] = ".png"
+    with pytest.raises(InputError, match=r"data\.extra_val\.thin\.img_sufix"):
+        InpaintingDataModule(**sections).setup("fit")
+
+
+def test_a_section_without_folder(sections):
+    del sections["val"]["indir"]
+    with pytest.raises(InputError, match=r"data\.val\.indir: missing config key"):
+        InpaintingDataModule(**sections).setup("validate")

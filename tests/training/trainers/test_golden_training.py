@@ -1,0 +1,98 @@
+"""Ten training steps of the official code, repeated by our module under Lightning's trainer, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from saicinpainting.training.trainers import make_training_model
+from tests.helpers import fill, golden_arrays, golden_values, rand
+
+STEPS = 10
+
+
+class GoldenBatches(Dataset):
+    def __len__(self) -> int:
+        return STEPS
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        mask = (rand(200 + i, 4, 1, 64, 64) > 0.6).double()
+        return {"image": rand(100 + i, 4, 3, 64, 64).double(), "mask": mask}
+
+
+class Recorder(pl.Callback):
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def golden_config() -> dict[str, Any]:
+    return {
+        "training_model": {"kind": "default", "visualize_each_iters": 1000},
+        "generator": {**golden_values()["ffc"], "n_blocks": 1},
+        "discriminator": golden_values()["discriminator"],
+        "losses": {
+            "l1": {"weight_known": 10, "weight_missing": 0},
+            "adversarial": {
+                "kind": "r1",
+                "weight": 10,
+                "gp_coef": 0.001,
+                "mask_as_fake_target": True,
+                "allow_scale_mask": True,
+            },
+            "feature_matching": {"weight": 100},
+        },
+        "optimizers": {"generator": {"kind": "adam", "lr": 1e-3}, "discriminator": {"kind": "adam", "lr": 1e-4}},
+        "visualizer": {"kind": "noop"},
+        "evaluator": None,
+        "trainer": {"kwargs": {"gradient_clip_val": 1}},
+    }
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[pl.LightningModule, list[dict[str, float]], pl.Trainer]:
+    model = make_training_model(golden_config())
+    fill(model.generator)
+    fill(model.discriminator)
+    recorder = Recorder()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        precision="64-true",
+        max_epochs=1,
+        callbacks=[recorder],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, DataLoader(GoldenBatches(), batch_size=None))
+    return model, recorder.steps, trainer
+
+
+def test_every_logged_value_equals_the_official_one(trained):
+    _, steps, _ = trained
+    assert len(steps) == STEPS
+    names = {name: f"train_{name}" for name in golden_values()["training"][0]}
+    names |= {n: f"train_adv_{n}" for n in ("discr_real_out", "discr_fake_out", "discr_real_gp")}
+    for step, golden in zip(steps, golden_values()["training"], strict=True):
+        for name, expected in golden.items():
+            assert step[names[name]] == pytest.approx(expected, rel=1e-8), name
+
+
+def test_trained_generator_equals_the_official_one(trained):
+    model, _, _ = trained
+    model.double().eval()
+    with torch.no_grad():
+        output = model.generator(rand(7, 1, 4, 64, 64).double())
+    torch.testing.assert_close(output.float(), golden_arrays()["training.final.64x64"], atol=1e-6, rtol=0)
+
+
+def test_a_global_step_is_a_batch(trained):
+    _, _, trainer = trained
+    assert trainer.global_step == STEPS
