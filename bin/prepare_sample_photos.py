@@ -8,11 +8,14 @@ OUTDIR gets train/ (tiles of some photographs), val/ and visual_test/ (one other
 import argparse
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np
 import yaml
 from PIL import Image
 
@@ -20,11 +23,12 @@ from saicinpainting.cli import run_command
 from saicinpainting.evaluation.masks.mask_sets import make_mask_set
 from saicinpainting.utils import InputError
 
-TRAIN = ("motorcycle_left.png", "hubble_deep_field.jpg", "camera.png", "coins.png", "brick.png", "grass.png",
-         "gravel.png", "moon.png", "ihc.png", "retina.jpg")  # fmt: skip
+TRAIN = ("motorcycle_left.png", "motorcycle_right.png", "hubble_deep_field.jpg", "ihc.png", "retina.jpg",
+         "camera.png", "coins.png", "brick.png", "grass.png", "gravel.png", "moon.png")  # fmt: skip
 VAL = ("rocket.jpg",)
 HELD_OUT = ("astronaut.png", "chelsea.png", "coffee.png")
-TILE, STEP = 256, 160
+TRAIN_SIZE, VAL_SIZE = 128, 256
+SCALES = (1.4, 2, 2.8, 4)
 MASKS = ROOT / "configs" / "data_gen" / "random_medium_256.yaml"
 
 
@@ -35,13 +39,14 @@ def main() -> None:
     for folder in ("train", "val", "visual_test", "photos"):
         shutil.rmtree(outdir / folder, ignore_errors=True)
         (outdir / folder).mkdir(parents=True)
-    tiles = sum(save_tiles(name, outdir / "train") for name in TRAIN)
+    rng = np.random.default_rng(0)
+    tiles = sum(save_tiles(name, outdir / "train", TRAIN_SIZE, partial(recolour, rng=rng)) for name in TRAIN)
     for name in HELD_OUT:
         find(name).save(outdir / "photos" / Path(name).with_suffix(".png"))
     held_back = outdir / "val_photos"
     held_back.mkdir(exist_ok=True)
     for name in VAL:
-        save_tiles(name, held_back)
+        find(name).save(held_back / Path(name).with_suffix(".png"))
     config = yaml.safe_load(MASKS.read_text())
     for seed, folder in enumerate(("val", "visual_test")):
         made = make_mask_set(config, held_back, outdir / folder, ext="png", seed=seed)
@@ -61,19 +66,29 @@ def find(name: str) -> Image.Image:
     return Image.open(path).convert("RGB")
 
 
-def save_tiles(name: str, folder: Path) -> int:
-    """Overlapping tiles of the photograph at full size, and of its half if that is still larger than a tile."""
-    photo = find(name)
-    count = 0
-    for scale in (1, 2):
-        small = photo.resize((photo.width // scale, photo.height // scale), Image.Resampling.LANCZOS)
-        if min(small.size) < TILE:
-            break
-        for top in range(0, small.height - TILE + 1, STEP):
-            for left in range(0, small.width - TILE + 1, STEP):
-                tile = small.crop((left, top, left + TILE, top + TILE))
-                tile.save(folder / f"{Path(name).stem}_{scale}_{top:04d}_{left:04d}.png")
-                count += 1
+def recolour(tile: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Mix the colour channels at random, so that the few photographs do not teach a few colours by heart.
+
+    Grey tiles are tinted by it.
+    """
+    pixels = np.asarray(tile) / 255.0
+    dark, bright = rng.uniform(0, 0.4, 3), rng.uniform(0.6, 1, 3)
+    mixed = pixels @ rng.dirichlet((0.5, 0.5, 0.5), 3).T
+    return Image.fromarray(((dark + (bright - dark) * mixed) * 255).astype(np.uint8))
+
+
+def save_tiles(name: str, folder: Path, size: int, recolour: Callable[[Image.Image], Image.Image] | None = None) -> int:
+    """Overlapping tiles of the photograph at several scales; with `recolour` each as it is and recoloured."""
+    photo, count = find(name), 0
+    for scale in SCALES:
+        small = photo.resize((round(photo.width / scale), round(photo.height / scale)), Image.Resampling.LANCZOS)
+        step = size * 3 // 4
+        for top in range(0, small.height - size + 1, step):
+            for left in range(0, small.width - size + 1, step):
+                tile = small.crop((left, top, left + size, top + size))
+                for variant, picture in enumerate([tile] if recolour is None else [tile, recolour(tile)]):
+                    picture.save(folder / f"{Path(name).stem}_{scale}_{top:04d}_{left:04d}_{variant}.png")
+                    count += 1
     return count
 
 

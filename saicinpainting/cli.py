@@ -29,7 +29,8 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except InputError as error:
-            _fail(str(error))
+            # A data loader's worker hands its error over as text, with the traceback in front.
+            _fail(str(error).rsplit("InputError: ", 1)[-1])
         except HydraException as error:
             cause = str(error.__cause__ or "").splitlines()
             _fail(f"config: {error}" + (f" ({cause[0]})" if cause else ""))

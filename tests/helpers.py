@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import zlib
 from functools import cache
 from pathlib import Path
@@ -58,3 +61,70 @@ def golden_arrays() -> dict[str, torch.Tensor]:
 @cache
 def golden_keys() -> dict[str, dict[str, list[int]]]:
     return json.loads((GOLDEN / "state_dict_keys.json").read_text())
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def photo(name: str = "astronaut.png", size: int = 64, offset: int = 0) -> np.ndarray:
+    """A square crop of a photograph of the scikit-image wheel, uint8 RGB (size, size, 3)."""
+    import skimage
+    from PIL import Image
+
+    with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    return pixels[offset : offset + size, offset : offset + size]
+
+
+def write_data(root: Path, *, size: int = 64, train_images: int = 8, val_images: int = 2) -> Path:
+    """The layout of a training location: train/, val/ and visual_test/ with masks, of real photographs."""
+    from PIL import Image
+
+    (root / "train").mkdir(parents=True)
+    for i in range(train_images):
+        Image.fromarray(photo("astronaut.png", size, 12 * i)).save(root / "train" / f"{i}.png")
+    for folder in ("val", "visual_test"):
+        (root / folder).mkdir()
+        for i in range(val_images):
+            mask = np.zeros((size, size), np.uint8)
+            mask[8 : 8 + size // 3, 8 + 4 * i : size // 2 + 4 * i] = 255
+            Image.fromarray(photo("coffee.png", size, 40 * i)).save(root / folder / f"{i}.png")
+            Image.fromarray(mask).save(root / folder / f"{i}_mask000.png")
+    return root
+
+
+def shrunk(root: Path, *extra: str) -> list[str]:
+    """Overrides that make a real run file train on `write_data(root / "data")` in seconds, without pretrained weights."""
+    return [
+        f"location.data_root_dir={root / 'data'}",
+        f"location.out_root_dir={root / 'out'}",
+        f"location.tb_dir={root / 'tb'}",
+        "generator.ngf=4",
+        "generator.n_blocks=1",
+        "discriminator.ndf=4",
+        "losses.resnet_pl.weight=0",
+        "evaluator=ssim_inpainted",
+        "data.batch_size=2",
+        "data.num_workers=0",
+        "data.train.out_size=64",
+        "trainer.kwargs.accelerator=cpu",
+        "trainer.kwargs.devices=1",
+        "trainer.kwargs.max_epochs=1",
+        "trainer.kwargs.log_every_n_steps=1",
+        "trainer.kwargs.num_sanity_val_steps=0",
+        "trainer.checkpoint_kwargs.monitor=val_ssim_total_mean",
+        *extra,
+    ]
+
+
+def run_script(name: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `bin/NAME` as its user would: another working directory, no PYTHONPATH, no downloads."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "bin" / name), *arguments],
+        cwd=cwd,
+        env={**env, "OMP_NUM_THREADS": "1", "LAMA_OFFLINE": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )

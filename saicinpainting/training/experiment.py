@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.config import register_resolvers, translate_checkpoint_kwargs, translate_trainer_kwargs
@@ -38,15 +40,19 @@ def train(config: DictConfig, out_dir: str | Path) -> None:
         InputError: something in the config, a missing folder, file or weight.
     """
     register_resolvers()
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of what torch deprecates
     out_dir = Path(out_dir).resolve()
     settings = _resolve(config)
     resume_from = _resume_path(settings["trainer"])
     data = make_data_module(settings)
-    data.setup("fit")
+    data.setup("fit")  # before anything heavy is built: a wrong folder is the commonest mistake
     settings["visualizer"]["outdir"] = str(out_dir / settings["visualizer"].get("outdir", "samples"))
     pl.seed_everything(settings["trainer"].get("seed", 0), workers=True)
     model = make_training_model(settings)
-    trainer = make_trainer(settings, out_dir, train_batches=len(data.train_dataloader()))
+    try:
+        trainer = make_trainer(settings, out_dir, train_batches=len(data.train_dataloader()))
+    except MisconfigurationException as error:
+        raise InputError(f"trainer: {error}") from error
     if trainer.is_global_zero:
         out_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(settings), out_dir / "config.yaml")
@@ -102,7 +108,7 @@ def make_trainer(settings: Mapping[str, Any], out_dir: Path, *, train_batches: i
         **{
             **kwargs,
             "strategy": _strategy(kwargs),
-            "callbacks": [_checkpoints(settings, out_dir), LearningRateMonitor()],
+            "callbacks": [_checkpoints(settings, out_dir), LearningRateMonitor(), TQDMProgressBar()],
             "logger": logger,
             "default_root_dir": out_dir,
             "plugins": [TensorsOnlyCheckpointIO()],
@@ -157,17 +163,27 @@ class TensorsOnlyCheckpointIO(CheckpointIO):
 
 
 class BestModelCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`, where prediction looks for it, equal to the best checkpoint so far."""
+    """Keeps `best.ckpt`, where prediction looks for it, equal to the best checkpoint of this run so far."""
 
+    # Lightning saves in one hook or the other, as validation falls.
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
-        if trainer.is_global_zero and self.best_model_path and not trainer.sanity_checking:
-            best = Path(self.best_model_path)
-            if best.is_file():
-                _replace_by_link(best, best.with_name("best.ckpt"))
+        self._update_best(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self._update_best(trainer)
+
+    def _update_best(self, trainer: pl.Trainer) -> None:
+        best = Path(self.best_model_path)
+        # A resumed run starts with the best of the folder it comes from, which is not to be touched.
+        if trainer.is_global_zero and best.is_file() and str(best.parent) == str(self.dirpath):
+            _replace_by_link(best, best.with_name("best.ckpt"))
 
 
 def _replace_by_link(source: Path, target: Path) -> None:
+    if target.exists() and os.path.samefile(source, target):
+        return  # renaming one link onto another of the same file does nothing, and would leave the first behind
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
     try:

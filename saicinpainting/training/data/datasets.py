@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from omegaconf import OmegaConf
@@ -191,7 +192,13 @@ def make_dataloader(
     """
     settings = plain(dataloader_kwargs)
     settings.setdefault("persistent_workers", settings.get("num_workers", 0) > 0)
+    settings.setdefault("worker_init_fn", _use_one_thread)
     return call_with_settings(DataLoader, {**settings, "dataset": dataset}, where=f"{where}.dataloader_kwargs")
+
+
+def _use_one_thread(worker_id: int) -> None:
+    """OpenCV would start a thread per core in every worker; torch keeps to one by itself."""
+    cv2.setNumThreads(0)
 
 
 def plain(settings: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -11,8 +11,10 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from saicinpainting.training.data.aug import get_transforms
 from saicinpainting.training.data.datasets import (
     InpaintingTrainDataset,
+    make_dataloader,
     make_default_train_dataloader,
     make_default_val_dataloader,
     make_default_val_dataset,
@@ -83,6 +85,15 @@ def test_the_torch_seed_determines_samples_and_epochs_differ(photos, workers):
     assert len({mask.numpy().tobytes() for mask in masks}) == 6  # workers do not repeat each other
 
 
+def test_ranks_with_one_seed_still_draw_different_masks(photos):
+    """Two ranks start from the same torch seed, but with different images."""
+    dataset, masks = loader(photos).dataset, []
+    for item in range(3):
+        torch.manual_seed(0)
+        masks.append(dataset[item]["mask"].tobytes())
+    assert len(set(masks)) == 3
+
+
 class _IterationMask:
     """Records the iteration as the mask's value."""
 
@@ -92,9 +103,6 @@ class _IterationMask:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ramps_advance_by_one_a_sample_over_all_workers_and_epochs(photos, workers):
-    from saicinpainting.training.data.aug import get_transforms
-    from saicinpainting.training.data.datasets import make_dataloader
-
     dataset = InpaintingTrainDataset(photos, _IterationMask(), get_transforms("default", 32))
     data = make_dataloader(dataset, {"batch_size": 1, "num_workers": workers}, where="data.train")
     seen = [batch["mask"].max().item() for _ in range(2) for batch in data]

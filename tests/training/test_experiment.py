@@ -1,0 +1,159 @@
+"""A whole run in this process, on real configs shrunk and real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from saicinpainting.checkpoint import read_checkpoint
+from saicinpainting.config import read_experiment_config, register_resolvers
+from saicinpainting.training.experiment import make_trainer, train
+from saicinpainting.training.trainers import load_checkpoint, make_training_model
+from saicinpainting.utils import InputError
+from tests.helpers import ROOT, shrunk, write_data
+
+
+CHECKPOINTS = {"checkpoint_kwargs": {"monitor": "val_ssim_total_mean"}}
+
+
+def compose_run(root: Path, *extra: str, name: str = "lama-fourier") -> Any:
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
+        return compose(name, shrunk(root, *extra))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of two epochs of lama-fourier, shrunk; the experiment is in `run`."""
+    root = tmp_path_factory.mktemp("experiment")
+    write_data(root / "data")
+    train(compose_run(root, "trainer.kwargs.max_epochs=2"), root / "run")
+    return root
+
+
+def test_the_experiment_folder_has_its_official_layout(finished: Path):
+    models = {path.name for path in (finished / "run" / "models").iterdir()}
+    assert models == {"last.ckpt", "best.ckpt", "epoch=0-step=4.ckpt", "epoch=1-step=8.ckpt"}
+    samples = {path.name for path in (finished / "run" / "samples").iterdir()}
+    assert samples == {f"epoch000{i}_{title}" for i in (0, 1) for title in ("train", "val", "test")}
+    assert (finished / "run" / "samples" / "epoch0001_test" / "batch0000001.jpg").stat().st_size > 1000
+
+
+def test_tensorboard_has_the_official_names(finished: Path):
+    (events,) = (finished / "tb" / "run").rglob("events*")
+    board = EventAccumulator(str(events))
+    board.Reload()
+    names = set(board.Tags()["scalars"])
+    losses = {"gen_l1", "gen_adv", "gen_fm"}
+    scores = {"adv_discr_real_out", "adv_discr_fake_out", "adv_discr_real_gp", "discr_adv"}
+    assert names >= {f"train_{name}" for name in losses | scores}
+    assert names >= {f"{title}_{name}" for title in ("val", "test") for name in losses | {"ssim_total_mean"}}
+    assert {"train/0", "val/0", "test/0", "test/1"} <= set(board.Tags()["images"])
+    assert [scalar.step for scalar in board.Scalars("train_gen_l1")] == list(range(8))  # a step is a batch
+
+
+def test_a_checkpoint_holds_networks_optimizers_and_counters(finished: Path):
+    checkpoint = read_checkpoint(finished / "run" / "models" / "last.ckpt")
+    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"generator", "discriminator"}
+    assert checkpoint["global_step"] == 8
+    assert checkpoint["epoch"] == 1
+    assert [len(state["state"]) > 0 for state in checkpoint["optimizer_states"]] == [True, True]
+    torch.load(finished / "run" / "models" / "last.ckpt", weights_only=True)  # torch itself finds no foreign class
+
+
+def test_best_is_the_best_epoch_in_full(finished: Path):
+    models = finished / "run" / "models"
+    last = read_checkpoint(models / "last.ckpt")
+    (state,) = (value for name, value in last["callbacks"].items() if "Checkpoint" in name)
+    best = Path(state["best_model_path"])
+    assert (models / "best.ckpt").read_bytes() == best.read_bytes()
+    assert state["best_model_score"] == max(state["best_k_models"].values())
+
+
+def test_the_saved_config_builds_the_same_networks(finished: Path):
+    config = read_experiment_config(finished / "run")
+    assert "${" not in (finished / "run" / "config.yaml").read_text()
+    model = load_checkpoint(config, finished / "run" / "models" / "last.ckpt", strict=True)
+    state = read_checkpoint(finished / "run" / "models" / "last.ckpt")["state_dict"]
+    assert model.state_dict().keys() == state.keys()
+
+
+def test_resuming_continues_where_the_run_stopped(finished: Path, tmp_path: Path):
+    """Two epochs, then one more, against the optimizer's own step count."""
+    last = finished / "run" / "models" / "last.ckpt"
+    config = compose_run(finished, "trainer.kwargs.max_epochs=3", f"trainer.resume_from_checkpoint={last}")
+    train(config, tmp_path / "resumed")
+    checkpoint = read_checkpoint(tmp_path / "resumed" / "models" / "last.ckpt")
+    assert (checkpoint["epoch"], checkpoint["global_step"]) == (2, 12)
+    for optimizer in checkpoint["optimizer_states"]:
+        assert {int(state["step"]) for state in optimizer["state"].values()} == {12}
+
+
+@pytest.mark.parametrize("key", ["trainer.resume_from_checkpoint", "+trainer.kwargs.resume_from_checkpoint"])
+def test_a_wrong_resume_path_stops_before_training(finished: Path, tmp_path: Path, key: str):
+    with pytest.raises(InputError, match=r"nowhere\.ckpt does not exist"):
+        train(compose_run(finished, f"{key}=nowhere.ckpt"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_uncomputed_monitor_is_found_beforehand(finished: Path, tmp_path: Path):
+    config = compose_run(finished, "trainer.checkpoint_kwargs.monitor=val_ssim_fid100_f1_total_mean")
+    with pytest.raises(InputError, match=r"needs fid.*monitor=val_ssim_total_mean"):
+        train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+trainer.kwargs.max_epoch=3", r"trainer\.kwargs\.max_epoch: unknown config key.*max_epochs"),
+        ("+trainer.checkpoint_kwargs.save_topk=3", r"checkpoint_kwargs\.save_topk.*save_top_k"),
+        ("+losses.gan.weight=3", r"losses\.gan: unknown config key"),
+        ("+losses.feature_matching.mask=true", r"losses\.feature_matching\.mask"),
+        ("+training_model.concat_masks=true", r"training_model\.concat_masks.*concat_mask"),
+        ("+training_model.image_to_discriminator=image", "expected predicted_image or inpainted"),
+        ("optimizers.generator.kind=sgd", r"optimizers\.generator\.kind: unknown kind 'sgd'"),
+        ("+data.trian.indir=x", r"data\.trian.*train"),
+        ("+lossess.l1.weight_known=1", r"lossess: unknown config key.*losses"),
+        ("+trainer.kwargs.amp_backend=apex", "precision"),
+        ("trainer.checkpoint_kwargs.monitor=null", "No quantity for top_k"),
+    ],
+)
+def test_a_wrong_key_is_named(finished: Path, tmp_path: Path, override: str, message: str):
+    with pytest.raises(InputError, match=message):
+        train(compose_run(finished, override), tmp_path / "run")
+
+
+def test_a_validation_interval_past_the_epoch_means_its_end(finished: Path, caplog: pytest.LogCaptureFixture):
+    settings = {
+        "trainer": {"kwargs": {"accelerator": "cpu", "devices": 1, "val_check_interval": 25000}, **CHECKPOINTS},
+        "evaluator": {"fid": False},
+        "location": {"tb_dir": str(finished / "tb2")},
+    }
+    trainer = make_trainer(settings, finished / "unused", train_batches=4)
+    assert trainer.val_check_interval == 1.0
+    assert "an epoch has 4 batches" in caplog.text
+
+
+def test_two_devices_train_with_ddp():
+    settings = {
+        "trainer": {"kwargs": {"accelerator": "cpu", "devices": 2}, **CHECKPOINTS},
+        "evaluator": {"fid": False},
+        "location": {"tb_dir": "unused"},
+    }
+    trainer = make_trainer(settings, Path("unused"), train_batches=4)
+    assert isinstance(trainer.strategy, pl.strategies.DDPStrategy)
+    assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is True
+
+
+def test_a_prediction_model_needs_neither_losses_nor_weights(finished: Path):
+    config = read_experiment_config(finished / "run")
+    config.losses.resnet_pl.weight = 30
+    config.training_model.predict_only = True
+    model = make_training_model(config)
+    assert {name.split(".")[0] for name in model.state_dict()} == {"generator"}

@@ -1,0 +1,87 @@
+"""Checkpoints of other times and other networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from saicinpainting.checkpoint import write_checkpoint
+from saicinpainting.training.trainers import load_checkpoint, make_training_model
+from saicinpainting.utils import InputError
+from tests.helpers import fill, rand
+from tests.test_checkpoint import lightning_1_checkpoint
+from tests.training.trainers.test_golden_training import golden_config
+
+
+@pytest.fixture
+def generator_state() -> dict[str, torch.Tensor]:
+    model = make_training_model(golden_config())
+    fill(model.generator)
+    return {f"generator.{name}": tensor for name, tensor in model.generator.state_dict().items()}
+
+
+def published(generator_state: dict[str, torch.Tensor]) -> dict:
+    """Generator, evaluators and losses, as the published files have them; no discriminator."""
+    extra = {
+        "val_evaluator.scores.lpips.lin0.weight": torch.ones(1),
+        "test_evaluator.scores.fid.block.weight": torch.ones(1),
+        "loss_resnet_pl.impl.conv1.weight": torch.ones(1),
+        "loss_pl.vgg.34.weight": torch.ones(1),
+    }
+    return lightning_1_checkpoint({**generator_state, **extra})
+
+
+def test_a_published_checkpoint_predicts_through_the_downstream_calls(tmp_path: Path, generator_state):
+    torch.save(published(generator_state), tmp_path / "best.ckpt")
+    config = golden_config()
+    config["training_model"]["predict_only"] = True
+    model = load_checkpoint(config, tmp_path / "best.ckpt", strict=False, map_location="cpu")
+    model.freeze()
+    batch = {"image": rand(1, 1, 3, 64, 64), "mask": (rand(2, 1, 1, 64, 64) > 0.5).float()}
+    batch = model(batch)
+
+    reference = fill(make_training_model(golden_config()).generator).eval()
+    masked = torch.cat([batch["image"] * (1 - batch["mask"]), batch["mask"]], dim=1)
+    expected = torch.where(batch["mask"] > 0, reference(masked), batch["image"])
+    torch.testing.assert_close(batch["inpainted"], expected, atol=1e-6, rtol=0)
+
+
+def test_a_full_module_from_a_generator_alone(tmp_path: Path, generator_state, caplog: pytest.LogCaptureFixture):
+    torch.save(published(generator_state), tmp_path / "best.ckpt")
+    model = load_checkpoint(golden_config(), tmp_path / "best.ckpt", strict=False)
+    assert "has no weights of: discriminator" in caplog.text
+    for name, tensor in generator_state.items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_strict_demands_everything(tmp_path: Path, generator_state):
+    torch.save(published(generator_state), tmp_path / "best.ckpt")
+    with pytest.raises(InputError, match=r"does not fit its config: 32 weights missing.*discriminator"):
+        load_checkpoint(golden_config(), tmp_path / "best.ckpt", strict=True)
+
+
+def test_safetensors_are_read(tmp_path: Path, generator_state):
+    write_checkpoint({"state_dict": generator_state}, tmp_path / "best.safetensors")
+    config = golden_config()
+    config["training_model"]["predict_only"] = True
+    model = load_checkpoint(config, tmp_path / "best.safetensors")
+    assert model.state_dict().keys() == generator_state.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_blocks": 2}, "weights missing"),
+        ({"n_blocks": 0}, "too many"),
+        ({"ngf": 16}, r"of another shape.*in the file"),
+    ],
+)
+def test_a_config_of_another_network_is_an_error_that_says_so(tmp_path: Path, generator_state, change, message):
+    write_checkpoint({"state_dict": generator_state}, tmp_path / "best.ckpt")
+    config = golden_config()
+    config["generator"] = {**config["generator"], **change}
+    config["training_model"]["predict_only"] = True
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(config, tmp_path / "best.ckpt", strict=False)
