@@ -1,11 +1,11 @@
-from setuptools import find_namespace_packages, setup
+from setuptools import find_packages, setup
 
 setup(
     name="saicinpainting",
     version="2.0.0",
     description="LaMa: resolution-robust large mask inpainting with Fourier convolutions, for PyTorch Lightning 2",
     license="Apache-2.0",
-    packages=find_namespace_packages(include=["saicinpainting", "saicinpainting.*"]),
+    packages=find_packages(include=["saicinpainting", "saicinpainting.*"]),
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6,<2.16",

@@ -34,7 +34,7 @@ def read_config(path: Path) -> dict:
     if not path.is_file():
         raise InputError(f"no config {path}; configs/data_gen holds the published ones")
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(config, dict):

@@ -17,7 +17,8 @@ from saicinpainting.config import read_experiment_config, register_resolvers
 @hydra.main(config_path=str(ROOT / "configs" / "prediction"), config_name="default", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    from saicinpainting.evaluation.predictor import pick_device, plain, predict_folder, refined
+    from saicinpainting.evaluation.predictor import plain, predict_folder, refined
+    from saicinpainting.evaluation.utils import pick_device
     from saicinpainting.training.data.datasets import make_default_val_dataset
     from saicinpainting.training.trainers import load_checkpoint
 

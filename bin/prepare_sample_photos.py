@@ -6,10 +6,9 @@ OUTDIR gets train/ (tiles of some photographs), val/ and visual_test/ (one other
 """
 
 import argparse
+import colorsys
 import shutil
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 import yaml
-from PIL import Image
+from PIL import Image, ImageChops
 
 from saicinpainting.cli import run_command
 from saicinpainting.evaluation.masks.mask_sets import make_mask_set
@@ -27,8 +26,8 @@ TRAIN = ("motorcycle_left.png", "motorcycle_right.png", "hubble_deep_field.jpg",
          "camera.png", "coins.png", "brick.png", "grass.png", "gravel.png", "moon.png")  # fmt: skip
 VAL = ("rocket.jpg",)
 HELD_OUT = ("astronaut.png", "chelsea.png", "coffee.png")
-TRAIN_SIZE, VAL_SIZE = 128, 256
-SCALES = (1.4, 2, 2.8, 4)
+TRAIN_SIZE = 128
+SCALES = (1, 1.4, 2, 2.8, 4)
 MASKS = ROOT / "configs" / "data_gen" / "random_medium_256.yaml"
 
 
@@ -40,7 +39,7 @@ def main() -> None:
         shutil.rmtree(outdir / folder, ignore_errors=True)
         (outdir / folder).mkdir(parents=True)
     rng = np.random.default_rng(0)
-    tiles = sum(save_tiles(name, outdir / "train", TRAIN_SIZE, partial(recolour, rng=rng)) for name in TRAIN)
+    tiles = sum(save_tiles(name, outdir / "train", TRAIN_SIZE, rng) for name in TRAIN)
     for name in HELD_OUT:
         find(name).save(outdir / "photos" / Path(name).with_suffix(".png"))
     held_back = outdir / "val_photos"
@@ -66,29 +65,32 @@ def find(name: str) -> Image.Image:
     return Image.open(path).convert("RGB")
 
 
-def recolour(tile: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Mix the colour channels at random, so that the few photographs do not teach a few colours by heart.
+def tint(tile: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Give a grey tile the tones of photographs: brown and beige mostly, now and then blue."""
+    hue = rng.normal(0.08, 0.04) if rng.random() < 0.8 else rng.normal(0.6, 0.04)
+    dark = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0, 0.8), rng.uniform(0, 0.3))
+    bright = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0, 0.6), rng.uniform(0.6, 1))
+    grey = np.asarray(tile.convert("L"))[..., None]
+    return Image.fromarray((np.array(dark) * (255 - grey) + np.array(bright) * grey).astype(np.uint8))
 
-    Grey tiles are tinted by it.
+
+def save_tiles(name: str, folder: Path, size: int, rng: np.random.Generator) -> int:
+    """Overlapping tiles of the photograph at several scales, grey ones in several tints.
+
+    Grey photographs are tinted, or the network would learn that holes are grey.
     """
-    pixels = np.asarray(tile) / 255.0
-    dark, bright = rng.uniform(0, 0.4, 3), rng.uniform(0.6, 1, 3)
-    mixed = pixels @ rng.dirichlet((0.5, 0.5, 0.5), 3).T
-    return Image.fromarray(((dark + (bright - dark) * mixed) * 255).astype(np.uint8))
-
-
-def save_tiles(name: str, folder: Path, size: int, recolour: Callable[[Image.Image], Image.Image] | None = None) -> int:
-    """Overlapping tiles of the photograph at several scales; with `recolour` each as it is and recoloured."""
     photo, count = find(name), 0
+    red, green, _ = photo.split()
+    grey = ImageChops.difference(red, green).getbbox() is None
     for scale in SCALES:
         small = photo.resize((round(photo.width / scale), round(photo.height / scale)), Image.Resampling.LANCZOS)
-        step = size * 3 // 4
-        for top in range(0, small.height - size + 1, step):
-            for left in range(0, small.width - size + 1, step):
+        for top in range(0, small.height - size + 1, size * 3 // 4):
+            for left in range(0, small.width - size + 1, size * 3 // 4):
                 tile = small.crop((left, top, left + size, top + size))
-                for variant, picture in enumerate([tile] if recolour is None else [tile, recolour(tile)]):
+                pictures = [tint(tile, rng) for _ in range(3)] if grey else [tile]
+                for variant, picture in enumerate(pictures):
                     picture.save(folder / f"{Path(name).stem}_{scale}_{top:04d}_{left:04d}_{variant}.png")
-                    count += 1
+                count += len(pictures)
     return count
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import tarfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -127,7 +128,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         there = f"; there are: {', '.join(beside)}" if beside else ""
         raise InputError(f"checkpoint {path} does not exist{there}")
     if path.suffix == ".safetensors":
-        return {"state_dict": _read_safetensors(path)}
+        return {"state_dict": _read_safetensors(path, map_location)}
+    _refuse_programs(path)
     try:
         checkpoint = torch.load(path, map_location=map_location, pickle_module=_TENSOR_PICKLE, weights_only=False)
     except Exception as error:  # a damaged or hostile file can fail anywhere inside the unpickler
@@ -135,14 +137,40 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     if not isinstance(checkpoint, dict):
         raise InputError(f"checkpoint {path}: expected a dict with state_dict, found {type(checkpoint).__name__}")
     state = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(state, Mapping) or not any(torch.is_tensor(v) for v in state.values()):
+    tensors = {k: v for k, v in state.items() if _is_weight(k, v)} if isinstance(state, Mapping) else {}
+    if not tensors:
         raise InputError(f"checkpoint {path}: no weights in it (expected state_dict: name -> tensor)")
-    return {**checkpoint, "state_dict": state} if "state_dict" in checkpoint else {"state_dict": state}
+    return {**checkpoint, "state_dict": tensors} if "state_dict" in checkpoint else {"state_dict": tensors}
 
 
-def _read_safetensors(path: Path) -> StateDict:
+def _is_weight(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and torch.is_tensor(value)
+
+
+def _refuse_programs(path: Path) -> None:
+    """Stop before `torch.load` would go another way than through our unpickler.
+
+    It hands TorchScript archives, which carry code, to `torch.jit.load`, and unpacks tar files. The archive is listed
+    with torch's own reader, so that no file looks harmless here and like a program there.
+    """
+    if os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0").lower() in ("1", "y", "yes", "true"):
+        raise InputError(
+            "TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, which forbids torch to read checkpoints of Lightning 1; unset it: "
+            "tensors alone are read here in any case"
+        )
     try:
-        return load_file(path)
+        records = torch._C.PyTorchFileReader(str(path)).get_all_records()
+    except RuntimeError:  # no zip archive: the format of torch before 1.6, or damaged
+        records = []
+        if tarfile.is_tarfile(path):
+            raise InputError(f"checkpoint {path} is a tar file; expected what torch.save writes") from None
+    if "constants.pkl" in records or any(record.startswith("code/") for record in records):
+        raise InputError(f"checkpoint {path} is a TorchScript program, not weights; it is not loaded")
+
+
+def _read_safetensors(path: Path, map_location: Any) -> StateDict:
+    try:
+        return load_file(path, device=str(map_location))
     except (SafetensorError, OSError) as error:
         raise InputError(f"checkpoint {path} cannot be read ({error}); copy it anew") from error
 
@@ -160,7 +188,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
             save_file({k: v.contiguous() for k, v in checkpoint["state_dict"].items()}, part)
         else:
             torch.save(dict(checkpoint), part)
-        with open(part, "rb") as file:
+        with open(part, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:

@@ -13,26 +13,24 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from saicinpainting.utils import InputError
+from saicinpainting.weights import torch_home
 
 LOGGER = logging.getLogger(__name__)
-
-_ENV_DEFAULTS: dict[str, Callable[[], str]] = {
-    # In containers without an entry in the password file getpass has nothing to go by.
-    "USER": lambda: _user_name(),
-    "TORCH_HOME": lambda: str(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"),
-}
 
 
 def _user_name() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError, ImportError):
+    except (KeyError, OSError, ImportError):  # a container without an entry in the password file
         return "user"
 
 
+_ENV_DEFAULTS: dict[str, Callable[[], str]] = {"USER": _user_name, "TORCH_HOME": lambda: str(torch_home())}
+
+
 def _env(name: str, default: str | None = None) -> str:
-    if name in os.environ:
-        return os.environ[name]
+    if os.environ.get(name):
+        return os.path.expanduser(os.environ[name]) if name == "TORCH_HOME" else os.environ[name]
     if default is not None:
         return str(default)
     if name in _ENV_DEFAULTS:
@@ -54,7 +52,7 @@ def read_experiment_config(folder: str | Path) -> DictConfig:
         )
     register_resolvers()
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise InputError(f"{path} is no valid YAML: {error}") from error
     if not isinstance(content, dict) or "generator" not in content or "training_model" not in content:
@@ -73,6 +71,10 @@ _GONE = {
     "flush_logs_every_n_steps": "TensorBoard flushes by itself",
     "prepare_data_per_node": "data sets are prepared beforehand",
     "amp_level": "apex is gone; use precision",
+    "move_metrics_to_cpu": "metrics keep little on the device",
+    "enable_pl_optimizer": "optimizers are always wrapped",
+    "automatic_optimization": "the module steps its optimizers itself",
+    "multiple_trainloader_mode": "there is one training set",
     "track_grad_norm": "train_gen_grad_norm and train_discr_grad_norm are always logged",
 }
 _REFUSED = {
@@ -80,6 +82,8 @@ _REFUSED = {
     "auto_scale_batch_size": "data.batch_size",
     "auto_lr_find": "optimizers.generator.lr and optimizers.discriminator.lr",
     "tpu_cores": "accelerator=tpu and devices",
+    "auto_select_gpus": "devices",
+    "weights_save_path": "hydra.run.dir",
     "stochastic_weight_avg": "a Lightning callback",
     "truncated_bptt_steps": "nothing: the networks are not recurrent",
 }
@@ -130,15 +134,18 @@ def _warn(old: str, new: str, key: str = "kwargs") -> None:
 
 
 def _gpus(value: Any) -> dict[str, Any]:
-    if value in (None, 0, "0"):
+    """A number counts GPUs (-1: all); a string or a list names them, as in Lightning 1."""
+    if value in (None, 0):
         return {"accelerator": "cpu"}
+    if isinstance(value, str):
+        value = -1 if value.strip() == "-1" else [int(index) for index in value.split(",") if index.strip()]
     return {"accelerator": "gpu", "devices": value}
 
 
 def _accelerator(value: Any) -> dict[str, Any]:
     if value in ("dp", "ddp2", "horovod"):
         raise InputError(f"trainer.kwargs.accelerator={value} is gone in Lightning 2; use strategy=ddp instead")
-    return dict(_OLD_ACCELERATORS.get(value, {"accelerator": value}))
+    return {} if value is None else dict(_OLD_ACCELERATORS.get(value, {"accelerator": value}))
 
 
 def _precision(value: Any) -> dict[str, Any]:
@@ -149,7 +156,8 @@ _TRANSLATED: dict[str, Callable[[Any], dict[str, Any]]] = {
     "gpus": _gpus,
     "num_processes": lambda value: {"devices": value},
     "accelerator": _accelerator,
-    "distributed_backend": lambda value: {} if value is None else _accelerator(value),
+    "distributed_backend": _accelerator,
+    "max_steps": lambda value: {"max_steps": -1 if value is None else value},
     "precision": _precision,
     "terminate_on_nan": lambda value: {"detect_anomaly": True} if value else {},
     "checkpoint_callback": lambda value: {"enable_checkpointing": value},

@@ -8,7 +8,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 T = TypeVar("T")
@@ -126,8 +125,3 @@ def get_ramp(kind: str = "ladder", **kwargs: Any) -> Callable[[int], float]:
 def count_parameters(module: nn.Module) -> int:
     """Number of trainable and frozen parameters, buffers left out."""
     return sum(p.numel() for p in module.parameters())
-
-
-def detach_to_cpu(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The same mapping with every tensor detached and on the CPU."""
-    return {k: v.detach().cpu() if torch.is_tensor(v) else v for k, v in tensors.items()}

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -79,9 +81,8 @@ def test_a_planted_payload_does_not_run(tmp_path: Path, place: str, zip_format: 
     # os is a module, which pickle cannot store: it is fetched by import, as an attacker would do it.
     payloads["getattr"].reduced = (getattr, (Payload(__import__, "os"), "system"))
     torch.save(checkpoint, path, _use_new_zipfile_serialization=zip_format)
-    state = read_checkpoint(path)["state_dict"]
+    assert_same_state(read_checkpoint(path)["state_dict"], STATE)
     assert not marker.exists()
-    assert_same_state({name: state[name] for name in STATE}, STATE)
     # The same file does run its payload where pickle is trusted, so the test can fail.
     torch.load(path, weights_only=False)
     assert marker.exists()
@@ -96,6 +97,52 @@ def test_a_pickle_cannot_change_the_functions_that_rebuild_tensors(tmp_path: Pat
         read_checkpoint(path)
     torch.save({"state_dict": STATE}, tmp_path / "good.ckpt")
     assert_same_state(read_checkpoint(tmp_path / "good.ckpt")["state_dict"], STATE)
+
+
+def test_a_torchscript_program_is_refused_before_it_runs(tmp_path: Path):
+    """Its `__setstate__` would write a file while torch.load reads the archive."""
+    marker = tmp_path / "owned"
+    source = tmp_path / "program.py"
+    source.write_text(
+        "import torch\n"
+        "class Program(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.w = torch.zeros(1)\n"
+        "        self.training = False\n"
+        "    @torch.jit.export\n"
+        "    def __getstate__(self):\n"
+        "        return (self.w, self.training)\n"
+        "    @torch.jit.export\n"
+        "    def __setstate__(self, state: tuple[torch.Tensor, bool]):\n"
+        f"        self.w = torch.from_file({str(marker)!r}, True, 16, dtype=torch.uint8).fill_(65)\n"
+        "        self.training = state[1]\n"
+        "    def forward(self, x):\n"
+        "        return x + self.w\n"
+    )
+    spec = importlib.util.spec_from_file_location("program", source)
+    program = importlib.util.module_from_spec(spec)
+    sys.modules["program"] = program
+    spec.loader.exec_module(program)
+    torch.jit.script(program.Program()).save(str(tmp_path / "evil.ckpt"))
+    marker.unlink(missing_ok=True)
+    with pytest.raises(InputError, match="TorchScript program"):
+        read_checkpoint(tmp_path / "evil.ckpt")
+    assert not marker.exists()
+    torch.jit.load(str(tmp_path / "evil.ckpt"))
+    assert marker.exists()  # so the test can fail
+
+
+def test_what_is_no_weight_is_left_out(tmp_path: Path):
+    torch.save({"state_dict": {**STATE, 3: torch.ones(1), "text": "x"}}, tmp_path / "odd.ckpt")
+    assert_same_state(read_checkpoint(tmp_path / "odd.ckpt")["state_dict"], STATE)
+
+
+def test_a_forced_weights_only_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    torch.save({"state_dict": STATE}, tmp_path / "a.ckpt")
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(InputError, match="TORCH_FORCE_WEIGHTS_ONLY_LOAD is set"):
+        read_checkpoint(tmp_path / "a.ckpt")
 
 
 def test_a_bare_state_dict_is_read(tmp_path: Path):

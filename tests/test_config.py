@@ -17,6 +17,7 @@ from saicinpainting.config import (
     translate_trainer_kwargs,
 )
 from saicinpainting.utils import InputError
+from saicinpainting.weights import torch_home
 
 ROOT = Path(__file__).resolve().parents[1]
 LIGHTNING_1 = {
@@ -66,6 +67,12 @@ def test_a_set_variable_wins(monkeypatch: pytest.MonkeyPatch):
     assert OmegaConf.create({"a": "${env:TORCH_HOME}/ade20k"}).a == "/models/ade20k"
 
 
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch):
+    register_resolvers()
+    monkeypatch.setenv("TORCH_HOME", "")
+    assert Path(OmegaConf.create({"a": "${env:TORCH_HOME}"}).a) == torch_home()
+
+
 def test_an_unknown_variable_is_named():
     register_resolvers()
     with pytest.raises(Exception, match="NO_SUCH_VARIABLE is not set"):
@@ -90,6 +97,10 @@ def test_a_published_trainer_section_becomes_a_lightning_2_one(caplog: pytest.Lo
     [
         ({"gpus": 2}, {"accelerator": "gpu", "devices": 2}),
         ({"gpus": 0}, {"accelerator": "cpu"}),
+        ({"gpus": "0"}, {"accelerator": "gpu", "devices": [0]}),
+        ({"gpus": "1,3"}, {"accelerator": "gpu", "devices": [1, 3]}),
+        ({"gpus": "-1"}, {"accelerator": "gpu", "devices": -1}),
+        ({"max_steps": None, "accelerator": None}, {"max_steps": -1}),
         ({"precision": 16}, {"precision": "16-mixed"}),
         ({"terminate_on_nan": True}, {"detect_anomaly": True}),
         ({"accelerator": "ddp_cpu", "num_processes": 2}, {"accelerator": "cpu", "strategy": "ddp", "devices": 2}),

@@ -26,6 +26,10 @@ def _default_evaluator(
     lpips_weights: str | Path | None = None,
     fid_weights: str | Path | None = None,
 ) -> InpaintingEvaluator:
+    """SSIM, LPIPS and FID of `inpainted_key`, and their integrals; `integral_kind=None` leaves these out.
+
+    `lpips_weights`, `fid_weights`: files of the metrics' networks, which are downloaded otherwise.
+    """
     # Imported here because prediction uses this package too and needs none of the metrics' libraries.
     from saicinpainting.evaluation.evaluator import InpaintingEvaluator
     from saicinpainting.evaluation.metrics import make_metrics

@@ -36,6 +36,9 @@ INTEGRALS: dict[str, tuple[str, Callable[[float], float]]] = {
 class InpaintingEvaluator(nn.Module):
     """Metrics of inpainted images, over all of them and over `bins` equal bins of hole share.
 
+    `integral_kind`: None reports no integral. A name of `INTEGRALS`, by which the run is judged, reports all of
+    them whose metrics are measured, that one or not.
+
     Under DDP `compute()` covers the images of all ranks; every rank must call it. The evaluator adds nothing to
     checkpoints.
     """
@@ -69,7 +72,7 @@ class InpaintingEvaluator(nn.Module):
                 metric.update(inpainted, image, groups)
 
     def compute(self) -> Results:
-        """Mean and std of each metric; FID and the integral have no std. Groups without images are left out."""
+        """Mean and std of each metric; FID and the integrals have no std. Groups without images are left out."""
         results: Results = {}
         for name, metric in self.metrics.items():
             with warnings.catch_warnings():
@@ -79,21 +82,22 @@ class InpaintingEvaluator(nn.Module):
             for group, statistics in by_group.items():
                 label = group if isinstance(group, str) else bin_label(group, self.bins)
                 results[name, label] = dict(statistics)
-        return {**results, **self._integral(results)}
+        return {**results, **self._integrals(results)}
 
     def reset(self) -> None:
         for metric in self.metrics.values():
             metric.reset()
 
-    def _integral(self, results: Results) -> Results:
-        """The integral over all images, if the metrics it is made of were computed."""
-        if self.integral_kind is None:
+    def _integrals(self, results: Results) -> Results:
+        """The integrals over all images whose metrics were computed."""
+        if self.integral_kind is None or ("fid", TOTAL) not in results:
             return {}
-        part, quality = INTEGRALS[self.integral_kind]
-        if (part, TOTAL) not in results or ("fid", TOTAL) not in results:
-            return {}
-        value = fid100_f1(quality(results[part, TOTAL]["mean"]), results["fid", TOTAL]["mean"])
-        return {(self.integral_kind, TOTAL): {"mean": value}}
+        fid = results["fid", TOTAL]["mean"]
+        return {
+            (name, TOTAL): {"mean": fid100_f1(quality(results[part, TOTAL]["mean"]), fid)}
+            for name, (part, quality) in INTEGRALS.items()
+            if (part, TOTAL) in results
+        }
 
     def _unpadded_parts(self, batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(image, mask, inpainted) of the batch, split where its images have different sizes without padding."""

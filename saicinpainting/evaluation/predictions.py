@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.evaluator import InpaintingEvaluator, Results
 from saicinpainting.evaluation.metrics import METRICS, make_metrics
-from saicinpainting.evaluation.utils import move_to_device
+from saicinpainting.evaluation.utils import move_to_device, pick_device
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
@@ -52,10 +51,13 @@ def measure_dataset(
     integral_kind: str | None = "lpips_fid100_f1",
     bins: int = 10,
     batch_size: int = 8,
-    device: str = "auto",
+    device: str | None = "auto",
     num_workers: int = 0,
 ) -> Results:
     """All metrics in one pass over `dataset`; `device` is `auto`, `cpu`, `cuda`, ….
+
+    `integral_kind` is the evaluator's: None leaves the integrals out, the other kinds report all that the
+    metrics allow.
 
     Images of different sizes are legal: a batch ends where the size changes.
     """
@@ -65,17 +67,13 @@ def measure_dataset(
         raise InputError(f"{error}, or leave it out, for example with --metrics ssim") from error
     if batch_size < 1:
         raise InputError(f"evaluator_kwargs.batch_size: expected at least 1, got {batch_size}")
-    chosen = choose_device(device)
+    chosen = pick_device(device)
     evaluator = InpaintingEvaluator(metrics=metrics, integral_kind=integral_kind, bins=bins).to(chosen)
     samples = DataLoader(dataset, batch_size=None, num_workers=num_workers)
-    try:
-        with tqdm(total=len(dataset), desc="evaluate", unit="image") as progress:
-            for batch in batches_of_equal_size(samples, batch_size):
-                evaluator.update(move_to_device(batch, chosen))
-                progress.update(len(batch["image"]))
-    except InputError as error:
-        # From a worker of the loader the message comes at the end of a printed traceback.
-        raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from error
+    with tqdm(total=len(dataset), desc="evaluate", unit="image") as progress:
+        for batch in batches_of_equal_size(samples, batch_size):
+            evaluator.update(move_to_device(batch, chosen))
+            progress.update(len(batch["image"]))
     return evaluator.compute()
 
 
@@ -92,19 +90,6 @@ def batches_of_equal_size(samples: Iterable[Mapping[str, Any]], batch_size: int)
         yield default_collate(waiting)
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one; a device that this machine lacks is an `InputError`."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used ({reason}); give auto, cpu or cuda") from error
-    return device
-
-
 def metric_switches(names: str) -> dict[str, bool]:
     """`ssim,fid` -> {"ssim": True, "lpips": False, "fid": True}."""
     chosen = [name.strip() for name in names.split(",")]
@@ -118,7 +103,7 @@ def read_evaluation_config(path: str | Path) -> dict[str, dict[str, Any]]:
     """A file like configs/eval2_gpu.yaml; both sections may be absent."""
     sections: dict[str, dict[str, Any]] = {"evaluator_kwargs": {}, "dataset_kwargs": {}}
     try:
-        content = yaml.safe_load(Path(path).read_text()) or {}
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise InputError(f"{path}: cannot read the evaluation config ({error.strerror})") from error
     except yaml.YAMLError as error:

@@ -33,21 +33,6 @@ class MaskedImages(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
-def pick_device(name: str | None) -> torch.device:
-    """`auto` (or nothing) is the first GPU if there is one, else the CPU; other names are torch's."""
-    if name in (None, "auto"):
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(str(name))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device={name} cannot be used here ({reason}); device=auto picks what is there") from error
-    return device
-
-
 def plain(model: nn.Module, device: torch.device, out_key: str = "inpainted") -> FillBatch:
     """One forward pass; `out_key` picks `inpainted` or `predicted_image`."""
     if out_key not in ("inpainted", "predicted_image"):

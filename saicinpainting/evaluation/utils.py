@@ -7,6 +7,23 @@ from typing import Any
 
 import torch
 
+from saicinpainting.utils import InputError
+
+
+def pick_device(name: str | None) -> torch.device:
+    """`auto` (or nothing) is the first GPU if there is one, else the CPU; other names are torch's."""
+    if name in (None, "auto"):
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(str(name))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device={name} cannot be used here ({reason}); device=auto picks what is there") from error
+    return device
+
 
 def move_to_device(obj: Any, device: torch.device | str) -> Any:
     """The same nest of mappings, lists and tuples with every tensor and module on `device`.

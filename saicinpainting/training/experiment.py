@@ -5,25 +5,27 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
-from saicinpainting.config import register_resolvers, translate_checkpoint_kwargs, translate_trainer_kwargs
+from saicinpainting.config import register_resolvers, translate_trainer_kwargs
+from saicinpainting.training.checkpoints import (
+    TensorsOnlyCheckpointIO,
+    check_resumable,
+    make_checkpoint_callback,
+    resume_path,
+)
 from saicinpainting.training.data.datamodule import InpaintingDataModule
 from saicinpainting.training.trainers import make_training_model
-from saicinpainting.utils import InputError, call_with_settings, count_parameters, did_you_mean
+from saicinpainting.utils import InputError, count_parameters, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
 
@@ -43,22 +45,35 @@ def train(config: DictConfig, out_dir: str | Path) -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of what torch deprecates
     out_dir = Path(out_dir).resolve()
     settings = _resolve(config)
-    resume_from = _resume_path(settings["trainer"])
+    resume_from = resume_path(settings["trainer"])
     data = make_data_module(settings)
     data.setup("fit")  # before anything heavy is built: a wrong folder is the commonest mistake
-    settings["visualizer"]["outdir"] = str(out_dir / settings["visualizer"].get("outdir", "samples"))
-    pl.seed_everything(settings["trainer"].get("seed", 0), workers=True)
-    model = make_training_model(settings)
+    model = make_training_model({**settings, "visualizer": _visualizer_in(out_dir, settings["visualizer"])})
+    first_epoch = check_resumable(resume_from, model) if resume_from else 0
+    # Of the epoch too, or a resumed run would see the images of the first epoch in the same order again.
+    pl.seed_everything(settings["trainer"].get("seed", 0) + first_epoch, workers=True)
     try:
         trainer = make_trainer(settings, out_dir, train_batches=len(data.train_dataloader()))
+        if trainer.is_global_zero:
+            out_dir.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(OmegaConf.create(settings), out_dir / "config.yaml")
+            LOGGER.info("generator: %.2fM parameters", count_parameters(model.generator) / 1e6)
+        trainer.fit(model, datamodule=data, ckpt_path=resume_from)
     except MisconfigurationException as error:
         raise InputError(f"trainer: {error}") from error
-    if trainer.is_global_zero:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(settings), out_dir / "config.yaml")
-        LOGGER.info("generator: %.2fM parameters", count_parameters(model.generator) / 1e6)
-    trainer.fit(model, datamodule=data, ckpt_path=resume_from)
     LOGGER.info("finished: %s", out_dir)
+
+
+def _visualizer_in(out_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The visualizer's settings with its folder inside the run's.
+
+    A config that comes from another machine may hold a folder of that machine, which is not to be made here.
+    """
+    folder = Path(settings.get("outdir", "samples"))
+    if folder.is_absolute() and not folder.parent.is_dir():
+        LOGGER.warning("visualizer.outdir: %s has no parent folder here; pictures go to samples/", folder)
+        folder = Path("samples")
+    return {**settings, "outdir": str(out_dir / folder)}
 
 
 def _resolve(config: DictConfig) -> dict[str, Any]:
@@ -96,26 +111,49 @@ def make_trainer(settings: Mapping[str, Any], out_dir: Path, *, train_batches: i
     for name in section:
         if name not in TRAINER_KEYS:
             raise InputError(f"trainer.{name}: unknown config key; {did_you_mean(name, TRAINER_KEYS)}")
-    kwargs = translate_trainer_kwargs(section.get("kwargs") or {})
-    kwargs.pop("resume_from_checkpoint", None)
-    kwargs.pop("gradient_clip_val", None)  # manual optimization: the module clips
-    known = set(inspect.signature(pl.Trainer).parameters)
-    for name in kwargs:
-        if name not in known:
-            raise InputError(f"trainer.kwargs.{name}: unknown config key; {did_you_mean(name, known)}")
-    logger = TensorBoardLogger(settings["location"]["tb_dir"], name=out_dir.name)
+    kwargs = _trainer_kwargs(section.get("kwargs") or {})
+    callbacks: list[pl.Callback] = [make_checkpoint_callback(settings, out_dir / "models"), LearningRateMonitor()]
+    if kwargs.get("enable_progress_bar", True):
+        callbacks.append(TQDMProgressBar())
     trainer = pl.Trainer(
         **{
             **kwargs,
             "strategy": _strategy(kwargs),
-            "callbacks": [_checkpoints(settings, out_dir), LearningRateMonitor(), TQDMProgressBar()],
-            "logger": logger,
+            "callbacks": callbacks,
+            "logger": TensorBoardLogger(settings["location"]["tb_dir"], name=out_dir.name),
             "default_root_dir": out_dir,
             "plugins": [TensorsOnlyCheckpointIO()],
         }
     )
     _validate_every_epoch(trainer, math.ceil(train_batches / trainer.world_size))
     return trainer
+
+
+# Keys of Lightning's Trainer that have another place here, and which.
+_ELSEWHERE = {
+    "logger": "location.tb_dir says where TensorBoard writes",
+    "callbacks": "trainer.checkpoint_kwargs configures the checkpoints",
+    "default_root_dir": "hydra.run.dir is the run's folder",
+    "plugins": "use precision and strategy",
+    "gradient_clip_algorithm": "gradients are clipped by their norm; set gradient_clip_val",
+    "accumulate_grad_batches": "the two networks take turns every batch; use a larger data.batch_size",
+}
+
+
+def _trainer_kwargs(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of Lightning's Trainer from `trainer.kwargs`; those that are not for it are taken out or refused."""
+    kwargs = translate_trainer_kwargs(section)
+    kwargs.pop("resume_from_checkpoint", None)
+    kwargs.pop("gradient_clip_val", None)  # manual optimization: the module clips
+    if kwargs.get("accumulate_grad_batches") in (None, 1):
+        kwargs.pop("accumulate_grad_batches", None)
+    known = set(inspect.signature(pl.Trainer).parameters) - _ELSEWHERE.keys()
+    for name in kwargs:
+        if name in _ELSEWHERE:
+            raise InputError(f"trainer.kwargs.{name} cannot be set: {_ELSEWHERE[name]}")
+        if name not in known:
+            raise InputError(f"trainer.kwargs.{name}: unknown config key; {did_you_mean(name, known)}")
+    return kwargs
 
 
 def _strategy(kwargs: Mapping[str, Any]) -> Any:
@@ -132,118 +170,17 @@ def _strategy(kwargs: Mapping[str, Any]) -> Any:
 
 
 def _validate_every_epoch(trainer: pl.Trainer, train_batches: int) -> None:
-    """An interval past the end of the epoch, which Lightning refuses, means the end of the epoch."""
+    """An interval past the end of the epoch, which Lightning refuses, means the end of the epoch.
+
+    Without `check_val_every_n_epoch` the interval counts batches over epochs and may be of any length.
+    """
     interval, limit = trainer.val_check_interval, trainer.limit_train_batches
-    if type(limit) is int:
-        train_batches = min(train_batches, limit)
-    if type(interval) is int and interval > train_batches:
+    if limit is not None:
+        train_batches = min(train_batches, limit if isinstance(limit, int) else int(train_batches * limit))
+    if trainer.check_val_every_n_epoch is not None and isinstance(interval, int) and interval > train_batches:
         LOGGER.warning(
             "trainer.kwargs.val_check_interval=%d, but an epoch has %d batches: validating at the end of each epoch",
             interval,
             train_batches,
         )
         trainer.val_check_interval = 1.0
-
-
-# ---- checkpoints ----------------------------------------------------------------------------------------------------
-
-
-class TensorsOnlyCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints, written whole or not at all and read without executing what they carry."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_checkpoint(checkpoint, path)
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        # Tensors and plain values only, whatever `weights_only` says (Lightning before 2.6 does not ask).
-        return read_checkpoint(path, map_location or "cpu")
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
-
-
-class BestModelCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`, where prediction looks for it, equal to the best checkpoint of this run so far."""
-
-    # Lightning saves in one hook or the other, as validation falls.
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_validation_end(trainer, pl_module)
-        self._update_best(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
-        self._update_best(trainer)
-
-    def _update_best(self, trainer: pl.Trainer) -> None:
-        best = Path(self.best_model_path)
-        # A resumed run starts with the best of the folder it comes from, which is not to be touched.
-        if trainer.is_global_zero and best.is_file() and str(best.parent) == str(self.dirpath):
-            _replace_by_link(best, best.with_name("best.ckpt"))
-
-
-def _replace_by_link(source: Path, target: Path) -> None:
-    if target.exists() and os.path.samefile(source, target):
-        return  # renaming one link onto another of the same file does nothing, and would leave the first behind
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(source, part)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, part)
-    os.replace(part, target)
-
-
-def _checkpoints(settings: Mapping[str, Any], out_dir: Path) -> ModelCheckpoint:
-    kwargs = translate_checkpoint_kwargs(settings["trainer"].get("checkpoint_kwargs") or {})
-    _check_monitor(kwargs.get("monitor"), settings.get("evaluator"))
-
-    def make(
-        monitor: str | None = None,
-        mode: str = "max",
-        save_top_k: int = 5,
-        save_last: bool = True,
-        verbose: bool = False,
-        every_n_epochs: int | None = None,
-        every_n_train_steps: int | None = None,
-        save_weights_only: bool = False,
-        filename: str | None = None,
-        auto_insert_metric_name: bool = True,
-    ) -> ModelCheckpoint:
-        return BestModelCheckpoint(
-            dirpath=out_dir / "models",
-            monitor=monitor,
-            mode=mode,
-            save_top_k=save_top_k,
-            save_last=save_last,
-            verbose=verbose,
-            every_n_epochs=every_n_epochs,
-            every_n_train_steps=every_n_train_steps,
-            save_weights_only=save_weights_only,
-            filename=filename,
-            auto_insert_metric_name=auto_insert_metric_name,
-            enable_version_counter=False,
-        )
-
-    return call_with_settings(make, kwargs, where="trainer.checkpoint_kwargs")
-
-
-def _check_monitor(monitor: str | None, evaluator: Mapping[str, Any] | None) -> None:
-    """Find out now, not after the first epoch, that the monitored metric is not computed."""
-    metrics = {name for name in ("ssim", "lpips", "fid") if evaluator and evaluator.get(name, True)}
-    needs = {name for name in ("ssim", "lpips", "fid") if monitor and name in monitor.split("_total")[0]}
-    if needs - metrics:
-        instead = f"val_{sorted(metrics, key='ssim lpips fid'.find)[0]}_total_mean" if metrics else "val_gen_l1"
-        raise InputError(
-            f"trainer.checkpoint_kwargs.monitor={monitor} needs {', '.join(sorted(needs - metrics))}, which the "
-            f"evaluator does not compute; switch it on or set trainer.checkpoint_kwargs.monitor={instead}"
-        )
-
-
-def _resume_path(section: Mapping[str, Any]) -> str | None:
-    """`trainer.resume_from_checkpoint`, or the same key inside `trainer.kwargs` as Lightning 1 had it."""
-    path = section.get("resume_from_checkpoint") or (section.get("kwargs") or {}).get("resume_from_checkpoint")
-    if path in (None, "None"):
-        return None
-    if not Path(path).is_file():
-        raise InputError(f"trainer.resume_from_checkpoint: {path} does not exist; nothing was trained")
-    return str(path)

@@ -19,11 +19,11 @@ from PIL import Image
 from saicinpainting.evaluation.metrics.ssim import ssim
 from saicinpainting.evaluation.predictions import (
     batches_of_equal_size,
-    choose_device,
     evaluate_predictions,
     metric_switches,
     read_evaluation_config,
 )
+from saicinpainting.evaluation.utils import pick_device
 from saicinpainting.utils import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,9 +117,15 @@ def test_broken_prediction_is_named_without_a_traceback(
     for path in predictions.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "astronaut_mask000.png").write_bytes(b"no image")
-    config = {"dataset_kwargs": DATASET, "evaluator_kwargs": metric_switches("ssim")}
-    with pytest.raises(InputError, match=r"^cannot read the image [^\n]*astronaut_mask000\.png[^\n]*$"):
-        evaluate_predictions(config, data, tmp_path, num_workers=workers, device="cpu")
+    config = tmp_path / "config.yaml"
+    settings = {**metric_switches("ssim"), "num_workers": workers, "device": "cpu"}
+    config.write_text(yaml.safe_dump({"dataset_kwargs": DATASET, "evaluator_kwargs": settings}))
+    done = run(config, data, tmp_path, tmp_path / "out.csv", folder=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: cannot read the image ")
+    assert "astronaut_mask000.png" in last
 
 
 def test_padding_of_the_data_set_changes_nothing(folders: tuple[Path, Path]) -> None:
@@ -147,7 +153,7 @@ def test_batches_end_where_the_size_changes() -> None:
         ({"dataset_kwargs": ".png"}, r"dataset_kwargs: expected settings"),
         (["dataset_kwargs"], r"expected the sections"),
         ({"evaluator_kwargs": {"batch_size": 0, "lpips": False, "fid": False}}, "batch_size: expected at least 1"),
-        ({"evaluator_kwargs": {"device": "tpu9", "lpips": False, "fid": False}}, "device 'tpu9' cannot be used"),
+        ({"evaluator_kwargs": {"device": "tpu9", "lpips": False, "fid": False}}, "device=tpu9 cannot be used here"),
     ],
 )
 def test_wrong_config_is_named(folders: tuple[Path, Path], tmp_path: Path, content: Any, message: str) -> None:
@@ -174,7 +180,8 @@ def test_unknown_metric_is_named() -> None:
 
 
 def test_automatic_device_exists() -> None:
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("auto", None):
+        assert torch.ones(2, device=pick_device(name)).sum() == 2
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("eval2*.yaml")), ids=lambda path: path.name)

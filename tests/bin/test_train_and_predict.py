@@ -30,7 +30,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predict(root: Path, indir: Path, outdir: Path, *extra: str) -> subprocess.CompletedProcess[str]:
-    return run_script("predict.py", f"model.path={root / 'run'}", f"indir={indir}", f"outdir={outdir}", *extra, cwd=root)
+    return run_script(
+        "predict.py", f"model.path={root / 'run'}", f"indir={indir}", f"outdir={outdir}", *extra, cwd=root
+    )
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -69,7 +71,10 @@ def test_without_a_run_folder_the_name_is_the_official_one(trained: Path, tmp_pa
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("generator.kind=ffc_resnett", r"generator.kind: unknown kind 'ffc_resnett'; known: ffc_resnet, pix2pixhd_global"),
+        (
+            "generator.kind=ffc_resnett",
+            r"generator.kind: unknown kind 'ffc_resnett'; known: ffc_resnet, pix2pixhd_global",
+        ),
         ("location.data_root_dir=/no/such/place", "data.train.indir: no folder /no/such/place/train"),
         ("data.batch_sise=3", "data.batch_sise"),
         ("+losses.l1.wieght=3", "losses.l1.wieght: unknown config key; known: weight_known, weight_missing"),
@@ -91,8 +96,9 @@ def test_a_mistake_is_one_line(trained: Path, tmp_path: Path, override: str, mes
 
 def test_the_error_says_how_to_prepare_the_data(tmp_path: Path):
     run = run_script("train.py", "-cn", "lama-tiny", f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
-    assert "no folder demo/data/train; set it or location.data_root_dir, or prepare the data: make demo-data" in one_line(
-        run
+    assert (
+        "no folder demo/data/train; set it or location.data_root_dir, or prepare the data: make demo-data"
+        in one_line(run)
     )
 
 
@@ -163,7 +169,9 @@ def test_prediction_equals_the_networks_own_output(trained: Path, tmp_path: Path
     from saicinpainting.config import read_experiment_config
     from saicinpainting.training.trainers import make_training_model
 
-    predict(trained, trained / "data" / "val", tmp_path / "out", "out_key=predicted_image", "model.checkpoint=last.ckpt")
+    predict(
+        trained, trained / "data" / "val", tmp_path / "out", "out_key=predicted_image", "model.checkpoint=last.ckpt"
+    )
     config = read_experiment_config(trained / "run")
     config.training_model.predict_only = True
     model = make_training_model(config).eval()
@@ -228,7 +236,10 @@ def test_mistakes_of_prediction_are_one_line(trained: Path, tmp_path: Path):
 
 def test_make_checkpoint_averages_and_strips(trained: Path, tmp_path: Path):
     models = trained / "run" / "models"
-    for arguments, file in ((("--epochs", "0,1"), "best.ckpt"), (("--epochs", "0,1", "--safetensors"), "best.safetensors")):
+    for arguments, file in (
+        (("--epochs", "0,1"), "best.ckpt"),
+        (("--epochs", "0,1", "--safetensors"), "best.safetensors"),
+    ):
         run = run_script("make_checkpoint.py", str(trained / "run"), str(tmp_path / "small"), *arguments, cwd=tmp_path)
         assert run.returncode == 0, run.stderr
         made = read_checkpoint(tmp_path / "small" / "models" / file)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from saicinpainting.evaluation import make_evaluator
 from saicinpainting.evaluation.evaluator import (
+    INTEGRALS,
     InpaintingEvaluator,
     bin_label,
     hole_share_bins,
@@ -101,21 +102,20 @@ def test_groups_of_results() -> None:
     assert set(results["fid", "total"]) == {"mean"}
 
 
-def test_integrals_are_the_closed_form() -> None:
-    data = batch(1, 1, 5, 9)
-    ssim_evaluator = small_evaluator(integral_kind="ssim_fid100_f1")
-    ssim_evaluator.update(data)
-    results = ssim_evaluator.compute()
-    s, f = results["ssim", "total"]["mean"], (100 - results["fid", "total"]["mean"]) / 100
+@pytest.mark.parametrize("kind", ["ssim_fid100_f1", "lpips_fid100_f1"])
+def test_every_integral_is_reported_and_is_the_closed_form(kind: str) -> None:
+    metrics = {"ssim": SSIMScore(), "lpips": MeanDifference(), "fid": TinyFID()}
+    evaluator = InpaintingEvaluator(metrics=metrics, integral_kind=kind)
+    evaluator.update(batch(1, 1, 5, 9))
+    results = evaluator.compute()
+    f = (100 - results["fid", "total"]["mean"]) / 100
     assert 0 < f < 1
-    assert results["ssim_fid100_f1", "total"] == {"mean": pytest.approx(2 * s * f / (s + f + 1e-3))}
-
-    metrics = {"lpips": MeanDifference(), "fid": TinyFID()}
-    lpips_evaluator = InpaintingEvaluator(metrics=metrics, integral_kind="lpips_fid100_f1")
-    lpips_evaluator.update(data)
-    results = lpips_evaluator.compute()
-    s = 1 - results["lpips", "total"]["mean"]
-    assert results["lpips_fid100_f1", "total"] == {"mean": pytest.approx(2 * s * f / (s + f + 1e-3))}
+    for name, s in {
+        "ssim_fid100_f1": results["ssim", "total"]["mean"],
+        "lpips_fid100_f1": 1 - results["lpips", "total"]["mean"],
+    }.items():
+        assert results[name, "total"] == {"mean": pytest.approx(2 * s * f / (s + f + 1e-3))}
+    assert {key for key in results if "_f1" in key[0]} == {(name, "total") for name in INTEGRALS}
 
 
 def test_fid_above_100_gives_the_integral_zero(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,10 +125,21 @@ def test_fid_above_100_gives_the_integral_zero(monkeypatch: pytest.MonkeyPatch) 
     assert evaluator.compute()["ssim_fid100_f1", "total"]["mean"] == 0
 
 
-def test_integral_is_absent_without_its_parts() -> None:
-    evaluator = InpaintingEvaluator(metrics={"ssim": SSIMScore()}, integral_kind="ssim_fid100_f1")
+@pytest.mark.parametrize(
+    ("names", "kind", "integrals"),
+    [
+        ("ssim", "ssim_fid100_f1", set()),
+        ("ssim lpips", "ssim_fid100_f1", set()),
+        ("lpips fid", "ssim_fid100_f1", {"lpips_fid100_f1"}),
+        ("ssim fid", "lpips_fid100_f1", {"ssim_fid100_f1"}),
+        ("ssim lpips fid", None, set()),
+    ],
+)
+def test_integrals_without_their_parts_or_a_kind_are_absent(names: str, kind: str | None, integrals: set[str]) -> None:
+    makers = {"ssim": SSIMScore, "lpips": MeanDifference, "fid": TinyFID}
+    evaluator = InpaintingEvaluator(metrics={name: makers[name]() for name in names.split()}, integral_kind=kind)
     evaluator.update(batch(1, 1, 5))
-    assert {metric for metric, _ in evaluator.compute()} == {"ssim"}
+    assert {metric for metric, _ in evaluator.compute()} == set(names.split()) | integrals
 
 
 def test_unknown_integral_lists_the_known() -> None:

@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from saicinpainting.checkpoint import read_checkpoint
+from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.config import read_experiment_config, register_resolvers
 from saicinpainting.training.experiment import make_trainer, train
 from saicinpainting.training.trainers import load_checkpoint, make_training_model
@@ -102,9 +102,34 @@ def test_a_wrong_resume_path_stops_before_training(finished: Path, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
-def test_an_uncomputed_monitor_is_found_beforehand(finished: Path, tmp_path: Path):
-    config = compose_run(finished, "trainer.checkpoint_kwargs.monitor=val_ssim_fid100_f1_total_mean")
-    with pytest.raises(InputError, match=r"needs fid.*monitor=val_ssim_total_mean"):
+@pytest.mark.parametrize("kind", ["weights", "other network"])
+def test_a_checkpoint_that_cannot_be_resumed_is_found_beforehand(finished: Path, tmp_path: Path, kind: str):
+    last = finished / "run" / "models" / "last.ckpt"
+    if kind == "weights":
+        write_checkpoint({"state_dict": read_checkpoint(last)["state_dict"]}, tmp_path / "best.ckpt")
+        config = compose_run(finished, f"trainer.resume_from_checkpoint={tmp_path / 'best.ckpt'}")
+        message = "lacks optimizer_states, loops, global_step, epoch"
+    else:
+        config = compose_run(finished, f"trainer.resume_from_checkpoint={last}", "generator.n_blocks=2")
+        message = "does not fit its config"
+    with pytest.raises(InputError, match=message):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "message"),
+    [
+        ("val_ssim_fid100_f1_total_mean", "max", r"is not computed.*monitor=val_ssim_total_mean.*mode=max"),
+        ("val_ssim_totl_mean", "max", "did you mean 'val_ssim_total_mean'"),
+        ("val_gen_resnet_pl", "min", "is not computed"),
+        ("val_gen_l1", "max", r"worst checkpoints by val_gen_l1; set trainer\.checkpoint_kwargs\.mode=min"),
+    ],
+)
+def test_a_useless_monitor_is_found_beforehand(finished: Path, tmp_path: Path, monitor: str, mode: str, message: str):
+    keys = {"monitor": monitor, "mode": mode}
+    config = compose_run(finished, *(f"trainer.checkpoint_kwargs.{key}={value}" for key, value in keys.items()))
+    with pytest.raises(InputError, match=message):
         train(config, tmp_path / "run")
 
 
@@ -121,6 +146,8 @@ def test_an_uncomputed_monitor_is_found_beforehand(finished: Path, tmp_path: Pat
         ("+data.trian.indir=x", r"data\.trian.*train"),
         ("+lossess.l1.weight_known=1", r"lossess: unknown config key.*losses"),
         ("+trainer.kwargs.amp_backend=apex", "precision"),
+        ("+trainer.kwargs.accumulate_grad_batches=2", "cannot be set: the two networks take turns"),
+        ("+trainer.kwargs.logger=false", r"location\.tb_dir"),
         ("trainer.checkpoint_kwargs.monitor=null", "No quantity for top_k"),
     ],
 )
@@ -129,15 +156,35 @@ def test_a_wrong_key_is_named(finished: Path, tmp_path: Path, override: str, mes
         train(compose_run(finished, override), tmp_path / "run")
 
 
-def test_a_validation_interval_past_the_epoch_means_its_end(finished: Path, caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize(
+    ("kwargs", "interval"),
+    [
+        ({"val_check_interval": 25000}, 1.0),
+        ({"val_check_interval": 3}, 3),
+        ({"val_check_interval": 3, "limit_train_batches": 0.5}, 1.0),
+        ({"val_check_interval": 25000, "check_val_every_n_epoch": None}, 25000),
+    ],
+)
+def test_a_validation_interval_past_the_epoch_means_its_end(finished: Path, kwargs: dict, interval: float):
     settings = {
-        "trainer": {"kwargs": {"accelerator": "cpu", "devices": 1, "val_check_interval": 25000}, **CHECKPOINTS},
+        "trainer": {"kwargs": {"accelerator": "cpu", "devices": 1, **kwargs}, **CHECKPOINTS},
         "evaluator": {"fid": False},
         "location": {"tb_dir": str(finished / "tb2")},
     }
-    trainer = make_trainer(settings, finished / "unused", train_batches=4)
-    assert trainer.val_check_interval == 1.0
-    assert "an epoch has 4 batches" in caplog.text
+    assert make_trainer(settings, finished / "unused", train_batches=4).val_check_interval == interval
+
+
+def test_a_foreign_picture_folder_is_not_made(finished: Path, tmp_path: Path):
+    """Our own saved config, and a published one, train elsewhere without touching the first run's pictures."""
+    before = sorted((finished / "run" / "samples").rglob("*"))
+    config = read_experiment_config(finished / "run")
+    config.trainer.kwargs.max_epochs = 1
+    train(config, tmp_path / "again")
+    assert (tmp_path / "again" / "samples" / "epoch0000_train").is_dir()
+    assert sorted((finished / "run" / "samples").rglob("*")) == before
+    config.visualizer.outdir = "/home/jane/experiments/big-lama/samples"
+    train(config, tmp_path / "third")
+    assert (tmp_path / "third" / "samples" / "epoch0000_train").is_dir()
 
 
 def test_two_devices_train_with_ddp():

@@ -85,7 +85,7 @@ class RandomMasks:
     def __init__(self, *, variants_n: int = 2, **mixed_settings: Any) -> None:
         self.variants_n = variants_n
         where = "mask_generator_kwargs"
-        self.generator = call_with_settings(partial(MixedMaskGenerator, where=where), mixed_settings, where=where)
+        self.generator = call_with_settings(partial(MixedMaskGenerator, where), mixed_settings, where=where)
 
     def __call__(self, image: Image.Image, rng: MaskRandom) -> list[np.ndarray]:
         """Masks (H, W) of the image's size."""

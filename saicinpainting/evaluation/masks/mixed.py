@@ -25,17 +25,25 @@ from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 class MixedMaskGenerator(MaskGenerator):
     """One of several kinds a mask, by their probabilities (any positive weights), then perhaps inverted.
 
-    `where` is the config key that errors about the kinds' own settings name.
+    Unless told otherwise half of the masks are irregular and half are boxes. The official code has 1/3 each for
+    irregular, box and segmentation masks; the last are not built yet, so `segm_proba` is 0 and the other two
+    keep equal shares. `segm_kwargs`, which published configs carry, counts only with `segm_proba`.
+
+    `where` is the config key that errors about the kinds' own settings name. It is positional, so no key of a
+    config can set it.
     """
 
     def __init__(
         self,
+        where: str = "mask_gen_kwargs",
+        /,
         *,
         irregular_proba: float = 1,
         irregular_kwargs: Mapping[str, Any] | None = None,
         box_proba: float = 1,
         box_kwargs: Mapping[str, Any] | None = None,
         segm_proba: float = 0,
+        segm_kwargs: Mapping[str, Any] | None = None,
         squares_proba: float = 0,
         squares_kwargs: Mapping[str, Any] | None = None,
         superres_proba: float = 0,
@@ -43,7 +51,6 @@ class MixedMaskGenerator(MaskGenerator):
         outpainting_proba: float = 0,
         outpainting_kwargs: Mapping[str, Any] | None = None,
         invert_proba: float = 0,
-        where: str = "mask_gen_kwargs",
     ) -> None:
         if segm_proba > 0:
             raise InputError(
@@ -91,5 +98,5 @@ def get_mask_generator(
         raise InputError(f"mask_generator_kind: unknown kind {kind!r}; {did_you_mean(kind, MASK_GENERATORS)}")
     maker: Callable[..., MaskGenerator] = MASK_GENERATORS[kind]
     if kind == "mixed":
-        maker = partial(maker, where=where)  # it has nested settings to report about
+        maker = partial(maker, where)  # it has nested settings to report about
     return call_with_settings(maker, kwargs or {}, where=where)

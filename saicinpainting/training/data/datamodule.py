@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from saicinpainting.evaluation.data import Sample
 from saicinpainting.training.data.datasets import (
+    folders_of,
     make_dataloader,
     make_default_val_dataset,
     make_train_dataset,
@@ -85,8 +86,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         indir = settings.get("indir")
         if not indir:
             raise InputError(f"{where}.indir: missing config key; set it to a folder of images")
-        folders = indir if isinstance(indir, Sequence) and not isinstance(indir, str) else [indir]
-        for folder in folders:
+        for folder in folders_of(indir):
             if not os.path.isdir(folder):
                 hint = f", or prepare the data: {self.prepare_hint}" if self.prepare_hint else ""
                 raise InputError(f"{where}.indir: no folder {folder}; set it or location.data_root_dir{hint}")

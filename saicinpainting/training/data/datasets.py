@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -28,11 +28,12 @@ from saicinpainting.utils import InputError, build, call_with_settings
 
 LOGGER = logging.getLogger(__name__)
 TRAIN_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+WHERE = "data.train"  # the config section of the training set
 PathLike = str | os.PathLike[str]
 
 
 class InpaintingTrainDataset(Dataset[Sample]):
-    """Augmented crops of the images under `indir` with random masks.
+    """Augmented crops of the images under `indir` (a folder or several) with random masks.
 
     Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 = hole. All randomness of a
     sample comes from torch's generator, which the loader seeds in each worker and epoch. `out_size`: the side
@@ -41,19 +42,13 @@ class InpaintingTrainDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        indir: PathLike,
+        indir: PathLike | Sequence[PathLike],
         mask_generator: MaskGenerator,
         transform: Transform,
         out_size: int | None = None,
-        where: str = "data.train",
     ) -> None:
-        key = f"{where}.indir"
-        if not os.path.isdir(indir):
-            raise InputError(f"{key}: no folder {indir}; set {key} or location.data_root_dir")
-        self.in_files = [f for f in list_files(indir) if f.lower().endswith(TRAIN_SUFFIXES)]
-        if not self.in_files:
-            endings = ", ".join(TRAIN_SUFFIXES)
-            raise InputError(f"{key}: no image ({endings}) under {indir}; put the training images there")
+        # One list and not a ConcatDataset, because the masks' ramps count the samples of all folders.
+        self.in_files = [file for folder in folders_of(indir) for file in _training_images(folder)]
         self.mask_generator, self.transform, self.out_size = mask_generator, transform, out_size
         self._drawn = 0
 
@@ -93,32 +88,45 @@ class InpaintingTrainDataset(Dataset[Sample]):
             )
 
 
+def folders_of(indir: PathLike | Sequence[PathLike]) -> list[PathLike]:
+    """`indir` of a config, one folder or several, as a list."""
+    return [indir] if isinstance(indir, (str, os.PathLike)) else list(indir)
+
+
+def _training_images(folder: PathLike) -> list[str]:
+    key = f"{WHERE}.indir"
+    if not os.path.isdir(folder):
+        raise InputError(f"{key}: no folder {folder}; set {key} or location.data_root_dir")
+    files = [f for f in list_files(folder) if f.lower().endswith(TRAIN_SUFFIXES)]
+    if not files:
+        endings = ", ".join(TRAIN_SUFFIXES)
+        raise InputError(f"{key}: no image ({endings}) under {folder}; put the training images there")
+    return files
+
+
 def make_train_dataset(
-    indir: PathLike,
+    indir: PathLike | Sequence[PathLike],
     kind: str = "default",
     out_size: int = 512,
     mask_gen_kwargs: Mapping[str, Any] | None = None,
     transform_variant: str = "default",
     mask_generator_kind: str = "mixed",
-    *,
-    where: str = "data.train",
 ) -> Dataset[Sample]:
-    """The training data set of config section `where`."""
+    """The training data set; arguments are the keys of config section `data.train`."""
     LOGGER.info("training images: %s (%s), masks: %s", indir, kind, mask_generator_kind)
-    masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs), where=f"{where}.mask_gen_kwargs")
+    masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs), where=f"{WHERE}.mask_gen_kwargs")
     settings = {
         "kind": kind,
         "indir": indir,
         "mask_generator": masks,
         "transform": get_transforms(transform_variant, out_size),
         "out_size": out_size,
-        "where": where,
     }
-    return build(TRAIN_DATASETS, settings, where=where)
+    return build(TRAIN_DATASETS, settings, where=WHERE)
 
 
 def make_default_train_dataloader(
-    indir: PathLike,
+    indir: PathLike | Sequence[PathLike],
     kind: str = "default",
     out_size: int = 512,
     mask_gen_kwargs: Mapping[str, Any] | None = None,
@@ -128,7 +136,7 @@ def make_default_train_dataloader(
 ) -> DataLoader[Sample]:
     """Training loader; arguments are the keys of config section `data.train`."""
     dataset = make_train_dataset(indir, kind, out_size, mask_gen_kwargs, transform_variant, mask_generator_kind)
-    return make_dataloader(dataset, dataloader_kwargs, where="data.train")
+    return make_dataloader(dataset, dataloader_kwargs, where=WHERE)
 
 
 def _make_online_dataset(
@@ -168,7 +176,7 @@ def make_default_val_dataset(
     """
     if out_size is not None or transform_variant is not None:
         LOGGER.warning("%s: out_size and transform_variant have no effect on evaluation images", where)
-    if isinstance(indir, Iterable) and not isinstance(indir, (str, os.PathLike)):
+    if not isinstance(indir, (str, os.PathLike)):
         return ConcatDataset([make_default_val_dataset(folder, kind, where=where, **kwargs) for folder in indir])
     LOGGER.info("evaluation images: %s (%s)", indir, kind)
     folder = "datadir" if kind in ("default", "our_eval") else "indir"

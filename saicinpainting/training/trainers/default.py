@@ -121,6 +121,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         self.gradient_clip_val = parts.gradient_clip_val
         self.visualizer = parts.visualizer
         self._make_optimizers = parts.make_optimizers
+        self._grad_norm = torch.zeros(())  # of the latest step, before clipping
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         return list(self._make_optimizers(self.generator, self.discriminator)), []
@@ -193,9 +194,8 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         loss, logs = self.generator_loss(batch)
         optimizer.zero_grad()
         self.manual_backward(loss)
-        logs["gen_grad_norm"] = self._clip_gradients(optimizer.optimizer, self.generator)
         optimizer.step()
-        return logs, batch
+        return {**logs, "gen_grad_norm": self._grad_norm}, batch
 
     def _discriminator_step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Logs:
         set_requires_grad(self.discriminator, True)
@@ -204,19 +204,15 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         loss, logs = self.discriminator_loss(batch)
         optimizer.zero_grad()
         self.manual_backward(loss)
-        logs["discr_grad_norm"] = self._clip_gradients(optimizer, self.discriminator)
         # Past Lightning's wrapper, which would count this as one more global step: steps are batches here, as in
         # published checkpoints.
         self.trainer.strategy.optimizer_step(optimizer, closure=lambda: None)
-        return logs
+        return {**logs, "discr_grad_norm": self._grad_norm}
 
-    def _clip_gradients(self, optimizer: torch.optim.Optimizer, network: nn.Module) -> torch.Tensor:
-        """Scale the gradient to at most `gradient_clip_val`; its norm before that."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None:
-            scaler.unscale_(optimizer)
-        limit = self.gradient_clip_val or float("inf")
-        return nn.utils.clip_grad_norm_(network.parameters(), limit)
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Scale the gradient to at most `gradient_clip_val`; float16's loss scale has been taken out by now."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._grad_norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val or float("inf"))
 
     # ---- validation ---------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ def load_checkpoint(
     """
     model = make_training_model(train_config)
     state = without_prefixes(read_checkpoint(path, map_location)["state_dict"], FROZEN_PREFIXES)
-    _check_fit(model, state, path, prefix="" if strict else "generator.")
+    check_fit(model, state, path, prefix="" if strict else "generator.")
     own = model.state_dict()
     result = model.load_state_dict({name: t for name, t in state.items() if name in own}, strict=False)
     left_out = sorted({name.split(".")[0] for name in state if name not in own})
@@ -49,7 +49,7 @@ def load_checkpoint(
     return model
 
 
-def _check_fit(model: torch.nn.Module, state: StateDict, path: str | Path, prefix: str) -> None:
+def check_fit(model: torch.nn.Module, state: StateDict, path: str | Path, prefix: str) -> None:
     """Every weight of the model under `prefix` must be in the file, in its shape, and none too many."""
     own = {n: t for n, t in model.state_dict().items() if not n.startswith(FROZEN_PREFIXES)}
     wanted = {name for name in own if name.startswith(prefix)}

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-
+from saicinpainting.evaluation.writing import write_picture
 from saicinpainting.training.visualizers.picture import visualize_batch
 
 
 class DirectoryVisualizer:
-    """Writes `{outdir}/epoch0000{suffix}/batch0000000[_r{rank}].jpg`; the options are `visualize_batch`'s."""
+    """Writes `{outdir}/epoch0000{suffix}/batch0000000.jpg`; the options are `visualize_batch`'s."""
 
     def __init__(
         self,
@@ -29,9 +28,7 @@ class DirectoryVisualizer:
         self.last_without_mask = last_without_mask
         self.rescale_keys = tuple(rescale_keys or ())
 
-    def __call__(
-        self, epoch_i: int, batch_i: int, batch: Mapping[str, Any], suffix: str = "", rank: int | None = None
-    ) -> None:
+    def __call__(self, epoch_i: int, batch_i: int, batch: Mapping[str, Any], suffix: str = "") -> None:
         picture = visualize_batch(
             batch,
             key_order=self.key_order,
@@ -39,9 +36,4 @@ class DirectoryVisualizer:
             last_without_mask=self.last_without_mask,
             rescale_keys=self.rescale_keys,
         )
-        rank_suffix = "" if rank is None else f"_r{rank}"
-        path = self.outdir / f"epoch{epoch_i:04d}{suffix}" / f"batch{batch_i:07d}{rank_suffix}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # OpenCV reports a full disk or a read-only folder by its return value only.
-        if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-            raise OSError(f"cannot write {path}")
+        write_picture(self.outdir / f"epoch{epoch_i:04d}{suffix}" / f"batch{batch_i:07d}.jpg", picture)

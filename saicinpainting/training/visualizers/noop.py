@@ -15,7 +15,5 @@ class NoopVisualizer:
     def __init__(self, **_settings_of_other_kinds: Any) -> None:
         pass
 
-    def __call__(
-        self, epoch_i: int, batch_i: int, batch: Mapping[str, Any], suffix: str = "", rank: int | None = None
-    ) -> None:
+    def __call__(self, epoch_i: int, batch_i: int, batch: Mapping[str, Any], suffix: str = "") -> None:
         pass

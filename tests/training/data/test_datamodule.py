@@ -88,6 +88,25 @@ def test_wrong_settings_name_their_section(sections):
         InpaintingDataModule(**sections).setup("fit")
 
 
+def test_internal_parameters_are_no_config_keys(sections):
+    sections["train"]["where"] = "x"
+    with pytest.raises(InputError, match=r"data\.train\.where: unknown config key") as error:
+        InpaintingDataModule(**sections).setup("fit")
+    assert "where" not in str(error.value).split("known: ")[1]
+
+
+@pytest.mark.parametrize("wrap", [dict, OmegaConf.create])
+def test_training_folders_may_be_several(sections, tmp_path, wrap):
+    save(tmp_path / "more" / "z.png", 40)
+    sections["train"]["indir"] = [str(tmp_path / "train"), str(tmp_path / "more")]
+    sections["train"]["dataloader_kwargs"] = {"batch_size": 5}
+    data = InpaintingDataModule(**wrap(sections))
+    assert [len(batch["image"]) for batch in data.train_dataloader()] == [5]
+    sections["train"]["indir"].append("/nowhere")
+    with pytest.raises(InputError, match=r"^data\.train\.indir: no folder /nowhere"):
+        InpaintingDataModule(**wrap(sections)).setup("fit")
+
+
 def test_a_section_without_folder(sections):
     del sections["val"]["indir"]
     with pytest.raises(InputError, match=r"data\.val\.indir: missing config key"):

@@ -146,6 +146,16 @@ def test_missing_and_empty_training_folders(tmp_path):
         loader(tmp_path / "empty")
 
 
+def test_training_folders_are_joined(photos, tmp_path):
+    save(tmp_path / "more" / "z.png")
+    folders = OmegaConf.create([str(tmp_path / "more"), str(photos / "sub")])
+    files = loader(folders).dataset.in_files
+    assert [Path(f).name for f in files] == ["z.png", "c.jpeg", "d.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"data\.train\.indir: no image .* under .*empty"):
+        loader([photos, tmp_path / "empty"])
+
+
 def masked(folder: Path, name: str) -> None:
     save(folder / f"{name}.png")
     save(folder / f"{name}_mask000.png")

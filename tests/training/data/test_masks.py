@@ -205,7 +205,8 @@ def test_mixture_follows_its_weights():
             {"irregular_kwargs": {"max_widht": 3}},
             r"data.train.mask_gen_kwargs.irregular_kwargs.max_widht: unknown config key.*'max_width'",
         ),
-        ("mixed", {"segm_proba": 0.5}, "segmentation masks are not built yet.*set segm_proba: 0"),
+        ("mixed", {"where": "x"}, r"data.train.mask_gen_kwargs.where: unknown config key"),
+        ("mixed", {"segm_proba": 0.5, "segm_kwargs": {}}, "segmentation masks are not built yet.*set segm_proba: 0"),
         ("mixed", {"irregular_proba": 0, "box_proba": 0}, "no kind of mask has a probability above 0"),
         ("dumb", {}, r"data.train.mask_gen_kwargs.is_training: missing config key"),
         ("outpainting", {"min_padding_percent": 0.5}, "min_padding_percent <= max_padding_percent"),
@@ -215,3 +216,17 @@ def test_mixture_follows_its_weights():
 def test_wrong_settings_are_named(kind, kwargs, message):
     with pytest.raises(InputError, match=message):
         get_mask_generator(kind, kwargs, where="data.train.mask_gen_kwargs")
+
+
+def test_no_error_offers_an_internal_parameter():
+    with pytest.raises(InputError) as error:
+        get_mask_generator("mixed", {"x": 1})
+    known = str(error.value).split("known: ")[1].split(" (")[0].split(", ")
+    assert "segm_kwargs" in known
+    assert "where" not in known
+
+
+def test_settings_of_segmentation_masks_change_nothing_while_there_are_none():
+    published = {**WIDE, "segm_proba": 0, "segm_kwargs": {"confidence_threshold": 0.5}}
+    masks = [get_mask_generator("mixed", k)(image(64, 64), rng=MaskRandom.seeded(1)) for k in (WIDE, published)]
+    np.testing.assert_array_equal(*masks)

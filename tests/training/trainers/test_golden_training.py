@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins import MixedPrecision
 from torch.utils.data import DataLoader, Dataset
 
+from saicinpainting.training.experiment import make_trainer
 from saicinpainting.training.trainers import make_training_model
 from tests.helpers import fill, golden_arrays, golden_values, rand
 
 STEPS = 10
+TRAINER = {"accelerator": "cpu", "devices": 1, "precision": "64-true", "max_epochs": 1, "enable_progress_bar": False}
+CHECKPOINTS = {"monitor": None, "save_top_k": 0, "save_last": False}
 
 
 class GoldenBatches(Dataset):
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        self.dtype = dtype
+
     def __len__(self) -> int:
         return STEPS
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
-        mask = (rand(200 + i, 4, 1, 64, 64) > 0.6).double()
-        return {"image": rand(100 + i, 4, 3, 64, 64).double(), "mask": mask}
+        mask = (rand(200 + i, 4, 1, 64, 64) > 0.6).to(self.dtype)
+        return {"image": rand(100 + i, 4, 3, 64, 64).to(self.dtype), "mask": mask}
 
 
 class Recorder(pl.Callback):
@@ -56,21 +64,16 @@ def golden_config() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[pl.LightningModule, list[dict[str, float]], pl.Trainer]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.LightningModule, list[dict[str, float]], pl.Trainer]:
+    folder = tmp_path_factory.mktemp("golden")
     model = make_training_model(golden_config())
     fill(model.generator)
     fill(model.discriminator)
     recorder = Recorder()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        precision="64-true",
-        max_epochs=1,
-        callbacks=[recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    settings = {**golden_config(), "location": {"tb_dir": str(folder / "tb")}}
+    settings["trainer"] = {"kwargs": {**TRAINER, **golden_config()["trainer"]["kwargs"]}, "checkpoint_kwargs": CHECKPOINTS}
+    trainer = make_trainer(settings, folder / "run", train_batches=STEPS)
+    trainer.callbacks.append(recorder)
     trainer.fit(model, DataLoader(GoldenBatches(), batch_size=None))
     return model, recorder.steps, trainer
 
@@ -96,3 +99,26 @@ def test_trained_generator_equals_the_official_one(trained):
 def test_a_global_step_is_a_batch(trained):
     _, _, trainer = trained
     assert trainer.global_step == STEPS
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_half_precision_trains_close_to_full(tmp_path: Path, precision: str):
+    """Loss scaling must not reach the clipped gradient: the logged norms are those of full precision."""
+    model = make_training_model(golden_config())
+    fill(model.generator)
+    fill(model.discriminator)
+    recorder = Recorder()
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0) if precision == "16-mixed" else None
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        plugins=[MixedPrecision(precision, "cpu", scaler)],
+        max_steps=2,
+        callbacks=[recorder],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+    trainer.fit(model, DataLoader(GoldenBatches(torch.float32), batch_size=None))
+    for step, golden in zip(recorder.steps, golden_values()["training"], strict=False):
+        for name in ("gen_l1", "gen_fm", "gen_grad_norm", "discr_adv", "discr_grad_norm"):
+            assert step[f"train_{name}"] == pytest.approx(golden[name], rel=0.1), name

@@ -1,0 +1,1 @@
+"""Training: networks, losses, data, the Lightning module and runs."""

@@ -1,0 +1,156 @@
+"""Checkpoints of a run: written whole, `best.ckpt`, what they are judged by, resuming from them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+
+from saicinpainting.checkpoint import FROZEN_PREFIXES, read_checkpoint, without_prefixes, write_checkpoint
+from saicinpainting.config import translate_checkpoint_kwargs
+from saicinpainting.training.trainers.load import check_fit
+from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+
+
+class TensorsOnlyCheckpointIO(CheckpointIO):
+    """Lightning's checkpoints, written whole or not at all and read without executing what they carry."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, path)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        # Tensors and plain values only, whatever `weights_only` says (Lightning before 2.6 does not ask).
+        return read_checkpoint(path, map_location or "cpu")
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class BestModelCheckpoint(ModelCheckpoint):
+    """Keeps `best.ckpt`, where prediction looks for it, equal to the best checkpoint of this run so far."""
+
+    # Lightning saves in one hook or the other, as validation falls.
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        self._update_best(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self._update_best(trainer)
+
+    def _update_best(self, trainer: pl.Trainer) -> None:
+        best = Path(self.best_model_path)
+        # A resumed run starts with the best of the folder it comes from, which is not to be touched.
+        if trainer.is_global_zero and best.is_file() and str(best.parent) == str(self.dirpath):
+            _replace_by_link(best, best.with_name("best.ckpt"))
+
+
+def _replace_by_link(source: Path, target: Path) -> None:
+    if target.exists() and os.path.samefile(source, target):
+        return  # renaming one link onto another of the same file does nothing, and would leave the first behind
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, part)
+    os.replace(part, target)
+
+
+def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> ModelCheckpoint:
+    """The callback of `trainer.checkpoint_kwargs`, in Lightning 1's or 2's terms, writing to `folder`."""
+    kwargs = translate_checkpoint_kwargs(settings["trainer"].get("checkpoint_kwargs") or {})
+
+    def make(
+        monitor: str | None = None,
+        mode: str = "max",
+        save_top_k: int = 5,
+        save_last: bool = True,
+        verbose: bool = False,
+        every_n_epochs: int | None = None,
+        every_n_train_steps: int | None = None,
+        save_weights_only: bool = False,
+        filename: str | None = None,
+        auto_insert_metric_name: bool = True,
+    ) -> ModelCheckpoint:
+        _check_monitor(monitor, mode, settings)
+        return BestModelCheckpoint(
+            dirpath=folder,
+            monitor=monitor,
+            mode=mode,
+            save_top_k=save_top_k,
+            save_last=save_last,
+            verbose=verbose,
+            every_n_epochs=every_n_epochs,
+            every_n_train_steps=every_n_train_steps,
+            save_weights_only=save_weights_only,
+            filename=filename,
+            auto_insert_metric_name=auto_insert_metric_name,
+            enable_version_counter=False,
+        )
+
+    return call_with_settings(make, kwargs, where="trainer.checkpoint_kwargs")
+
+
+def _check_monitor(monitor: str | None, mode: str, settings: Mapping[str, Any]) -> None:
+    """Find out now, not after the first epoch, that the monitored value is not logged or has another best."""
+    if monitor is None:
+        return
+    modes = _logged_by_validation(settings)
+    if monitor not in modes:
+        usual = "val_ssim_total_mean" if "val_ssim_total_mean" in modes else "val_gen_l1"
+        raise InputError(
+            f"trainer.checkpoint_kwargs.monitor={monitor} is not computed by this config; "
+            f"{did_you_mean(monitor, modes)}; for example trainer.checkpoint_kwargs.monitor={usual} "
+            f"trainer.checkpoint_kwargs.mode={modes[usual]}"
+        )
+    if mode != modes[monitor]:
+        raise InputError(
+            f"trainer.checkpoint_kwargs.mode={mode} would keep the worst checkpoints by {monitor}; "
+            f"set trainer.checkpoint_kwargs.mode={modes[monitor]}"
+        )
+
+
+def _logged_by_validation(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Names that validation logs and whose mean can be monitored, with the better direction of each."""
+    data, losses, evaluator = (settings.get(name) or {} for name in ("data", "losses", "evaluator"))
+    titles = ["val", *(["test"] if data.get("visual_test") else [])]
+    titles += [f"extra_val_{name}" for name in data.get("extra_val") or {}]
+    metrics = {name for name in ("ssim", "lpips", "fid") if evaluator and evaluator.get(name, True)}
+    modes = {f"{name}_total_mean": "max" if name == "ssim" else "min" for name in metrics}
+    if "fid" in metrics and evaluator.get("integral_kind", "ssim_fid100_f1"):
+        modes |= {f"{name}_fid100_f1_total_mean": "max" for name in metrics & {"ssim", "lpips"}}
+    terms = {"gen_pl": "perceptual", "gen_fm": "feature_matching", "gen_resnet_pl": "resnet_pl"}
+    used = [name for name, loss in terms.items() if (losses.get(loss) or {}).get("weight", 0) > 0]
+    modes |= dict.fromkeys(["gen_l1", "gen_adv", *used], "min")
+    return {f"{title}_{name}": mode for title in titles for name, mode in modes.items()}
+
+
+def resume_path(section: Mapping[str, Any]) -> str | None:
+    """`trainer.resume_from_checkpoint`, or the same key inside `trainer.kwargs` as Lightning 1 had it."""
+    path = section.get("resume_from_checkpoint") or (section.get("kwargs") or {}).get("resume_from_checkpoint")
+    if path in (None, "None"):
+        return None
+    if not Path(path).is_file():
+        raise InputError(f"trainer.resume_from_checkpoint: {path} does not exist; nothing was trained")
+    return str(path)
+
+
+def check_resumable(path: str, model: nn.Module) -> int:
+    """Make sure that a run can go on from `path`; the number of its next epoch."""
+    checkpoint = read_checkpoint(path)
+    lacks = [key for key in ("optimizer_states", "loops", "global_step", "epoch") if key not in checkpoint]
+    if lacks:
+        raise InputError(
+            f"trainer.resume_from_checkpoint: {path} lacks {', '.join(lacks)}: it holds weights to predict with, not "
+            "the state of a run; resume from the last.ckpt of a run of this framework"
+        )
+    check_fit(model, without_prefixes(checkpoint["state_dict"], FROZEN_PREFIXES), path, prefix="")
+    return int(checkpoint["epoch"]) + 1

@@ -1,0 +1,1 @@
+"""Training data: images, augmentation, masks, loaders."""
