@@ -29,7 +29,7 @@ def main() -> None:
     ]
     table = pd.concat([compare_with_mean_colour(dataset) for dataset in datasets], ignore_index=True)
     write_picture(args.out.with_suffix(".png"), side_by_side(datasets))
-    args.out.with_suffix(".md").write_text(markdown_table(table))
+    args.out.with_suffix(".md").write_text(markdown_table(table), encoding="utf-8")
     print(markdown_table(table))
     print(f"picture: {args.out.with_suffix('.png')}, table: {args.out.with_suffix('.md')}")
     lama, fill = table["L1 LaMa"].mean(), table["L1 mean colour"].mean()

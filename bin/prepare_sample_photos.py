@@ -46,7 +46,7 @@ def main() -> None:
     held_back.mkdir(exist_ok=True)
     for name in VAL:
         find(name).save(held_back / Path(name).with_suffix(".png"))
-    config = yaml.safe_load(MASKS.read_text())
+    config = yaml.safe_load(MASKS.read_text(encoding="utf-8"))
     for seed, folder in enumerate(("val", "visual_test")):
         made = make_mask_set(config, held_back, outdir / folder, ext="png", seed=seed)
         print(f"{outdir / folder}: {made}")

@@ -94,7 +94,7 @@ def write_data(root: Path, *, size: int = 64, train_images: int = 8, val_images:
 
 
 def shrunk(root: Path, *extra: str) -> list[str]:
-    """Overrides that make a real run file train on `write_data(root / "data")` in seconds, without pretrained weights."""
+    """Overrides that let a real run file train on `write_data(root / "data")` in seconds, without other weights."""
     return [
         f"location.data_root_dir={root / 'data'}",
         f"location.out_root_dir={root / 'out'}",

@@ -288,18 +288,16 @@ def test_every_group_file_can_be_chosen(choices: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("run", ["lama-fourier", "lama-fourier-celeba", "lama_small_train_masks", "lama-tiny"])
 def test_data_of_a_run_are_read(run: str, tmp_path: Path) -> None:
-    size = 256
+    data = composed(run, f"location.data_root_dir={tmp_path}", "data.num_workers=0")["data"]
+    size = data["train"]["out_size"]
     white = torch.full((size, size, 3), 255, dtype=torch.uint8).numpy()
     for folder in ("train", "train_256", "val", "val_256", "visual_test"):
         (tmp_path / folder).mkdir()
         cv2.imwrite(str(tmp_path / folder / "a.png"), white // 2)
         if "train" not in folder:
             cv2.imwrite(str(tmp_path / folder / "a_mask000.png"), white[..., 0])
-    overrides = [f"location.data_root_dir={tmp_path}", "data.num_workers=0"]
-    data = composed(run, *overrides)["data"]
     module = InpaintingDataModule(**{name: data[name] for name in ("train", "val", "visual_test")})
-    side = data["train"]["out_size"]
-    assert next(iter(module.train_dataloader()))["image"].shape == (1, 3, side, side)
+    assert next(iter(module.train_dataloader()))["image"].shape == (1, 3, size, size)
     for loader in module.val_dataloader():
         assert next(iter(loader))["mask"].shape == (1, 1, size, size)
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from saicinpainting.checkpoint import average_state_dicts, read_checkpoint
 from tests.helpers import photo, run_script, shrunk, write_data
+from tests.test_checkpoint import lightning_1_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,116 @@ def test_an_unreadable_training_image_is_named_through_a_worker(trained: Path, t
     (line,) = [line for line in run.stderr.splitlines() if "error: " in line]
     assert "cannot read the image" in line
     assert "Traceback" not in line
+
+
+# ---- published files -----------------------------------------------------------------------------------------------
+
+PUBLISHED = """
+run_title: b18_ffc075_batch8x15
+training_model: {{kind: default, visualize_each_iters: 1000, concat_mask: true, store_discr_outputs_for_vis: true}}
+losses:
+  l1: {{weight_missing: 0, weight_known: 10}}
+  perceptual: {{weight: 0}}
+  adversarial: {{kind: r1, weight: 10, gp_coef: 0.001, mask_as_fake_target: true, allow_scale_mask: true}}
+  feature_matching: {{weight: 100}}
+  resnet_pl: {{weight: {resnet_pl}, weights_path: '${{env:TORCH_HOME}}'}}
+optimizers: {{generator: {{kind: adam, lr: 0.001}}, discriminator: {{kind: adam, lr: 0.0001}}}}
+visualizer:
+  key_order: [image, predicted_image, discr_output_fake, discr_output_real, inpainted]
+  rescale_keys: [discr_output_fake, discr_output_real]
+  kind: directory
+  outdir: '/group-volume/${{env:USER}}/inpainting/experiments/x/samples'
+location: {{data_root_dir: {data}, out_root_dir: '/group-volume/${{env:USER}}', tb_dir: {tb}, pretrained_models: /x}}
+data:
+  batch_size: 2
+  val_batch_size: 2
+  num_workers: 0
+  train:
+    indir: '${{location.data_root_dir}}/train'
+    out_size: 64
+    mask_gen_kwargs:
+      irregular_proba: 1
+      irregular_kwargs: {{max_angle: 4, max_len: 50, max_width: 25, max_times: 5, min_times: 1}}
+      box_proba: 1
+      box_kwargs: {{margin: 10, bbox_min_size: 10, bbox_max_size: 30, max_times: 3, min_times: 1}}
+      segm_proba: 0
+    transform_variant: distortions
+    dataloader_kwargs: {{batch_size: '${{data.batch_size}}', shuffle: true, num_workers: '${{data.num_workers}}'}}
+  val:
+    indir: '${{location.data_root_dir}}/val'
+    img_suffix: .png
+    dataloader_kwargs: {{batch_size: '${{data.val_batch_size}}', shuffle: false, num_workers: 0}}
+  visual_test: null
+generator:
+  kind: ffc_resnet
+  input_nc: 4
+  output_nc: 3
+  ngf: 4
+  n_downsampling: 3
+  n_blocks: 1
+  add_out_act: sigmoid
+  init_conv_kwargs: {{ratio_gin: 0, ratio_gout: 0, enable_lfu: false}}
+  downsample_conv_kwargs:
+    ratio_gin: '${{generator.init_conv_kwargs.ratio_gout}}'
+    ratio_gout: '${{generator.downsample_conv_kwargs.ratio_gin}}'
+    enable_lfu: false
+  resnet_conv_kwargs: {{ratio_gin: 0.75, ratio_gout: '${{generator.resnet_conv_kwargs.ratio_gin}}', enable_lfu: false}}
+discriminator: {{kind: pix2pixhd_nlayer, input_nc: 3, ndf: 4, n_layers: 4}}
+evaluator: {{kind: default, inpainted_key: inpainted, integral_kind: ssim_fid100_f1, lpips: false, fid: false}}
+trainer:
+  kwargs:
+    gpus: {gpus}
+    accelerator: ddp
+    max_epochs: 1
+    gradient_clip_val: 1
+    log_gpu_memory: None
+    limit_train_batches: 25000
+    val_check_interval: '${{trainer.kwargs.limit_train_batches}}'
+    log_every_n_steps: 250
+    precision: 32
+    terminate_on_nan: false
+    check_val_every_n_epoch: 1
+    num_sanity_val_steps: 8
+    replace_sampler_ddp: false
+  checkpoint_kwargs: {{save_top_k: 5, save_last: true, period: 1, monitor: val_ssim_total_mean, mode: max}}
+"""
+
+
+def write_published(root: Path, folder: Path, **values: object) -> Path:
+    """An experiment folder as the authors published them: old config, Lightning-1.2.9 checkpoint, no discriminator."""
+    settings = {"data": root / "data", "tb": folder / "tb", "resnet_pl": 30, "gpus": -1, **values}
+    (folder / "models").mkdir(parents=True)
+    (folder / "config.yaml").write_text(PUBLISHED.format(**settings))
+    state = read_checkpoint(root / "run" / "models" / "last.ckpt")["state_dict"]
+    generator = {name: tensor for name, tensor in state.items() if name.startswith("generator.")}
+    evaluators = {"val_evaluator.scores.fid.block.weight": torch.ones(1)}
+    torch.save(lightning_1_checkpoint({**generator, **evaluators}), folder / "models" / "best.ckpt")
+    return folder
+
+
+def test_a_published_experiment_predicts(trained: Path, tmp_path: Path):
+    published = write_published(trained, tmp_path / "big-lama")
+    unset = {"USER": "", "TORCH_HOME": "", "LOGNAME": ""}
+    paths = (f"indir={trained / 'data' / 'val'}", f"outdir={tmp_path / 'out'}")
+    run = run_script("predict.py", f"model.path={published}", *paths, cwd=tmp_path, **unset)
+    assert run.returncode == 0, run.stderr
+    predict(trained, trained / "data" / "val", tmp_path / "ours", "model.checkpoint=last.ckpt")
+    for name in ("0_mask000.png", "1_mask000.png"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "ours" / name).read_bytes()
+
+
+def test_a_published_config_trains(trained: Path, tmp_path: Path):
+    published = write_published(trained, tmp_path / "big-lama", resnet_pl=0, gpus=0)
+    run = run_script(
+        "train.py", "--config-path", str(published), "--config-name", "config", f"hydra.run.dir={tmp_path / 'run'}",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    log = (tmp_path / "run" / "train.log").read_text()
+    for key in ("gpus=0", "accelerator=ddp", "replace_sampler_ddp", "log_gpu_memory", "period=1"):
+        assert key in log
+    assert (tmp_path / "run" / "models" / "best.ckpt").is_file()
+    assert (tmp_path / "run" / "samples" / "epoch0000_train").is_dir()
 
 
 # ---- prediction -----------------------------------------------------------------------------------------------------

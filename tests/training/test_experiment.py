@@ -18,7 +18,6 @@ from saicinpainting.training.trainers import load_checkpoint, make_training_mode
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, shrunk, write_data
 
-
 CHECKPOINTS = {"checkpoint_kwargs": {"monitor": "val_ssim_total_mean"}}
 
 

@@ -71,7 +71,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.LightningModul
     fill(model.discriminator)
     recorder = Recorder()
     settings = {**golden_config(), "location": {"tb_dir": str(folder / "tb")}}
-    settings["trainer"] = {"kwargs": {**TRAINER, **golden_config()["trainer"]["kwargs"]}, "checkpoint_kwargs": CHECKPOINTS}
+    settings["trainer"] = {
+        "kwargs": {**TRAINER, **golden_config()["trainer"]["kwargs"]},
+        "checkpoint_kwargs": CHECKPOINTS,
+    }
     trainer = make_trainer(settings, folder / "run", train_batches=STEPS)
     trainer.callbacks.append(recorder)
     trainer.fit(model, DataLoader(GoldenBatches(), batch_size=None))
