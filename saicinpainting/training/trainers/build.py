@@ -101,14 +101,14 @@ def _training_parts(settings: Settings) -> TrainingParts:
         discriminator=make_discriminator(**_section(settings, "discriminator")),
         adversarial_loss=make_discrim_loss(**_section(losses, "adversarial")),
         weights=_loss_weights(losses),
-        loss_pl=_optional(make_perceptual_loss, losses.get("perceptual"), weight_stays_outside=True),
-        loss_resnet_pl=_optional(make_resnet_pl, losses.get("resnet_pl")),
+        loss_pl=_loss_module(make_perceptual_loss, losses, "perceptual", without=("weight",)),
+        loss_resnet_pl=_loss_module(make_resnet_pl, losses, "resnet_pl"),
         make_optimizers=partial(_make_optimizers, _section(settings, "optimizers")),
         visualizer=make_visualizer(**_section(settings, "visualizer")),
         val_evaluator=evaluators["val"],
         test_evaluator=evaluators["test"],
         extra_evaluators=evaluators["extra"],
-        gradient_clip_val=settings.get("trainer", {}).get("kwargs", {}).get("gradient_clip_val"),
+        gradient_clip_val=((settings.get("trainer") or {}).get("kwargs") or {}).get("gradient_clip_val"),
     )
 
 
@@ -122,22 +122,22 @@ def _loss_weights(losses: Settings) -> LossWeights:
         return {"feature_matching": weight, "feature_matching_pass_mask": pass_mask}
 
     return LossWeights(
-        **call_with_settings(l1, losses.get("l1", {}), where="losses.l1"),
-        **call_with_settings(feature_matching, losses.get("feature_matching", {}), where="losses.feature_matching"),
+        **call_with_settings(l1, losses.get("l1") or {}, where="losses.l1"),
+        **call_with_settings(feature_matching, losses.get("feature_matching") or {}, where="losses.feature_matching"),
         perceptual=(losses.get("perceptual") or {}).get("weight", 0),
         adversarial=losses["adversarial"].get("weight", 1),
     )
 
 
-def _optional(
-    make: Callable[..., nn.Module], settings: Settings | None, *, weight_stays_outside: bool = False
+def _loss_module(
+    make: Callable[..., nn.Module], losses: Settings, name: str, without: tuple[str, ...] = ()
 ) -> nn.Module | None:
-    """The loss, unless its weight is 0 or it is not named."""
-    if not settings or settings.get("weight", 1) <= 0:
+    """The loss that `losses.<name>` describes, None where it is not named or its weight is 0."""
+    settings = losses.get(name) or {"weight": 0}
+    if settings.get("weight", 1) <= 0:
         return None
-    settings = {k: v for k, v in settings.items() if not (weight_stays_outside and k == "weight")}
-    where = {make_perceptual_loss: "losses.perceptual", make_resnet_pl: "losses.resnet_pl"}[make]
-    return call_with_settings(make, settings, where=where)
+    settings = {key: value for key, value in settings.items() if key not in without}
+    return call_with_settings(make, settings, where=f"losses.{name}")
 
 
 def _evaluators(settings: Settings) -> dict[str, Any]:

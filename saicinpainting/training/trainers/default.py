@@ -224,7 +224,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
     def _evaluator(self, title: str) -> InpaintingEvaluator | None:
         evaluators: dict[str, Any] = {"val": self.val_evaluator, "test": self.test_evaluator}
         evaluators |= {f"extra_val_{name}": evaluator for name, evaluator in self.extra_evaluators.items()}
-        return evaluators[title]
+        return evaluators.get(title)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         title = self._val_titles()[dataloader_idx]
