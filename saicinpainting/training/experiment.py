@@ -48,10 +48,12 @@ def train(config: DictConfig, out_dir: str | Path) -> None:
     resume_from = resume_path(settings["trainer"])
     data = make_data_module(settings)
     data.setup("fit")  # before anything heavy is built: a wrong folder is the commonest mistake
+    seed = settings["trainer"].get("seed", 0)
+    pl.seed_everything(seed, workers=True)
     model = make_training_model({**settings, "visualizer": _visualizer_in(out_dir, settings["visualizer"])})
-    first_epoch = check_resumable(resume_from, model) if resume_from else 0
-    # Of the epoch too, or a resumed run would see the images of the first epoch in the same order again.
-    pl.seed_everything(settings["trainer"].get("seed", 0) + first_epoch, workers=True)
+    if resume_from:
+        # Of the epoch too, or a resumed run would see the images in the order of its first epoch again.
+        pl.seed_everything(seed + check_resumable(resume_from, model), workers=True)
     try:
         trainer = make_trainer(settings, out_dir, train_batches=len(data.train_dataloader()))
         if trainer.is_global_zero:

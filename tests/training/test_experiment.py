@@ -83,6 +83,17 @@ def test_the_saved_config_builds_the_same_networks(finished: Path):
     assert model.state_dict().keys() == state.keys()
 
 
+def test_the_same_seed_repeats_a_run(finished: Path, tmp_path: Path):
+    train(compose_run(finished, "trainer.kwargs.max_epochs=2"), tmp_path / "run")
+    train(compose_run(finished, "trainer.kwargs.max_epochs=1", "trainer.seed=1"), tmp_path / "other")
+    first, second = (read_checkpoint(root / "run" / "models" / "last.ckpt") for root in (finished, tmp_path))
+    for name, tensor in first["state_dict"].items():
+        torch.testing.assert_close(second["state_dict"][name], tensor, rtol=0, atol=0)
+    first, other = (r / "models" / "epoch=0-step=4.ckpt" for r in (finished / "run", tmp_path / "other"))
+    weight = "generator.model.1.ffc.convl2l.weight"
+    assert not torch.equal(read_checkpoint(first)["state_dict"][weight], read_checkpoint(other)["state_dict"][weight])
+
+
 def test_resuming_continues_where_the_run_stopped(finished: Path, tmp_path: Path):
     """Two epochs, then one more, against the optimizer's own step count."""
     last = finished / "run" / "models" / "last.ckpt"
