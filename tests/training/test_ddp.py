@@ -49,7 +49,7 @@ def test_metrics_are_over_the_images_of_all_ranks(two):
         return [float(mean) for mean in re.findall(r"val metrics.*\n.*\n.*\nssim +total +(\S+)", log)]
 
     sanity_check_of_the_loaded_weights = totals(alone["log"])[0]
-    assert totals(result["log"])[-1] == pytest.approx(sanity_check_of_the_loaded_weights, abs=6e-6)
+    assert totals(result["log"])[-1] == pytest.approx(sanity_check_of_the_loaded_weights, abs=2e-6)
 
 
 @pytest.fixture(scope="module")

@@ -226,6 +226,12 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         evaluators |= {f"extra_val_{name}": evaluator for name, evaluator in self.extra_evaluators.items()}
         return evaluators.get(title)
 
+    def on_validation_start(self) -> None:
+        """Evaluate on every rank what the checkpoint will hold: batch norm's running statistics of rank 0."""
+        if self.trainer.world_size > 1:
+            for buffer in [*self.generator.buffers(), *self.discriminator.buffers()]:
+                torch.distributed.broadcast(buffer, src=0)
+
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         title = self._val_titles()[dataloader_idx]
         batch = self(batch)
