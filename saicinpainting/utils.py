@@ -28,6 +28,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known) or 'none'}{hint}"
 
 
+def check_known_keys(names: Iterable[Any], known: Iterable[str], *, where: str = "") -> None:
+    """An `InputError` for the first of `names`, keys of config section `where`, that is not in `known`."""
+    known = set(known)
+    for name in names:
+        if name not in known:
+            key = f"{where}.{name}" if where else str(name)
+            raise InputError(f"{key}: unknown config key; {did_you_mean(str(name), known)}")
+
+
 def build(
     kinds: Mapping[str, Callable[..., T]],
     settings: Mapping[str, Any],
@@ -52,9 +61,8 @@ def call_with_settings(target: Callable[..., T], settings: Mapping[str, Any], *,
     parameters = inspect.signature(target).parameters.values()
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    for name in settings:
-        if name not in named and not takes_any:
-            raise InputError(f"{where}.{name}: unknown config key; {did_you_mean(str(name), named)}")
+    if not takes_any:
+        check_known_keys(settings, named, where=where)
     for p in parameters:
         if p.default is p.empty and p.name in named and p.name not in settings:
             raise InputError(f"{where}.{p.name}: missing config key; it has no default, set it in the config")

@@ -25,7 +25,7 @@ from saicinpainting.training.checkpoints import (
 )
 from saicinpainting.training.data.datamodule import InpaintingDataModule
 from saicinpainting.training.trainers import make_training_model
-from saicinpainting.utils import InputError, count_parameters, did_you_mean
+from saicinpainting.utils import InputError, check_known_keys, count_parameters
 
 LOGGER = logging.getLogger(__name__)
 
@@ -92,9 +92,7 @@ def make_data_module(settings: Mapping[str, Any]) -> InpaintingDataModule:
     """The data module of the sections `data` and `location`."""
     data = settings["data"]
     known = ("train", "val", "visual_test", "extra_val", "batch_size", "val_batch_size", "num_workers")
-    for name in data:
-        if name not in known:
-            raise InputError(f"data.{name}: unknown config key; {did_you_mean(name, known)}")
+    check_known_keys(data, known, where="data")
     for name in ("train", "val"):
         if not data.get(name):
             raise InputError(f"data.{name}: missing; training needs a training and a validation set")
@@ -110,9 +108,7 @@ def make_data_module(settings: Mapping[str, Any]) -> InpaintingDataModule:
 def make_trainer(settings: Mapping[str, Any], out_dir: Path, *, train_batches: int) -> pl.Trainer:
     """The Lightning trainer of the section `trainer`, with checkpoints in `out_dir/models`."""
     section = settings["trainer"]
-    for name in section:
-        if name not in TRAINER_KEYS:
-            raise InputError(f"trainer.{name}: unknown config key; {did_you_mean(name, TRAINER_KEYS)}")
+    check_known_keys(section, TRAINER_KEYS, where="trainer")
     kwargs = _trainer_kwargs(section.get("kwargs") or {})
     callbacks: list[pl.Callback] = [make_checkpoint_callback(settings, out_dir / "models"), LearningRateMonitor()]
     if kwargs.get("enable_progress_bar", True):
@@ -153,8 +149,7 @@ def _trainer_kwargs(section: Mapping[str, Any]) -> dict[str, Any]:
     for name in kwargs:
         if name in _ELSEWHERE:
             raise InputError(f"trainer.kwargs.{name} cannot be set: {_ELSEWHERE[name]}")
-        if name not in known:
-            raise InputError(f"trainer.kwargs.{name}: unknown config key; {did_you_mean(name, known)}")
+    check_known_keys(kwargs, known, where="trainer.kwargs")
     return kwargs
 
 

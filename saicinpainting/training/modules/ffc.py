@@ -24,7 +24,7 @@ from saicinpainting.training.modules.base import (
     upsampling,
 )
 from saicinpainting.training.modules.fourier import FourierUnit, SELayer, SpectralTransform
-from saicinpainting.utils import InputError, did_you_mean
+from saicinpainting.utils import InputError, check_known_keys
 
 __all__ = [
     "FFC",
@@ -332,9 +332,7 @@ _BLOCK_SETTINGS = _SETTINGS | {"dilation"}
 
 def _ffc_settings(settings: Mapping[str, Any], *, where: str, known: Collection[str]) -> dict[str, Any]:
     """`settings` as a new dict; an unknown name or a missing ratio is an `InputError`."""
-    for name in settings:
-        if name not in known:
-            raise InputError(f"{where}.{name}: unknown config key; {did_you_mean(str(name), known)}")
+    check_known_keys(settings, known, where=where)
     for name in ("ratio_gin", "ratio_gout"):
         if name not in settings:
             raise InputError(f"{where}.{name}: missing config key; it has no default, set it in the config")

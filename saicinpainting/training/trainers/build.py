@@ -18,7 +18,7 @@ from saicinpainting.training.losses.perceptual import make_perceptual_loss, make
 from saicinpainting.training.modules import make_discriminator, make_generator
 from saicinpainting.training.trainers.default import DefaultInpaintingTrainingModule, LossWeights, TrainingParts
 from saicinpainting.training.visualizers import make_visualizer
-from saicinpainting.utils import InputError, build, call_with_settings, did_you_mean
+from saicinpainting.utils import InputError, build, call_with_settings, check_known_keys
 
 Settings = Mapping[str, Any]
 
@@ -72,9 +72,8 @@ def _sections(config: DictConfig | Settings) -> dict[str, Any]:
     if not OmegaConf.is_config(config):
         config = OmegaConf.create(dict(config))
     predict_only = config.get("training_model", {}).get("predict_only", False)
-    for name in map(str, config):
-        if name not in SECTIONS and not predict_only:
-            raise InputError(f"{name}: unknown config key; {did_you_mean(name, SECTIONS)}")
+    if not predict_only:
+        check_known_keys(config, SECTIONS)
     wanted = ("training_model", "generator") if predict_only else SECTIONS
     # A section's interpolations (${generator.…}) go through its parent, so it is resolved where it stands.
     present = [name for name in wanted if name in config and name != "hydra"]
@@ -93,9 +92,7 @@ def _section(settings: Settings, name: str) -> dict[str, Any]:
 def _training_parts(settings: Settings) -> TrainingParts:
     losses = _section(settings, "losses")
     known = ("l1", "perceptual", "adversarial", "feature_matching", "resnet_pl")
-    for name in losses:
-        if name not in known:
-            raise InputError(f"losses.{name}: unknown config key; {did_you_mean(name, known)}")
+    check_known_keys(losses, known, where="losses")
     evaluators = _evaluators(settings)
     return TrainingParts(
         discriminator=make_discriminator(**_section(settings, "discriminator")),
@@ -153,11 +150,7 @@ def _evaluators(settings: Settings) -> dict[str, Any]:
 def _make_optimizers(
     settings: Settings, generator: nn.Module, discriminator: nn.Module
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    for name in settings:
-        if name not in ("generator", "discriminator"):
-            raise InputError(
-                f"optimizers.{name}: unknown config key; {did_you_mean(name, ('generator', 'discriminator'))}"
-            )
+    check_known_keys(settings, ("generator", "discriminator"), where="optimizers")
     return (
         _make_optimizer(generator, _section(settings, "generator"), where="optimizers.generator"),
         _make_optimizer(discriminator, _section(settings, "discriminator"), where="optimizers.discriminator"),
