@@ -16,7 +16,42 @@ NormLayer = Callable[[int], nn.Module]
 Features = Any  # (B, C, h, w), or a pair (z_l, z_g) of such tensors in networks of Fourier convolutions
 
 NORM_LAYERS: dict[str, NormLayer] = {"bn": nn.BatchNorm2d, "in": nn.InstanceNorm2d}
-OUTPUT_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+
+
+class Sigmoid(nn.Sigmoid):
+    """The logistic function, (B, C, H, W) to (0, 1); of half-precision input in float32.
+
+    Between 1/2 and 1 bfloat16 knows 128 numbers, which is coarser than the 8 bits of an image.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(at_least_float32(x))
+
+
+class Tanh(nn.Tanh):
+    """As `Sigmoid`, to (-1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(at_least_float32(x))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x`, in float32 if it comes in half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def set_memory_format(module: nn.Module, memory_format: torch.memory_format) -> None:
+    """Lay out all convolution kernels of `module` so in memory, which decides the layout of the maps.
+
+    1x1 kernels are the same in either format. Their strides are left alone: gradients come with strides of their own
+    choice, and DDP has to copy those that differ from the parameter's.
+    """
+    for parameter in module.parameters():
+        if parameter.dim() == 4 and parameter.shape[2:] != (1, 1):
+            parameter.data = parameter.data.contiguous(memory_format=memory_format)
+
+
+OUTPUT_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"sigmoid": Sigmoid, "tanh": Tanh}
 # Both spellings of zero padding occur in configs: pix2pixHD's "zero" and torch's "zeros".
 PaddingMode = Literal["reflect", "replicate", "zeros"]
 PADDING_MODES: dict[str, PaddingMode] = {

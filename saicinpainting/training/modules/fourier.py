@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saicinpainting.utils import InputError, call_with_settings
+from saicinpainting.training.modules import dft
+from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+
+FFT_BACKENDS = ("auto", "fft", "products")
 
 
 class SELayer(nn.Module):
@@ -75,6 +78,7 @@ class FourierUnit(nn.Module):
         self.spatial_scale_mode = spatial_scale_mode
         self.spectral_pos_encoding = spectral_pos_encoding
         self.fft_norm = fft_norm
+        self.fft_backend = "auto"
 
     def forward(self, x: Tensor) -> Tensor:
         if self.spatial_scale_factor is None:
@@ -83,16 +87,44 @@ class FourierUnit(nn.Module):
         return self._resize(self._transform(small), size=x.shape[-2:])
 
     def _transform(self, x: Tensor) -> Tensor:
+        return self._with_products(x) if self._use_products(x) else self._with_fft(x)
+
+    def _use_products(self, x: Tensor) -> bool:
+        if self.fft_backend != "auto":
+            return self.fft_backend == "products"
+        return max(x.shape[-2:]) <= _largest_for_products(x)
+
+    def _with_fft(self, x: Tensor) -> Tensor:
         # There is no half-precision transform for every size and device, so that part runs in float32.
         fft_dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
         spectrum = _to_channels(torch.fft.rfft2(x.to(fft_dtype), norm=self.fft_norm)).to(x.dtype)
+        spectrum = self._mix(spectrum)
+        y = torch.fft.irfft2(_to_complex(spectrum.to(fft_dtype)), s=x.shape[-2:], norm=self.fft_norm)
+        return y.to(x.dtype)
+
+    def _with_products(self, x: Tensor) -> Tensor:
+        spectrum = dft.rfft2(x, norm=self.fft_norm)
+        if self.se is None and self.conv_layer.groups == 1:
+            spectrum = self._mix_halves(spectrum)
+        else:
+            spectrum = self._mix(_interleave(spectrum))
+        return dft.irfft2(_halves(spectrum), width=x.shape[-1], norm=self.fft_norm)
+
+    def _mix(self, spectrum: Tensor) -> Tensor:
+        """The layers on a spectrum (B, 2C, h, w) of channels c0.re, c0.im, c1.re, ..."""
         if self.spectral_pos_encoding:
             spectrum = torch.cat((_coordinates(spectrum), spectrum), dim=1)
         if self.se is not None:
             spectrum = self.se(spectrum)
-        spectrum = self.relu(self.bn(self.conv_layer(spectrum)))
-        y = torch.fft.irfft2(_to_complex(spectrum.to(fft_dtype)), s=x.shape[-2:], norm=self.fft_norm)
-        return y.to(x.dtype)
+        return self.relu(self.bn(self.conv_layer(spectrum)))
+
+    def _mix_halves(self, spectrum: Tensor) -> Tensor:
+        """`_mix` of a spectrum with the real parts first: its order is changed in the kernel, not in the map."""
+        kernel = self.conv_layer.weight
+        coordinates, parts = kernel[:, : -spectrum.shape[1]], kernel[:, -spectrum.shape[1] :]
+        if self.spectral_pos_encoding:
+            spectrum = torch.cat((_coordinates(spectrum), spectrum), dim=1)
+        return self.relu(self.bn(F.conv2d(spectrum, torch.cat((coordinates, _halves(parts)), dim=1))))
 
     def _resize(self, x: Tensor, *, scale_factor: float | None = None, size: torch.Size | None = None) -> Tensor:
         # Modes that look at one pixel or at areas take no `align_corners`.
@@ -111,6 +143,39 @@ def _to_complex(channels: Tensor) -> Tensor:
     """Inverse of `_to_channels`."""
     pairs = channels.unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2)
     return torch.view_as_complex(pairs.contiguous())
+
+
+def _halves(channels: Tensor) -> Tensor:
+    """(B, 2C, h, w) with c0.re, c0.im, c1.re, ... to c0.re, c1.re, ..., c0.im, c1.im, ..."""
+    return _in_turn(channels, (-1, 2))
+
+
+def _interleave(channels: Tensor) -> Tensor:
+    """Inverse of `_halves`."""
+    return _in_turn(channels, (2, -1))
+
+
+def _in_turn(channels: Tensor, groups: tuple[int, int]) -> Tensor:
+    """Channels numbered (i, j) in the order (j, i); the result is in channels_last, which `dft` takes as it is."""
+    pairs = channels.permute(0, 2, 3, 1).unflatten(-1, groups)
+    return pairs.transpose(-1, -2).flatten(-2).permute(0, 3, 1, 2)
+
+
+def _largest_for_products(x: Tensor) -> int:
+    """The largest side up to which products are faster than the FFT, by device and precision of `x`."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.device.type != "cpu":
+        return 256
+    # On CPUs an FFT in float32 is hard to beat; in half precision it has to go by way of float32.
+    return 96 if x.dtype in (torch.float16, torch.bfloat16) else 16
+
+
+def set_fft_backend(module: nn.Module, backend: str) -> None:
+    """How the Fourier units inside `module` transform: `fft`, `products`, or `auto`, the faster of them by size."""
+    if backend not in FFT_BACKENDS:
+        raise InputError(f"fft_backend: unknown value {backend!r}; {did_you_mean(backend, FFT_BACKENDS)}")
+    for unit in module.modules():
+        if isinstance(unit, FourierUnit):
+            unit.fft_backend = backend
 
 
 def _coordinates(spectrum: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from saicinpainting.training.modules import fourier
 from saicinpainting.training.modules.ffc import FourierUnit, SELayer, SpectralTransform
+from saicinpainting.training.modules.fourier import set_fft_backend
 from saicinpainting.utils import InputError
 from tests.helpers import fill, rand
 
@@ -42,9 +44,14 @@ def reference_unit(unit: FourierUnit, x: np.ndarray) -> np.ndarray:
     return real_inverse(dft(height).conj() @ (y[:, 0::2] + 1j * y[:, 1::2]), width)
 
 
+BACKENDS = ["fft", "products"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("height", "width"), [(8, 6), (5, 7), (2, 9), (4, 4)])
-def test_unit_equals_matrix_products(height: int, width: int) -> None:
+def test_unit_equals_matrix_products(height: int, width: int, backend: str) -> None:
     unit = fill(FourierUnit(3, 5)).double().eval()
+    set_fft_backend(unit, backend)
     x = rand(0, 2, 3, height, width).double() - 0.5
     want = reference_unit(unit, x.numpy())
     torch.testing.assert_close(unit(x).detach(), torch.from_numpy(want), rtol=0, atol=1e-12)
@@ -177,3 +184,109 @@ def test_stride_two_averages_first() -> None:
     x = rand(0, 1, 4, 8, 12)
     means = x.reshape(1, 4, 4, 2, 6, 2).mean(dim=(3, 5))
     torch.testing.assert_close(strided(x), plain(means), rtol=0, atol=1e-6)
+
+
+OPTIONS = [
+    {},
+    {"spectral_pos_encoding": True},
+    {"use_se": True, "se_kwargs": {"reduction": 4}},
+    {"spectral_pos_encoding": True, "use_se": True, "se_kwargs": {"reduction": 2}},
+    {"groups": 2},
+    {"spatial_scale_factor": 0.5},
+    {"fft_norm": "backward"},
+]
+
+
+def both_backends(unit: torch.nn.Module, x: torch.Tensor) -> list[list[torch.Tensor]]:
+    """For each backend the result, the gradients by input and weights, and the running statistics after it."""
+    state = {name: tensor.clone() for name, tensor in unit.state_dict().items()}
+    results = []
+    for backend in BACKENDS:
+        unit.load_state_dict(state)
+        unit.zero_grad()
+        set_fft_backend(unit, backend)
+        x = x.detach().requires_grad_()
+        y = unit(x)
+        (y * rand(99, *y.shape).to(y)).sum().backward()
+        results.append([y, x.grad, *(p.grad for p in unit.parameters()), *unit.buffers()])
+    return [[tensor.detach().clone() for tensor in result] for result in results]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_both_backends_compute_the_same(options: dict) -> None:
+    unit = fill(FourierUnit(8, 8, **options)).double()
+    for by_fft, by_products in zip(*both_backends(unit, rand(1, 2, 8, 12, 10).double() - 0.5), strict=True):
+        torch.testing.assert_close(by_products, by_fft, rtol=1e-9, atol=1e-10)
+
+
+def test_both_backends_compute_the_same_in_float32_with_local_unit() -> None:
+    transform = fill(SpectralTransform(64, 64, enable_lfu=True)).to(memory_format=torch.channels_last)
+    x = (rand(2, 2, 64, 32, 32) - 0.5).to(memory_format=torch.channels_last)
+    for by_fft, by_products in zip(*both_backends(transform, x), strict=True):
+        assert (by_products - by_fft).abs().max() <= 2e-5 * by_fft.abs().max() + 1e-6
+
+
+@pytest.mark.parametrize("reorder", [fourier._halves, fourier._interleave])
+def test_channels_are_reordered_within_channels_last(reorder) -> None:
+    """Another layout would cost a copy before the products."""
+    spectrum = rand(6, 2, 8, 5, 3).to(memory_format=torch.channels_last)
+    assert reorder(spectrum).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(fourier._interleave(fourier._halves(spectrum)), spectrum, rtol=0, atol=0)
+    assert fourier._halves(torch.arange(6).view(1, 6, 1, 1)).flatten().tolist() == [0, 2, 4, 1, 3, 5]
+
+
+def test_the_switch_reaches_every_unit_and_the_names_stay() -> None:
+    transform = SpectralTransform(16, 16, enable_lfu=True)
+    names = list(transform.state_dict())
+    for backend in fourier.FFT_BACKENDS:
+        set_fft_backend(transform, backend)
+        assert {transform.fu.fft_backend, transform.lfu.fft_backend} == {backend}
+        assert list(transform.state_dict()) == names
+    with pytest.raises(InputError, match="fft_backend: unknown value 'ftt'; known: auto, fft, products"):
+        set_fft_backend(transform, "ftt")
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "by_fft"),
+    [
+        (16, torch.float32, False),
+        (18, torch.float32, True),
+        (18, torch.bfloat16, False),
+        (96, torch.bfloat16, False),
+        (98, torch.bfloat16, True),
+    ],
+)
+def test_auto_takes_products_for_small_maps_and_the_fft_for_large(monkeypatch, size, dtype, by_fft) -> None:
+    calls = []
+    rfft2 = torch.fft.rfft2
+    monkeypatch.setattr(torch.fft, "rfft2", lambda *args, **kwargs: (calls.append(1), rfft2(*args, **kwargs))[1])
+    FourierUnit(2, 2).eval().to(dtype)(rand(3, 1, 2, size, 8).to(dtype))
+    assert bool(calls) is by_fft
+
+
+def test_no_complex_number_and_no_graph_break_under_compile() -> None:
+    torch._dynamo.reset()
+    unit = fill(FourierUnit(4, 4))
+    graphs = []
+
+    def look(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    x = rand(4, 2, 4, 8, 8)
+    compiled = torch.compile(unit, backend=look, fullgraph=True)(x)
+    assert len(graphs) == 1
+    assert "fft" not in graphs[0].code
+    assert "complex" not in graphs[0].code
+    unit.load_state_dict(fill(FourierUnit(4, 4)).state_dict())
+    torch.testing.assert_close(compiled, unit(x))
+
+
+def test_bfloat16_stays_near_float32() -> None:
+    unit = fill(FourierUnit(32, 32)).eval()
+    x = rand(5, 1, 32, 32, 32) - 0.5
+    with torch.no_grad():
+        exact = unit(x)
+        half = unit.bfloat16()(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - exact).std() < 0.03 * exact.std()

@@ -1,0 +1,118 @@
+"""The real 2-D Fourier transform as products with fixed cosine and sine matrices.
+
+At the sizes of feature maps a transform is two small dense products per direction. No complex number appears: real and
+imaginary parts are channels, so the transform runs in half precision and on matrix units, fuses under `torch.compile`,
+exports as plain matrix products, and can be differentiated as often as one likes.
+
+Both transforms work on (B, H, W, C) in memory, the layout `channels_last`: there the products need no copy in between.
+The formulas are the definitions of the discrete Fourier transform, X_kl = Σ_hw x_hw exp(-2πi(hk/H + wl/W)), and of its
+inverse, written out in real numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from saicinpainting.utils import InputError, did_you_mean
+
+NORMS = ("backward", "ortho", "forward")
+
+
+class DFTMatrices(NamedTuple):
+    """What the four products multiply by, for maps of H x W with L = W // 2 + 1 columns of frequencies.
+
+    rows: (2H, H), from h to (k, part), where part 0 is real and 1 imaginary.
+    columns: (2L, 2W), from (part, w) to (l, part).
+    inverse_columns: (2W, 2L), from (l, part) to (part, w).
+    inverse_rows: (H, 2H), from (k, part) to h.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    inverse_columns: Tensor
+    inverse_rows: Tensor
+
+
+_CACHE: dict[tuple[int, int, str, torch.dtype, torch.device], DFTMatrices] = {}
+_CACHE_SIZE = 64  # prediction meets many sizes
+
+
+def dft_matrices(height: int, width: int, *, norm: str, dtype: torch.dtype, device: torch.device) -> DFTMatrices:
+    """The matrices for maps of `height` x `width`; `norm` as in `torch.fft`. Kept for the next call of that size."""
+    # Compilers and exporters see how they are made, instead of tensors of unknown origin.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return _make_matrices(height, width, norm, dtype, device)
+    key = (height, width, norm, dtype, device)
+    if key not in _CACHE:
+        if len(_CACHE) >= _CACHE_SIZE:
+            _CACHE.pop(next(iter(_CACHE)))
+        # Not as inference tensors, which a later training step could not use.
+        with torch.inference_mode(False), torch.no_grad():
+            _CACHE[key] = _make_matrices(height, width, norm, dtype, device)
+    return _CACHE[key]
+
+
+def _make_matrices(height: int, width: int, norm: str, dtype: torch.dtype, device: torch.device) -> DFTMatrices:
+    if norm not in NORMS:
+        raise InputError(f"fft_norm: unknown value {norm!r}; {did_you_mean(norm, NORMS)}")
+    if device.type == "mps":  # knows no float64
+        made = _make_matrices(height, width, norm, dtype, torch.device("cpu"))
+        return DFTMatrices(*(matrix.to(device) for matrix in made))
+    columns = width // 2 + 1
+    cos_h, sin_h = _cos_sin(height, height, device)  # (k, h)
+    cos_w, sin_w = _cos_sin(columns, width, device)  # (l, w)
+    # The spectrum of a real map is symmetric: the half that is left out counts by its mirror image.
+    twice = torch.full((columns, 1), 2.0, dtype=torch.float64, device=device)
+    twice[0] = 1
+    if width % 2 == 0:
+        twice[-1] = 1
+    cos_i, sin_i = twice * cos_w, twice * sin_w
+
+    def block(re_to_re: Tensor, re_to_im: Tensor, im_to_re: Tensor, im_to_im: Tensor) -> Tensor:
+        """(out, in) each to (part, out, part, in)."""
+        return torch.stack((torch.stack((re_to_re, im_to_re), 1), torch.stack((re_to_im, im_to_im), 1)))
+
+    forward_scale, inverse_scale = _scales(height * width, norm)
+    rows = torch.stack((cos_h, -sin_h), 1).flatten(0, 1) * forward_scale
+    to_columns = block(cos_w, -sin_w, sin_w, cos_w).transpose(0, 1).flatten(2).flatten(0, 1)
+    from_columns = block(cos_i.T, sin_i.T, -sin_i.T, cos_i.T).transpose(2, 3).flatten(2).flatten(0, 1)
+    inverse_rows = torch.stack((cos_h.T, -sin_h.T), -1).flatten(1) * inverse_scale
+    return DFTMatrices(*(m.to(dtype) for m in (rows, to_columns, from_columns, inverse_rows)))
+
+
+def _cos_sin(frequencies: int, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin of 2π·k·n/N in float64, (frequencies, positions); k·n is reduced mod N first, which is exact."""
+    k = torch.arange(frequencies, device=device)[:, None]
+    angle = (k * torch.arange(positions, device=device) % positions).double() * (2 * math.pi / positions)
+    return angle.cos(), angle.sin()
+
+
+def _scales(size: int, norm: str) -> tuple[float, float]:
+    """Factors of the transform and of its inverse."""
+    return {"backward": (1.0, 1 / size), "ortho": (size**-0.5, size**-0.5), "forward": (1 / size, 1.0)}[norm]
+
+
+def rfft2(x: Tensor, *, norm: str = "ortho") -> Tensor:
+    """(B, C, H, W) real to (B, 2C, H, W // 2 + 1): the C real parts of `torch.fft.rfft2(x)`, then the imaginary."""
+    batch, channels, height, width = x.shape
+    matrices = dft_matrices(height, width, norm=norm, dtype=x.dtype, device=x.device)
+    z = matrices.rows @ x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+    z = matrices.columns @ z.view(batch * height, 2 * width, channels)
+    return z.view(batch, height, width // 2 + 1, 2 * channels).permute(0, 3, 1, 2)
+
+
+def irfft2(spectrum: Tensor, *, width: int, norm: str = "ortho") -> Tensor:
+    """The inverse of `rfft2`: (B, 2C, H, width // 2 + 1) to (B, C, H, width).
+
+    As `torch.fft.irfft2`, of a spectrum that belongs to no real map it takes the part that does.
+    """
+    batch, parts, height, columns = spectrum.shape
+    channels = parts // 2
+    matrices = dft_matrices(height, width, norm=norm, dtype=spectrum.dtype, device=spectrum.device)
+    z = matrices.inverse_columns @ spectrum.permute(0, 2, 3, 1).reshape(batch * height, 2 * columns, channels)
+    z = matrices.inverse_rows @ z.view(batch, 2 * height, width * channels)
+    return z.view(batch, height, width, channels).permute(0, 3, 1, 2)
