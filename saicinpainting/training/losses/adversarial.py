@@ -49,15 +49,17 @@ class MaskScaler:
 class NonSaturatingWithR1:
     """Non-saturating GAN loss (Goodfellow et al. 2014) with R1 penalty (Mescheder et al. 2018, eq. 9).
 
-    `weight` multiplies the generator's term only. `extra_mask_weight_for_gen` raises the generator's weight
-    of the hole to 1 + that, where `mask_as_fake_target`. `use_unmasked_for_gen` and `use_unmasked_for_discr`
-    say whether fake patches outside the hole count at all.
+    `weight` multiplies the generator's term only. With `gp_interval` k the penalty is computed in every k-th step and
+    counts k times, before the gradient is clipped (lazy regularisation, Karras et al. 2020, section 3.1).
+    `extra_mask_weight_for_gen` raises the generator's weight of the hole to 1 + that, where `mask_as_fake_target`.
+    `use_unmasked_for_gen` and `use_unmasked_for_discr` say whether fake patches outside the hole count at all.
     """
 
     def __init__(
         self,
         *,
         gp_coef: float = 5,
+        gp_interval: int = 1,
         weight: float = 1,
         mask_as_fake_target: bool = False,
         allow_scale_mask: bool = False,
@@ -76,13 +78,20 @@ class NonSaturatingWithR1:
                 f"{WHERE}: mask_as_fake_target=true needs use_unmasked_for_discr=true, "
                 "because it says what the pixels outside the hole count as"
             )
+        if gp_interval < 1:
+            raise InputError(f"{WHERE}.gp_interval: expected 1 (every step) or more, got {gp_interval}")
         self.gp_coef = gp_coef
+        self.gp_interval = gp_interval
         self.weight = weight
         self.mask_as_fake_target = mask_as_fake_target
         self.extra_mask_weight_for_gen = extra_mask_weight_for_gen
         self.use_unmasked_for_gen = use_unmasked_for_gen
         self.use_unmasked_for_discr = use_unmasked_for_discr
         self.scale_mask = MaskScaler(allow_scale_mask=allow_scale_mask, mask_scale_mode=mask_scale_mode)
+
+    def penalizes(self, step: int) -> bool:
+        """Whether the penalty is computed in this step: `real_batch` needs a gradient then."""
+        return step % self.gp_interval == 0
 
     def generator_loss(self, *, discr_fake_pred: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """weight · mean softplus(-D(fake)). discr_fake_pred: (B, 1, h, w); mask: (B, 1, H, W), 1 = hole."""
@@ -94,16 +103,21 @@ class NonSaturatingWithR1:
         return loss.mean() * self.weight, {}
 
     def discriminator_loss(
-        self, *, real_batch: Tensor, discr_real_pred: Tensor, discr_fake_pred: Tensor, mask: Tensor
+        self, *, real_batch: Tensor, discr_real_pred: Tensor, discr_fake_pred: Tensor, mask: Tensor, step: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean of softplus(-D(real)) + gp_coef · R1 + the fakes' term.
 
-        real_batch: (B, 3, H, W) with gradient, the images behind discr_real_pred: (B, 1, h, w);
-        discr_fake_pred: (B, 1, h, w); mask: (B, 1, H, W), 1 = hole.
+        real_batch: (B, 3, H, W), with gradient where `penalizes(step)`, the images behind discr_real_pred:
+        (B, 1, h, w); discr_fake_pred: (B, 1, h, w); mask: (B, 1, H, W), 1 = hole. The logged penalty is that of one
+        step, without its weight of `gp_interval`, and missing in the steps between.
         """
-        penalty = self.gp_coef * r1_penalty(discr_real_pred, real_batch)
-        total = (F.softplus(-discr_real_pred) + penalty + self._fake_term(discr_fake_pred, mask)).mean()
-        return total, {**_mean_scores(discr_real_pred, discr_fake_pred), "discr_real_gp": penalty.detach()}
+        per_patch = F.softplus(-discr_real_pred) + self._fake_term(discr_fake_pred, mask)
+        logs = _mean_scores(discr_real_pred, discr_fake_pred)
+        if self.penalizes(step):
+            penalty = self.gp_coef * r1_penalty(discr_real_pred, real_batch)
+            per_patch = per_patch + penalty * self.gp_interval
+            logs["discr_real_gp"] = penalty.detach()
+        return per_patch.mean(), logs
 
     def _fake_term(self, discr_fake_pred: Tensor, mask: Tensor) -> Tensor:
         loss = F.softplus(discr_fake_pred)
@@ -134,13 +148,17 @@ class BCELoss:
         self.mask_as_fake_target = mask_as_fake_target
         self.scale_mask = MaskScaler(allow_scale_mask=allow_scale_mask, mask_scale_mode=mask_scale_mode)
 
+    def penalizes(self, step: int) -> bool:
+        """Never: there is no penalty."""
+        return False
+
     def generator_loss(self, *, discr_fake_pred: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """weight · BCE(D(fake), 1); the mask plays no part. discr_fake_pred: (B, 1, h, w)."""
         target = torch.ones_like(discr_fake_pred)
         return F.binary_cross_entropy_with_logits(discr_fake_pred, target) * self.weight, {}
 
     def discriminator_loss(
-        self, *, real_batch: Tensor, discr_real_pred: Tensor, discr_fake_pred: Tensor, mask: Tensor
+        self, *, real_batch: Tensor, discr_real_pred: Tensor, discr_fake_pred: Tensor, mask: Tensor, step: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean of BCE(D(real), 1) and BCE(D(fake), target); shapes as in `NonSaturatingWithR1`."""
         fake_target = torch.zeros_like(discr_fake_pred)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saicinpainting.training.modules.base import at_least_float32
 from saicinpainting.training.modules.resnet_encoder import ResNetEncoder, encoder_weights
 from saicinpainting.training.modules.vgg import VGG19_URL, VGG19Features
 from saicinpainting.utils import InputError, set_requires_grad
@@ -99,7 +100,7 @@ class PerceptualLoss(nn.Module):
 
 
 def _distance_per_item(pred: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-    distance = (pred - target).square()
+    distance = (at_least_float32(pred) - at_least_float32(target)).square()
     if mask is not None:
         mask = F.interpolate(mask, size=pred.shape[-2:], mode="bilinear", align_corners=False)
         distance = distance * (1 - mask)
