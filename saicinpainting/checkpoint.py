@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import pickle
+import shutil
 import tarfile
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,6 +25,8 @@ from saicinpainting.utils import InputError
 LOGGER = logging.getLogger(__name__)
 
 StateDict = dict[str, torch.Tensor]
+
+_PART = ".part"  # ends the name of a file that is being written
 
 # Parts of a training checkpoint that are constants (pretrained weights), by the prefix of their keys.
 FROZEN_PREFIXES = ("loss_resnet_pl.", "loss_pl.", "val_evaluator.", "test_evaluator.", "extra_evaluators.")
@@ -143,6 +149,29 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     return {**checkpoint, "state_dict": tensors} if "state_dict" in checkpoint else {"state_dict": tensors}
 
 
+def check_undamaged(path: str | Path) -> None:
+    """Compare a checkpoint with the checksums inside it, which reading does not do.
+
+    Files that have none (`.safetensors`, torch before 1.6) pass if they are there.
+
+    Raises:
+        InputError: the file is missing, cut off, or has other bytes than were written.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            if path.suffix == ".safetensors" or file.read(1) == b"\x80":  # a bare pickle
+                return
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise InputError(f"checkpoint {path} cannot be read ({error}); copy it anew") from error
+    except OSError as error:
+        raise InputError(f"checkpoint {path} cannot be read ({error.strerror})") from error
+    if damaged:
+        raise InputError(f"checkpoint {path} cannot be read ({damaged} in it is damaged); copy it anew")
+
+
 def _is_weight(name: Any, value: Any) -> bool:
     return isinstance(name, str) and torch.is_tensor(value)
 
@@ -179,19 +208,85 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """Write a checkpoint so that `path` is the old file or the new one whole, never a half-written one.
 
     `.safetensors` keeps the `state_dict` alone.
+
+    Raises:
+        InputError: the disk is full, or may not be written to; the old file is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
     try:
-        if path.suffix == ".safetensors":
-            save_file({k: v.contiguous() for k, v in checkpoint["state_dict"].items()}, part)
-        else:
-            torch.save(dict(checkpoint), part)
-        with open(part, "r+b") as file:
-            os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(checkpoint, part, as_safetensors=path.suffix == ".safetensors")
         os.replace(part, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = _disk_error(error)
+        if reason is None:
+            raise
+        raise InputError(f"checkpoint {path} cannot be written ({reason}){_room(checkpoint, path.parent)}") from error
     finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _write(checkpoint: Mapping[str, Any], path: Path, *, as_safetensors: bool) -> None:
+    if as_safetensors:
+        save_file({k: v.contiguous() for k, v in checkpoint["state_dict"].items()}, path)
+    # A file of Python's, because torch's own tells of a full disk only that a position was not expected.
+    with open(path, "r+b" if as_safetensors else "wb") as file:
+        if not as_safetensors:
+            torch.save(dict(checkpoint), file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming last over a power failure; where folders cannot be opened (Windows), the system sees to it."""
+    with contextlib.suppress(PermissionError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that cannot
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def _disk_error(error: BaseException | None) -> str | None:
+    """What the system said, if it is behind `error`; torch and safetensors wrap it in errors of their own."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        if isinstance(error, SafetensorError) and "os error" in str(error):
+            return str(error)
+        error = error.__context__
+    return None
+
+
+def _room(checkpoint: Mapping[str, Any], folder: Path) -> str:
+    """Half a sentence on the room that a checkpoint needs and has."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return ""
+    return f": it needs {_tensor_bytes(checkpoint) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free in {folder}; make room"
+
+
+def _tensor_bytes(value: Any) -> int:
+    if torch.is_tensor(value):
+        return value.numel() * value.element_size()
+    children = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return sum(_tensor_bytes(child) for child in children)
+
+
+def remove_parts(folder: str | Path) -> None:
+    """Remove what processes that were killed while they wrote a checkpoint have left in `folder`.
+
+    Nothing may be writing there.
+    """
+    for part in Path(folder).glob(f".*{_PART}"):
+        LOGGER.info("removing %s, half written by a run that was killed", part)
         part.unlink(missing_ok=True)
 
 

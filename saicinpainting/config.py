@@ -64,7 +64,7 @@ def read_experiment_config(folder: str | Path) -> DictConfig:
 
 _GONE = {
     "replace_sampler_ddp": "every rank gets its own share of the images without it",
-    "log_gpu_memory": "use Lightning's DeviceStatsMonitor",
+    "log_gpu_memory": "memory is always logged (memory_gpu_peak_mb)",
     "progress_bar_refresh_rate": "the progress bar refreshes by itself",
     "process_position": "the progress bar places itself",
     "weights_summary": "use enable_model_summary",

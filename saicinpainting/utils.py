@@ -37,6 +37,12 @@ def check_known_keys(names: Iterable[Any], known: Iterable[str], *, where: str =
             raise InputError(f"{key}: unknown config key; {did_you_mean(str(name), known)}")
 
 
+def check_bool(where: str, value: Any) -> None:
+    """An `InputError` unless `value` of config key `where` is a boolean: "false" in quotes would count as true."""
+    if not isinstance(value, bool):
+        raise InputError(f"{where}: expected true or false, got {value!r}")
+
+
 def build(
     kinds: Mapping[str, Callable[..., T]],
     settings: Mapping[str, Any],

@@ -128,3 +128,19 @@ def run_script(name: str, *arguments: str, cwd: Path, **environment: str) -> sub
         text=True,
         timeout=300,
     )
+
+
+def assert_same(value: Any, expected: Any, where: str = "") -> None:
+    """Equal in every bit, containers within containers."""
+    if torch.is_tensor(expected):
+        assert torch.equal(value, expected), where
+    elif isinstance(expected, dict):
+        assert value.keys() == expected.keys(), where
+        for key in expected:
+            assert_same(value[key], expected[key], f"{where}.{key}")
+    elif isinstance(expected, (list, tuple)):
+        assert len(value) == len(expected), where
+        for i, item in enumerate(expected):
+            assert_same(value[i], item, f"{where}.{i}")
+    else:
+        assert value == expected, where

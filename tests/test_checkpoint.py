@@ -12,7 +12,14 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from saicinpainting.checkpoint import average_state_dicts, read_checkpoint, without_prefixes, write_checkpoint
+from saicinpainting.checkpoint import (
+    average_state_dicts,
+    check_undamaged,
+    read_checkpoint,
+    remove_parts,
+    without_prefixes,
+    write_checkpoint,
+)
 from saicinpainting.utils import InputError
 
 STATE = OrderedDict(weight=torch.arange(6.0).reshape(2, 3), half=torch.ones(2, dtype=torch.bfloat16), n=torch.tensor(3))
@@ -209,3 +216,64 @@ def test_without_prefixes():
     assert without_prefixes({"loss_pl.a": torch.ones(1), "generator.a": torch.ones(1)}, ("loss_pl.",)).keys() == {
         "generator.a"
     }
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "zeros", "missing"])
+def test_damage_is_found_by_the_checksums(tmp_path: Path, how: str):
+    path = tmp_path / "last.ckpt"
+    write_checkpoint({"state_dict": {"a": torch.randn(5000, generator=torch.Generator().manual_seed(0))}}, path)
+    check_undamaged(path)
+    content = path.read_bytes()
+    half = len(content) // 2
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(
+            {"cut": content[:half], "empty": b"", "zeros": content[:half] + bytes(64) + content[half + 64 :]}[how]
+        )
+    with pytest.raises(InputError, match=r"last\.ckpt cannot be read"):
+        check_undamaged(path)
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "old.ckpt"])
+def test_files_without_checksums_pass(tmp_path: Path, name: str):
+    if name == "old.ckpt":
+        torch.save({"state_dict": STATE}, tmp_path / name, _use_new_zipfile_serialization=False)
+    else:
+        write_checkpoint({"state_dict": STATE}, tmp_path / name)
+    check_undamaged(tmp_path / name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
+@pytest.mark.parametrize("name", ["last.ckpt", "best.safetensors"])
+@pytest.mark.parametrize("limit", [100, 15_000, 20_000])
+def test_what_the_disk_refuses_is_told_and_the_old_file_stays(tmp_path: Path, name: str, limit: int):
+    """At the first byte, in the weights, and in what torch writes after them."""
+    import resource
+
+    write_checkpoint({"state_dict": STATE}, tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(
+            InputError, match=r"cannot be written \(.*too large.*\): it needs 0\.0 MB, .* MB are free in"
+        ):
+            write_checkpoint({"state_dict": {"a": torch.ones(5000)}}, tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_a_fault_of_ours_is_not_taken_for_a_full_disk(tmp_path: Path):
+    with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+        write_checkpoint({"state_dict": {}, "function": lambda: None}, tmp_path / "last.ckpt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_written_files_are_removed_and_nothing_else(tmp_path: Path):
+    for name in (".last.ckpt.17.part", ".best.ckpt.9999.part", "last.ckpt", ".hidden", "a.part"):
+        (tmp_path / name).write_bytes(b"x")
+    remove_parts(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.part", "last.ckpt"]
