@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
@@ -17,17 +18,28 @@ from saicinpainting.training.data.datasets import (
     make_train_dataset,
     plain,
 )
+from saicinpainting.training.data.sampler import TrainSampler, share_of
 from saicinpainting.utils import InputError, call_with_settings
 
+LOGGER = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
+
+
+class Start(NamedTuple):
+    """Where training begins: in which epoch, after how many of its images over all processes, with which batch."""
+
+    epoch: int = 0
+    images: int = 0
+    batches: int = 0
 
 
 class InpaintingDataModule(pl.LightningDataModule):
     """Builds the loaders of config section `data`.
 
     `train`, `val`, `visual_test` and the entries of `extra_val`: arguments of the data sets' makers, and
-    `dataloader_kwargs`. `prepare_hint`: the command that prepares the data, told where a folder is missing.
-    `val_titles`: the names of the evaluation sets in the order of `val_dataloader()`.
+    `dataloader_kwargs`. `prepare_hint`: the command that prepares the data, told where a folder is missing. `seed`
+    decides order, augmentation and masks. `val_titles`: the names of the evaluation sets in the order of
+    `val_dataloader()`. The processes of a trainer share the images among them.
     """
 
     def __init__(
@@ -38,9 +50,10 @@ class InpaintingDataModule(pl.LightningDataModule):
         visual_test: Settings | None = None,
         extra_val: Mapping[str, Settings] | None = None,
         prepare_hint: str = "",
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.prepare_hint = prepare_hint
+        self.prepare_hint, self.seed = prepare_hint, seed
         self._train_settings = plain(train)
         sections = {"val": ("data.val", val)}
         if visual_test:
@@ -51,6 +64,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         self._val_sections = [(where, plain(settings)) for where, settings in sections.values()]
         self._train_set: Dataset[Sample] | None = None
         self._val_sets: list[Dataset[Sample]] | None = None
+        self._start = Start()
 
     def setup(self, stage: str | None = None) -> None:
         """Find the files; `stage` `validate` needs no training images."""
@@ -59,18 +73,101 @@ class InpaintingDataModule(pl.LightningDataModule):
         if self._val_sets is None:
             self._val_sets = [self._make_val_set(where, s) for where, s in self._val_sections]
 
+    # ---- training -----------------------------------------------------------------------------------------------
+
     def train_dataloader(self) -> DataLoader[Sample]:
+        sampler = self._sampler(*self._processes())
+        sampler.begin_at(self._start.epoch, self._start.images)
+        settings = _without_order(self._train_settings.get("dataloader_kwargs"), where="data.train")
+        return make_dataloader(self._images(), {**settings, "sampler": sampler}, where="data.train")
+
+    def train_images(self) -> int:
+        """How many training images there are."""
+        return len(self._images())  # type: ignore[arg-type]
+
+    def images(self) -> dict[str, int]:
+        """How many images each set has, by its config section."""
+        self.setup()
+        assert self._val_sets is not None
+        sections = [where for where, _ in self._val_sections]
+        counts = [len(dataset) for dataset in self._val_sets]  # type: ignore[arg-type]
+        return {"data.train": self.train_images(), **dict(zip(sections, counts, strict=True))}
+
+    def batch_size(self) -> int:
+        """Training images of a step, over all processes."""
+        return self._batch_size() * self._processes()[1]
+
+    def train_batches(self, world_size: int | None = None) -> int:
+        """Batches of an epoch in each of `world_size` processes; None asks the trainer how many there are."""
+        batches = self._batches_of(len(self._sampler(0, world_size or self._processes()[1])))
+        if not batches:
+            raise InputError(
+                f"data.train.dataloader_kwargs.drop_last=true leaves no batch: {self.train_images()} images, batches "
+                f"of {self._batch_size()} in every process; lower data.batch_size or set drop_last=false"
+            )
+        return batches
+
+    def begin_at(self, epoch: int, images: int) -> int:
+        """Begin with `epoch` after its first `images`, counted over all processes.
+
+        Returns:
+            The number of the batch to begin with, such that the batches that are left end with the epoch.
+        """
+        sampler = self._sampler(*self._processes())
+        left = len(sampler) - sampler.begin_at(epoch, images)
+        self._start = Start(epoch, images, self.train_batches() - self._batches_of(left))
+        return self._start.batches
+
+    def images_done(self, epoch: int, batches: int) -> int:
+        """Images that all processes together have seen after `batches` of `epoch`."""
+        before = self._start if epoch == self._start.epoch else Start()
+        done = before.images + (batches - before.batches) * self.batch_size()
+        return min(done, self.train_images())
+
+    def _images(self) -> Dataset[Sample]:
         self.setup("fit")
         assert self._train_set is not None
-        return make_dataloader(self._train_set, self._train_settings.get("dataloader_kwargs"), where="data.train")
+        return self._train_set
+
+    def _sampler(self, rank: int, world_size: int) -> TrainSampler:
+        shuffle = bool((self._train_settings.get("dataloader_kwargs") or {}).get("shuffle", False))
+        return TrainSampler(self.train_images(), seed=self.seed, shuffle=shuffle, rank=rank, world_size=world_size)
+
+    def _processes(self) -> tuple[int, int]:
+        """Rank and number of the trainer's processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _batch_size(self) -> int:
+        return int((self._train_settings.get("dataloader_kwargs") or {}).get("batch_size", 1))
+
+    def _batches_of(self, images: int) -> int:
+        drop_last = (self._train_settings.get("dataloader_kwargs") or {}).get("drop_last", False)
+        return images // self._batch_size() if drop_last else -(-images // self._batch_size())
+
+    # ---- evaluation ---------------------------------------------------------------------------------------------
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         self.setup("validate")
         assert self._val_sets is not None
         return [
-            make_dataloader(dataset, settings.get("dataloader_kwargs"), where=where)
+            self._val_loader(dataset, where, settings)
             for dataset, (where, settings) in zip(self._val_sets, self._val_sections, strict=True)
         ]
+
+    def _val_loader(self, dataset: Dataset[Sample], where: str, settings: dict[str, Any]) -> DataLoader[Sample]:
+        kwargs = plain(settings.get("dataloader_kwargs"))
+        if kwargs.get("shuffle"):
+            raise InputError(f"{where}.dataloader_kwargs.shuffle=true: evaluation images keep their order; remove it")
+        rank, world_size = self._processes()
+        images = len(dataset)  # type: ignore[arg-type]
+        if images < world_size and rank == 0:
+            LOGGER.warning(
+                "%s: %d images for %d processes; some count more than once in the metrics", where, images, world_size
+            )
+        share = share_of(images, rank=rank, world_size=world_size)
+        return make_dataloader(dataset, {**_without_order(kwargs, where=where), "sampler": share}, where=where)
+
+    # ---- data sets ----------------------------------------------------------------------------------------------
 
     def _make_train_set(self) -> Dataset[Sample]:
         self._require_folders("data.train", self._train_settings)
@@ -90,6 +187,18 @@ class InpaintingDataModule(pl.LightningDataModule):
             if not os.path.isdir(folder):
                 hint = f", or prepare the data: {self.prepare_hint}" if self.prepare_hint else ""
                 raise InputError(f"{where}.indir: no folder {folder}; set it or location.data_root_dir{hint}")
+
+
+def _without_order(dataloader_kwargs: Settings | None, *, where: str) -> dict[str, Any]:
+    """The loader's settings without the order of the images, which samplers of ours decide."""
+    kwargs = plain(dataloader_kwargs)
+    for name in ("sampler", "batch_sampler"):
+        if name in kwargs:
+            raise InputError(
+                f"{where}.dataloader_kwargs.{name} cannot be set: shuffle and trainer.seed decide the order"
+            )
+    kwargs.pop("shuffle", None)
+    return kwargs
 
 
 def _without_loader(settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from saicinpainting.evaluation.data import (
 from saicinpainting.evaluation.masks.generators import MaskGenerator, MaskRandom
 from saicinpainting.evaluation.masks.mixed import get_mask_generator
 from saicinpainting.training.data.aug import VARIANTS, Transform, augment, get_transforms
+from saicinpainting.training.data.sampler import SampleKey
 from saicinpainting.utils import InputError, build, call_with_settings
 
 LOGGER = logging.getLogger(__name__)
@@ -35,9 +37,9 @@ PathLike = str | os.PathLike[str]
 class InpaintingTrainDataset(Dataset[Sample]):
     """Augmented crops of the images under `indir` (a folder or several) with random masks.
 
-    Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 = hole. All randomness of a
-    sample comes from torch's generator, which the loader seeds in each worker and epoch. `out_size`: the side
-    that every image must have after `transform`; None leaves it open.
+    Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 = hole. A `SampleKey` decides all of a
+    sample; asked for by its plain index, a sample takes its randomness from torch's generator, which a loader seeds
+    in each worker and epoch. `out_size`: the side that every image must have after `transform`; None leaves it open.
     """
 
     def __init__(
@@ -55,19 +57,19 @@ class InpaintingTrainDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.in_files)
 
-    def __getitem__(self, item: int) -> Sample:
-        seed = self._draw_seed(item)
-        path = self.in_files[item]
-        image = augment(self.transform, np.asarray(read_image(path)), seed)
+    def __getitem__(self, item: int | SampleKey) -> Sample:
+        key = item if isinstance(item, SampleKey) else self._drawn_key(item)
+        path = self.in_files[key.image]
+        image = augment(self.transform, np.asarray(read_image(path)), key.seed)
         self._check_size(path, image)
         image = np.ascontiguousarray(image.transpose(2, 0, 1))
-        mask = self.mask_generator(image, iter_i=self._next_iteration(), rng=MaskRandom.seeded(seed))
+        mask = self.mask_generator(image, iter_i=key.iteration, rng=MaskRandom.seeded(key.seed))
         return {"image": image, "mask": mask}
 
-    @staticmethod
-    def _draw_seed(item: int) -> int:
+    def _drawn_key(self, item: int) -> SampleKey:
         # The index takes part because ranks may start from the same seed; they see different images.
-        return (int(torch.randint(2**31, ()).item()) + item * 0x9E3779B1) % 2**32
+        seed = (int(torch.randint(2**31, ()).item()) + item * 0x9E3779B1) % 2**32
+        return SampleKey(item, seed, self._next_iteration())
 
     def _next_iteration(self) -> int:
         """Samples drawn so far, for the masks' ramps: each worker counts its own share of them."""
@@ -196,17 +198,23 @@ def make_dataloader(
 ) -> DataLoader[Sample]:
     """`torch.utils.data.DataLoader`, whose workers live as long as the loader.
 
-    Workers that restarted every epoch would also restart the masks' ramps.
+    Workers that restarted every epoch would take seconds of it, and restart the masks' ramps where samples are asked
+    for by plain indices.
     """
     settings = plain(dataloader_kwargs)
     settings.setdefault("persistent_workers", settings.get("num_workers", 0) > 0)
-    settings.setdefault("worker_init_fn", _use_one_thread)
+    settings.setdefault("worker_init_fn", _set_up_worker)
     return call_with_settings(DataLoader, {**settings, "dataset": dataset}, where=f"{where}.dataloader_kwargs")
 
 
-def _use_one_thread(worker_id: int) -> None:
-    """OpenCV would start a thread per core in every worker; torch keeps to one by itself."""
+def _set_up_worker(worker_id: int) -> None:
+    # OpenCV would start a thread per core in every worker; torch keeps to one by itself.
     cv2.setNumThreads(0)
+    # A scheduler that wants the run to stop signals all of its processes. The run saves first, and for that the step
+    # under way has to end; workers end with their run.
+    for name in ("SIGTERM", "SIGUSR1", "SIGINT"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def plain(settings: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -111,3 +112,69 @@ def test_a_section_without_folder(sections):
     del sections["val"]["indir"]
     with pytest.raises(InputError, match=r"data\.val\.indir: missing config key"):
         InpaintingDataModule(**sections).setup("validate")
+
+
+def epochs(sections: dict, *, seed: int = 0, workers: int = 0, start: tuple[int, int] = (0, 0)) -> list[torch.Tensor]:
+    """Two epochs of training samples, (N, 4, H, W): image and mask."""
+    sections["train"]["dataloader_kwargs"]["num_workers"] = workers
+    data = InpaintingDataModule(**sections, seed=seed)
+    data.begin_at(*start)
+    loader = data.train_dataloader()
+    result = []
+    for epoch in (start[0], start[0] + 1):
+        loader.sampler.set_epoch(epoch)
+        result.append(torch.cat([torch.cat([batch["image"], batch["mask"]], 1) for batch in loader]))
+    return result
+
+
+def test_samples_depend_on_seed_and_epoch_alone(sections, tmp_path):
+    """Whatever torch's own seed and the number of workers, which live through both epochs."""
+    for i in range(4):
+        Image.fromarray(np.random.RandomState(i).randint(0, 256, (48, 48, 3), np.uint8)).save(
+            tmp_path / "train" / f"{i}.jpg"
+        )
+    torch.manual_seed(1)
+    alone = epochs(sections)
+    torch.manual_seed(2)
+    for ours, expected in zip(epochs(sections, workers=2), alone, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=0)
+    first, second = alone
+    assert not torch.equal(first, second)
+    assert not torch.equal(epochs(sections, seed=1)[0], first)
+    rest, after = epochs(sections, start=(0, 2))
+    torch.testing.assert_close(rest, first[2:], rtol=0, atol=0)
+    torch.testing.assert_close(after, second, rtol=0, atol=0)
+
+
+def test_the_batches_of_an_epoch_that_is_gone_on_with(sections):
+    """Batches left and batches passed over make an epoch, whatever the size of a batch was before."""
+    data = InpaintingDataModule(**sections)
+    assert (data.train_images(), data.train_batches(), data.train_batches(world_size=2)) == (4, 2, 1)
+    assert data.begin_at(3, 2) == 1
+    assert [data.images_done(3, batches) for batches in (1, 2)] == [2, 4]
+    assert data.images_done(4, 1) == 2
+    sections["train"]["dataloader_kwargs"]["batch_size"] = 3
+    data = InpaintingDataModule(**sections)
+    assert data.begin_at(3, 2) == 1  # of two; the other has the two images that are left
+    assert [len(batch["image"]) for batch in data.train_dataloader()] == [2]
+    assert data.images_done(3, 2) == 4
+
+
+def test_the_order_is_not_given_to_the_loader(sections):
+    sections["train"]["dataloader_kwargs"]["shuffle"] = False
+    loader = InpaintingDataModule(**sections).train_dataloader()
+    assert [key.image for key in loader.sampler] == [0, 1, 2, 3]
+    sections["train"]["dataloader_kwargs"]["sampler"] = "random"
+    with pytest.raises(InputError, match=r"data\.train\.dataloader_kwargs\.sampler cannot be set"):
+        InpaintingDataModule(**sections).train_dataloader()
+    sections["val"]["dataloader_kwargs"]["shuffle"] = True
+    with pytest.raises(InputError, match=r"data\.val\.dataloader_kwargs\.shuffle=true: evaluation images keep"):
+        InpaintingDataModule(**sections).val_dataloader()
+
+
+def test_too_few_images_for_one_whole_batch(sections):
+    sections["train"]["dataloader_kwargs"] |= {"batch_size": 3, "drop_last": True}
+    data = InpaintingDataModule(**sections)
+    assert data.train_batches(world_size=1) == 1
+    with pytest.raises(InputError, match=r"drop_last=true leaves no batch: 4 images, batches of 3"):
+        data.train_batches(world_size=2)

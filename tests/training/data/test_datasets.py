@@ -19,6 +19,7 @@ from saicinpainting.training.data.datasets import (
     make_default_val_dataloader,
     make_default_val_dataset,
 )
+from saicinpainting.training.data.sampler import SampleKey
 from saicinpainting.utils import InputError
 
 MASKS = {"irregular_kwargs": {"max_len": 20, "max_width": 8, "min_times": 1}, "box_proba": 0}
@@ -107,6 +108,17 @@ def test_ramps_advance_by_one_a_sample_over_all_workers_and_epochs(photos, worke
     data = make_dataloader(dataset, {"batch_size": 1, "num_workers": workers}, where="data.train")
     seen = [batch["mask"].max().item() for _ in range(2) for batch in data]
     assert seen == list(range(12))
+
+
+def test_a_key_decides_all_of_a_sample(photos):
+    """Not torch's generator, nor what was drawn before; the ramp's position comes with the key."""
+    dataset = InpaintingTrainDataset(photos, _IterationMask(), get_transforms("distortions", 32))
+    first = dataset[SampleKey(image=1, seed=7, iteration=123)]
+    torch.manual_seed(9)
+    again = dataset[SampleKey(image=1, seed=7, iteration=124)]
+    np.testing.assert_array_equal(first["image"], again["image"])
+    assert (first["mask"].max(), again["mask"].max()) == (123, 124)
+    assert not np.array_equal(first["image"], dataset[SampleKey(image=1, seed=8, iteration=0)]["image"])
 
 
 def test_variants_that_do_not_crop_need_images_of_the_right_size(photos, tmp_path):
