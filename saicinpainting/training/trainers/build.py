@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -16,18 +17,19 @@ from saicinpainting.evaluation.evaluator import InpaintingEvaluator
 from saicinpainting.training.losses.adversarial import make_discrim_loss
 from saicinpainting.training.losses.perceptual import make_perceptual_loss, make_resnet_pl
 from saicinpainting.training.modules import make_discriminator, make_generator
-from saicinpainting.training.trainers.default import DefaultInpaintingTrainingModule, LossWeights, TrainingParts
+from saicinpainting.training.modules.fourier import set_fft_backend
+from saicinpainting.training.trainers.averaging import GeneratorAverage
+from saicinpainting.training.trainers.batch_transforms import BATCH_OPTIONS, BatchOptions, make_batch_options
+from saicinpainting.training.trainers.default import DefaultInpaintingTrainingModule
+from saicinpainting.training.trainers.optimizers import make_optimizers
+from saicinpainting.training.trainers.parts import LossWeights, StepOptions, TrainingParts
 from saicinpainting.training.visualizers import make_visualizer
-from saicinpainting.utils import InputError, build, call_with_settings, check_known_keys
+from saicinpainting.utils import InputError, build, call_with_settings, check_bool, check_known_keys
 
 Settings = Mapping[str, Any]
 
 TRAINING_MODELS: dict[str, Callable[..., DefaultInpaintingTrainingModule]] = {
     "default": DefaultInpaintingTrainingModule,
-}
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
 }
 SECTIONS = (
     "run_title",
@@ -57,13 +59,63 @@ def make_training_model(config: DictConfig | Settings) -> DefaultInpaintingTrain
     settings = _sections(config)
     model_settings = dict(settings["training_model"])
     predict_only = bool(model_settings.pop("predict_only", False))
+    check_known_keys(model_settings, MODEL_OPTIONS, where="training_model")
+    batch_options = make_batch_options(**_take(model_settings, BATCH_OPTIONS))
     generator = make_generator(**_section(settings, "generator"))
-    return build(
-        TRAINING_MODELS,
-        {**model_settings, "generator": generator, "training": None if predict_only else _training_parts(settings)},
-        where="training_model",
-        default_kind="default",
+    _check_input_channels(settings, batch_options)
+    set_fft_backend(generator, model_settings.pop("fft_backend", "auto"))
+    average = _average(generator, **_take(model_settings, AVERAGE_OPTIONS))
+    parts = {
+        "generator": generator,
+        "training": None if predict_only else _training_parts(settings),
+        "step": StepOptions(**_take(model_settings, STEP_OPTIONS)),
+        "batch_options": batch_options,
+        "generator_average": None if predict_only else average,
+    }
+    return build(TRAINING_MODELS, {**model_settings, **parts}, where="training_model", default_kind="default")
+
+
+def _take(settings: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Moves the entries of these names out of `settings`."""
+    return {name: settings.pop(name) for name in list(settings) if name in names}
+
+
+def _average(
+    generator: nn.Module,
+    *,
+    average_generator: bool = False,
+    generator_avg_beta: float = 0.999,
+    average_generator_start_step: int = 30000,
+    average_generator_period: int = 10,
+) -> GeneratorAverage | None:
+    """The running average that `training_model` asks for, by its official option names."""
+    check_bool("training_model.average_generator", average_generator)
+    if not average_generator:
+        return None
+    return GeneratorAverage(
+        generator,
+        beta=generator_avg_beta,
+        start_step=average_generator_start_step,
+        period=average_generator_period,
     )
+
+
+AVERAGE_OPTIONS = frozenset(inspect.signature(_average).parameters) - {"generator"}
+STEP_OPTIONS = frozenset(field.name for field in fields(StepOptions))
+MODEL_OPTIONS = (
+    {"kind", "fft_backend", *BATCH_OPTIONS, *AVERAGE_OPTIONS, *STEP_OPTIONS}
+    | inspect.signature(DefaultInpaintingTrainingModule).parameters.keys()
+) - {"generator", "training", "step", "batch_options", "generator_average"}
+
+
+def _check_input_channels(settings: Settings, options: BatchOptions) -> None:
+    concat_mask = settings["training_model"].get("concat_mask", True)
+    expected, given = options.input_channels(concat_mask=concat_mask), settings["generator"].get("input_nc")
+    if given != expected:
+        raise InputError(
+            f"generator.input_nc={given}: with training_model.concat_mask={str(concat_mask).lower()} and "
+            f"{options.noise.scales if options.noise else 0} noise channels the input has {expected}"
+        )
 
 
 def _sections(config: DictConfig | Settings) -> dict[str, Any]:
@@ -100,12 +152,13 @@ def _training_parts(settings: Settings) -> TrainingParts:
         weights=_loss_weights(losses),
         loss_pl=_loss_module(make_perceptual_loss, losses, "perceptual", without=("weight",)),
         loss_resnet_pl=_loss_module(make_resnet_pl, losses, "resnet_pl"),
-        make_optimizers=partial(_make_optimizers, _section(settings, "optimizers")),
+        make_optimizers=partial(make_optimizers, _section(settings, "optimizers")),
         visualizer=make_visualizer(**_section(settings, "visualizer")),
         val_evaluator=evaluators["val"],
         test_evaluator=evaluators["test"],
         extra_evaluators=evaluators["extra"],
         gradient_clip_val=((settings.get("trainer") or {}).get("kwargs") or {}).get("gradient_clip_val"),
+        seed=(settings.get("trainer") or {}).get("seed", 0),
     )
 
 
@@ -145,18 +198,3 @@ def _evaluators(settings: Settings) -> dict[str, Any]:
 
     extra = {name: make() for name in data.get("extra_val") or {}} if evaluator else {}
     return {"val": make(), "test": make() if data.get("visual_test") else None, "extra": extra}
-
-
-def _make_optimizers(
-    settings: Settings, generator: nn.Module, discriminator: nn.Module
-) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    check_known_keys(settings, ("generator", "discriminator"), where="optimizers")
-    return (
-        _make_optimizer(generator, _section(settings, "generator"), where="optimizers.generator"),
-        _make_optimizer(discriminator, _section(settings, "discriminator"), where="optimizers.discriminator"),
-    )
-
-
-def _make_optimizer(network: nn.Module, settings: Settings, *, where: str) -> torch.optim.Optimizer:
-    # A discriminator is frozen whenever the generator's step comes first: ask for all parameters, not the open ones.
-    return build(OPTIMIZERS, {**settings, "params": list(network.parameters())}, where=where, default_kind="adamw")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -15,60 +14,20 @@ from torch.nn import functional as F
 from saicinpainting.checkpoint import FROZEN_PREFIXES, without_prefixes
 from saicinpainting.evaluation.evaluator import InpaintingEvaluator, results_table
 from saicinpainting.training.losses.feature_matching import feature_matching_loss, masked_l1_loss
+from saicinpainting.training.modules.base import at_least_float32, set_memory_format
+from saicinpainting.training.trainers.averaging import GeneratorAverage, without_average
+from saicinpainting.training.trainers.batch_transforms import BatchOptions, batch_rng
+from saicinpainting.training.trainers.compilation import compile_networks, wants_compilation
+from saicinpainting.training.trainers.guard import NonFiniteGuard
+from saicinpainting.training.trainers.optimizers import match_layouts, warn_of_other_settings
+from saicinpainting.training.trainers.parts import Batch, Logs, StepOptions, TrainingParts
 from saicinpainting.training.visualizers import visualize_batch
 from saicinpainting.utils import InputError, add_prefix_to_keys, flatten_dict, set_requires_grad
 
 LOGGER = logging.getLogger(__name__)
 
-Batch = dict[str, Any]
-Logs = dict[str, torch.Tensor]
-
 # Pictures of this many batches of a validation set go to TensorBoard; the visualizer's folder gets all of them.
 TENSORBOARD_PICTURES = 4
-
-
-class AdversarialLoss(Protocol):
-    """What the module asks of `losses.adversarial`; scores (B, 1, h, w), mask (B, 1, H, W)."""
-
-    def generator_loss(self, *, discr_fake_pred: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, Logs]: ...
-
-    def discriminator_loss(
-        self,
-        *,
-        real_batch: torch.Tensor,
-        discr_real_pred: torch.Tensor,
-        discr_fake_pred: torch.Tensor,
-        mask: torch.Tensor,
-    ) -> tuple[torch.Tensor, Logs]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """What each term of the generator's loss counts; spec of the terms in `generator_loss`."""
-
-    l1_known: float = 10
-    l1_missing: float = 0
-    perceptual: float = 0
-    adversarial: float = 10
-    feature_matching: float = 100
-    feature_matching_pass_mask: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingParts:
-    """What training needs besides the generator; a model that only predicts has none of it."""
-
-    discriminator: nn.Module
-    adversarial_loss: AdversarialLoss
-    weights: LossWeights
-    make_optimizers: Callable[[nn.Module, nn.Module], tuple[torch.optim.Optimizer, torch.optim.Optimizer]]
-    visualizer: Callable[..., None]
-    loss_pl: nn.Module | None = None
-    loss_resnet_pl: nn.Module | None = None
-    val_evaluator: InpaintingEvaluator | None = None
-    test_evaluator: InpaintingEvaluator | None = None
-    extra_evaluators: Mapping[str, InpaintingEvaluator] = field(default_factory=dict)
-    gradient_clip_val: float | None = None
 
 
 class DefaultInpaintingTrainingModule(pl.LightningModule):
@@ -77,7 +36,11 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
     Args:
         generator: (B, 4, H, W) masked image and mask in, (B, 3, H, W) picture in [0, 1] out.
         training: what training needs; None for a model that only predicts.
-        concat_mask: give the generator the mask as a fourth channel.
+        step: how a step is computed.
+        batch_options: what is made of a batch on its way through a step.
+        generator_average: a running average of the generator's weights, which fills holes in its place outside of
+            training; None for none.
+        concat_mask: give the generator the mask as a further channel.
         image_to_discriminator: the picture the losses see, `predicted_image` or `inpainted`.
         visualize_each_iters: pictures of the batch every so many batches.
         store_discr_outputs_for_vis: put the discriminator's score maps into these pictures.
@@ -88,6 +51,9 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         *,
         generator: nn.Module,
         training: TrainingParts | None = None,
+        step: StepOptions | None = None,
+        batch_options: BatchOptions | None = None,
+        generator_average: GeneratorAverage | None = None,
         concat_mask: bool = True,
         image_to_discriminator: str = "predicted_image",
         visualize_each_iters: int = 100,
@@ -101,6 +67,9 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
             )
         self.automatic_optimization = False
         self.generator = generator
+        self.generator_average = generator_average
+        self.step_options = step or StepOptions()
+        self.batch_options = batch_options or BatchOptions()
         self.concat_mask = concat_mask
         self.image_to_discriminator = image_to_discriminator
         self.visualize_each_iters = visualize_each_iters
@@ -120,11 +89,40 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         self.loss_weights = parts.weights
         self.gradient_clip_val = parts.gradient_clip_val
         self.visualizer = parts.visualizer
+        self.seed = parts.seed
+        self.guard = NonFiniteGuard(policy=self.step_options.nonfinite)
         self._make_optimizers = parts.make_optimizers
+        # In DDP, the networks' wrappers by name. No submodules: the weights' names stay free of them.
+        self._distributed: dict[str, nn.Module] = {}
         self._grad_norm = torch.zeros(())  # of the latest step, before clipping
+        self._latest_penalty: Logs = {}
+        set_memory_format(self, self.step_options.memory_format)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
-        return list(self._make_optimizers(self.generator, self.discriminator)), []
+        # A fused optimizer takes float16's loss scale out inside its step, where nothing can be clipped before.
+        fused = self.trainer.precision != "16-mixed"
+        return list(self._make_optimizers(self.generator, self.discriminator, fused)), []
+
+    def distribute(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        """Train each network inside `wrap(network)`, which averages its gradients over the ranks."""
+        self._distributed = {name: wrap(getattr(self, name)) for name in ("generator", "discriminator")}
+
+    def on_fit_start(self) -> None:
+        setting, transforms = self.step_options.compile, self.batch_options.transforms
+        if setting == "auto" and (transforms.rescale or transforms.crop):
+            return  # each size would be compiled anew
+        if wants_compilation(setting, self.device, planned_steps=lambda: self.trainer.estimated_stepping_batches):
+            encoder = getattr(self.loss_resnet_pl, "impl", None)
+            networks = [network for network in (self.generator, encoder) if network is not None]
+            compile_networks(networks, device=self.device, required=setting is True)
+
+    def on_train_start(self) -> None:
+        for optimizer in self.trainer.optimizers:
+            match_layouts(optimizer)
+            warn_of_other_settings(optimizer)
+
+    def on_fit_end(self) -> None:
+        self._distributed.clear()
 
     # ---- what the networks compute ------------------------------------------------------------------------------
 
@@ -138,23 +136,37 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
             A new dict that also has `predicted_image`, the generator's output, and `inpainted`, the image with the
             prediction in the hole; both (B, 3, H, W).
         """
+        return self._fill(batch, self._current_generator(), batch_rng(0, 0, 0))
+
+    def _current_generator(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        average = self.generator_average
+        return self.generator if self.training or average is None or not average.filled else average
+
+    def _fill(self, batch: Batch, generator: Callable[[torch.Tensor], torch.Tensor], rng: torch.Generator) -> Batch:
         image, mask = batch["image"], batch["mask"]
-        masked_image = image * (1 - mask)
-        predicted = self.generator(torch.cat([masked_image, mask], dim=1) if self.concat_mask else masked_image)
+        x = image * (1 - mask)
+        if self.batch_options.noise is not None:
+            x = self.batch_options.noise(x, mask, rng)
+        predicted = at_least_float32(generator(torch.cat([x, mask], dim=1) if self.concat_mask else x))
         return {**batch, "predicted_image": predicted, "inpainted": mask * predicted + (1 - mask) * image}
 
     def generator_loss(self, batch: Batch) -> tuple[torch.Tensor, Logs]:
         """L1 + adversarial + feature matching + perceptual losses (paper, eq. 6), weighted, and each term."""
         image, mask, predicted = batch["image"], batch["mask"], batch[self.image_to_discriminator]
-        weights = self.loss_weights
-        logs = {"gen_l1": masked_l1_loss(predicted, image, mask, weights.l1_known, weights.l1_missing)}
+        weights, options = self.loss_weights, self.batch_options
+        supervised = options.weigh_mask(mask) if self.training and options.weigh_mask else mask
+        logs = {"gen_l1": masked_l1_loss(predicted, image, supervised, weights.l1_known, weights.l1_missing)}
         if self.loss_pl is not None:
-            logs["gen_pl"] = self.loss_pl(predicted, image, mask=mask).sum() * weights.perceptual
-        _, real_features = self.discriminator(image)
+            logs["gen_pl"] = self.loss_pl(predicted, image, mask=supervised).sum() * weights.perceptual
+        with torch.no_grad():
+            _, real_features = self.discriminator(image)
         fake_score, fake_features = self.discriminator(predicted)
-        logs["gen_adv"], adversarial_logs = self.adversarial_loss.generator_loss(discr_fake_pred=fake_score, mask=mask)
+        logs["gen_adv"], adversarial_logs = self.adversarial_loss.generator_loss(
+            discr_fake_pred=at_least_float32(fake_score),
+            mask=supervised if options.weighted_mask_for_discr else mask,
+        )
         if weights.feature_matching > 0:
-            mask_for_features = mask if weights.feature_matching_pass_mask else None
+            mask_for_features = supervised if weights.feature_matching_pass_mask else None
             logs["gen_fm"] = weights.feature_matching * feature_matching_loss(
                 fake_features, real_features, mask=mask_for_features
             )
@@ -163,13 +175,19 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         total = torch.stack(list(logs.values())).sum()
         return total, {**logs, **add_prefix_to_keys(adversarial_logs, "adv_")}
 
-    def discriminator_loss(self, batch: Batch) -> tuple[torch.Tensor, Logs]:
-        """Real and fake scores and the R1 penalty, on the detached prediction."""
-        real = batch["image"].detach().requires_grad_(True)
-        real_score, _ = self.discriminator(real)
+    def discriminator_loss(self, batch: Batch, step: int = 0) -> tuple[torch.Tensor, Logs]:
+        """Real and fake scores and, in the steps that have it, the R1 penalty, on the detached prediction."""
+        # One pass through DDP's wrapper tells it of the step; the gradients of both passes reach it together.
+        discriminator = self._distributed.get("discriminator", self.discriminator)
+        real = batch["image"].detach().requires_grad_(self.adversarial_loss.penalizes(step))
+        real_score, _ = discriminator(real)
         fake_score, _ = self.discriminator(batch[self.image_to_discriminator].detach())
         total, logs = self.adversarial_loss.discriminator_loss(
-            real_batch=real, discr_real_pred=real_score, discr_fake_pred=fake_score, mask=batch["mask"]
+            real_batch=real,
+            discr_real_pred=at_least_float32(real_score),
+            discr_fake_pred=at_least_float32(fake_score),
+            mask=batch["mask"],
+            step=step,
         )
         return total, {"discr_adv": total, **add_prefix_to_keys(logs, "adv_")}
 
@@ -178,41 +196,72 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizers: Any = self.optimizers()
         generator_optimizer, discriminator_optimizer = optimizers
-        logs, filled = self._generator_step(batch, generator_optimizer)
+        step = self.global_step
+        rng = batch_rng(self.seed, step, self.global_rank)
+        batch = self._prepared(batch, step, rng)
+        self.guard.start_batch((self.generator, self.discriminator))
+        logs, filled = self._generator_step(batch, generator_optimizer, rng)
         if self.loss_weights.adversarial > 0:
-            logs |= self._discriminator_step(batch, discriminator_optimizer.optimizer)
-        logs = {name: value.detach() for name, value in logs.items()}
-        self.log_dict(add_prefix_to_keys(logs, "train_"), batch_size=len(batch["image"]))
-        self.log("l1", logs["gen_l1"], prog_bar=True, logger=False, batch_size=len(batch["image"]))
+            seen = filled if self.step_options.reuse_generator_output else None
+            logs |= self._discriminator_step(batch, seen, discriminator_optimizer.optimizer, step, rng)
+        if self.generator_average is not None:
+            self.generator_average.update(self.generator, self.global_step)
+        logs = _detached(logs)
+        size = len(batch["image"])
+        self.log_dict(add_prefix_to_keys(logs, "train_"), batch_size=size)
+        self.log("train_skipped_batches", self.guard.counter(self.device), batch_size=size)
+        self.log("l1", logs["gen_l1"], prog_bar=True, logger=False, batch_size=size)
         if batch_idx % self.visualize_each_iters == 0:
             self._visualize(filled, batch_idx, "train")
 
-    def _generator_step(self, batch: Batch, optimizer: Any) -> tuple[Logs, Batch]:
+    def _prepared(self, batch: Batch, step: int, rng: torch.Generator) -> Batch:
+        batch = self.batch_options.transforms(batch, step=step, rng=rng)
+        return {**batch, "image": batch["image"].contiguous(memory_format=self.step_options.memory_format)}
+
+    def _generator_step(self, batch: Batch, optimizer: Any, rng: torch.Generator) -> tuple[Logs, Batch]:
         set_requires_grad(self.generator, True)
         set_requires_grad(self.discriminator, False)
-        batch = self(batch)
+        batch = self._fill(batch, self._distributed.get("generator", self.generator), rng)
         loss, logs = self.generator_loss(batch)
         optimizer.zero_grad()
         self.manual_backward(loss)
+        self._pending = ("generator", self.global_step, _detached(logs))
         optimizer.step()
         return {**logs, "gen_grad_norm": self._grad_norm}, batch
 
-    def _discriminator_step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> Logs:
+    def _discriminator_step(
+        self, batch: Batch, filled: Batch | None, optimizer: torch.optim.Optimizer, step: int, rng: torch.Generator
+    ) -> Logs:
+        """`filled`: the batch as the generator's step filled it; None for a fresh forward of the updated generator."""
         set_requires_grad(self.discriminator, True)
-        with torch.no_grad():  # a fresh forward of the generator that has just been updated
-            batch = self(batch)
-        loss, logs = self.discriminator_loss(batch)
+        if filled is None:
+            with torch.no_grad():
+                filled = self._fill(batch, self.generator, rng)
+        loss, logs = self.discriminator_loss(filled, step)
         optimizer.zero_grad()
         self.manual_backward(loss)
+        self._pending = ("discriminator", step, _detached(logs))
         # Past Lightning's wrapper, which would count this as one more global step: steps are batches here, as in
         # published checkpoints.
         self.trainer.strategy.optimizer_step(optimizer, closure=lambda: None)
-        return {**logs, "discr_grad_norm": self._grad_norm}
+        # A penalty that is not computed in every step is logged as it was last.
+        self._latest_penalty |= {name: value for name, value in logs.items() if name.endswith("_gp")}
+        return {**self._latest_penalty, **logs, "discr_grad_norm": self._grad_norm}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Scale the gradient to at most `gradient_clip_val`; float16's loss scale has been taken out by now."""
+        """Scale the gradient to at most `gradient_clip_val`; drop it if it is not finite.
+
+        Float16's loss scale has been taken out by now. It overflows now and then on purpose; its scaler sees to that
+        and needs the gradient.
+        """
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._grad_norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val or float("inf"))
+        network, step, losses = self._pending
+        scaled = self.trainer.precision == "16-mixed"
+        allowed = self.guard.allows(self._grad_norm, network=network, step=step, losses=losses, scaled=scaled)
+        if not allowed and not scaled:
+            # Without gradients the optimizer's step changes nothing, but counts as this batch's.
+            optimizer.zero_grad(set_to_none=True)
 
     # ---- validation ---------------------------------------------------------------------------------------------
 
@@ -229,16 +278,20 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
     def on_validation_start(self) -> None:
         """Evaluate on every rank what the checkpoint will hold: batch norm's running statistics of rank 0."""
         if self.trainer.world_size > 1:
-            for buffer in [*self.generator.buffers(), *self.discriminator.buffers()]:
+            networks = [n for n in (self.generator, self.discriminator, self.generator_average) if n is not None]
+            for buffer in [buffer for network in networks for buffer in network.buffers()]:
                 torch.distributed.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         title = self._val_titles()[dataloader_idx]
-        batch = self(batch)
-        _, logs = self.generator_loss(batch)
+        # Past compiled networks: evaluation meets many sizes, each of which would be compiled anew.
+        with torch.compiler.set_stance("force_eager"):
+            batch = self(batch)
+            _, logs = self.generator_loss(batch)
         self.log_dict(
             add_prefix_to_keys(logs, f"{title}_"),
-            batch_size=len(batch["image"]),
+            # Lightning averages these counts over the processes as integers; a multiple of their number stays exact.
+            batch_size=len(batch["image"]) * self.trainer.world_size,
             add_dataloader_idx=False,
             sync_dist=True,
         )
@@ -303,5 +356,12 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the constants that the file leaves out, or holds in another version, from this model."""
+        state = checkpoint["state_dict"]
+        if self.generator_average is None:
+            state = without_average(state)
         own = {name: t for name, t in self.state_dict().items() if name.startswith(FROZEN_PREFIXES)}
-        checkpoint["state_dict"] = {**without_prefixes(checkpoint["state_dict"], FROZEN_PREFIXES), **own}
+        checkpoint["state_dict"] = {**without_prefixes(state, FROZEN_PREFIXES), **own}
+
+
+def _detached(logs: Logs) -> Logs:
+    return {name: value.detach() for name, value in logs.items()}

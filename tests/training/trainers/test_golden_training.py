@@ -12,6 +12,7 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch.utils.data import DataLoader, Dataset
 
 from saicinpainting.training.experiment import make_trainer
+from saicinpainting.training.modules.fourier import FourierUnit
 from saicinpainting.training.trainers import make_training_model
 from tests.helpers import fill, golden_arrays, golden_values, rand
 
@@ -63,10 +64,18 @@ def golden_config() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.LightningModule, list[dict[str, float]], pl.Trainer]:
+# What runs unless told otherwise, and the plain ways of computing the same.
+PATHS = {"default": {}, "fft, contiguous": {"fft_backend": "fft", "channels_last": False}}
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def trained(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[pl.LightningModule, list[dict[str, float]], pl.Trainer]:
     folder = tmp_path_factory.mktemp("golden")
-    model = make_training_model(golden_config())
+    config = golden_config()
+    config["training_model"] |= PATHS[request.param]
+    model = make_training_model(config)
     fill(model.generator)
     fill(model.discriminator)
     recorder = Recorder()
@@ -75,7 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.LightningModul
         "kwargs": {**TRAINER, **golden_config()["trainer"]["kwargs"]},
         "checkpoint_kwargs": CHECKPOINTS,
     }
-    trainer = make_trainer(settings, folder / "run", train_batches=STEPS)
+    trainer = make_trainer(settings, folder / "run")
     trainer.callbacks.append(recorder)
     trainer.fit(model, DataLoader(GoldenBatches(), batch_size=None))
     return model, recorder.steps, trainer
@@ -97,6 +106,14 @@ def test_trained_generator_equals_the_official_one(trained):
     with torch.no_grad():
         output = model.generator(rand(7, 1, 4, 64, 64).double())
     torch.testing.assert_close(output.float(), golden_arrays()["training.final.64x64"], atol=1e-6, rtol=0)
+
+
+def test_the_default_is_matrix_products_and_channels_last():
+    model = make_training_model(golden_config())
+    (unit, *_) = [module for module in model.generator.modules() if isinstance(module, FourierUnit)]
+    assert unit._use_products(torch.zeros(1, 1, 8, 8))  # maps of these batches
+    assert unit._use_products(torch.zeros(1, 1, 32, 32, dtype=torch.bfloat16))  # of a crop of 256 pixels
+    assert model.generator.model[1].ffc.convl2l.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_global_step_is_a_batch(trained):

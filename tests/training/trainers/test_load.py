@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from saicinpainting.checkpoint import write_checkpoint
+from saicinpainting.training.modules import make_generator
 from saicinpainting.training.trainers import load_checkpoint, make_training_model
+from saicinpainting.training.trainers.load import check_fit, generator_settings
 from saicinpainting.utils import InputError
-from tests.helpers import fill, rand
+from tests.helpers import fill, golden_keys, golden_values, rand
 from tests.test_checkpoint import lightning_1_checkpoint
 from tests.training.trainers.test_golden_training import golden_config
 
@@ -85,3 +87,59 @@ def test_a_config_of_another_network_is_an_error_that_says_so(tmp_path: Path, ge
     config["training_model"]["predict_only"] = True
     with pytest.raises(InputError, match=message):
         load_checkpoint(config, tmp_path / "best.ckpt", strict=False)
+
+
+def published_shapes(name: str) -> dict[str, torch.Tensor]:
+    """The names and shapes of a published generator, without the memory."""
+    shapes = golden_keys()[f"{name} generator"]
+    return {f"generator.{key}": torch.empty(shape, device="meta") for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "n_blocks"),
+    [
+        ("lama-fourier", "ffc_resnet", 9),
+        ("big-lama", "ffc_resnet", 18),
+        ("lama-regular", "pix2pixhd_global", 9),
+        ("big-lama-regular", "pix2pixhd_global", 15),
+        ("ablv2_work_md", "pix2pixhd_multidilated", 9),
+    ],
+)
+def test_a_published_network_is_recognised_by_its_weights(name: str, kind: str, n_blocks: int):
+    expected = {"kind": kind, "n_blocks": n_blocks, "ngf": 64, "input_nc": 4}
+    assert generator_settings(published_shapes(name)) == expected
+
+
+def test_a_residual_block_at_full_resolution_is_not_counted():
+    settings = {**golden_values()["ffc"], "n_blocks": 3, "out_ffc": True}
+    ratios = {"ratio_gin": 0.5, "ratio_gout": 0.5, "enable_lfu": False}
+    state = make_generator(**{**settings, "out_ffc_kwargs": ratios}).state_dict()
+    assert generator_settings({f"generator.{name}": t for name, t in state.items()})["n_blocks"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("big-lama", r"n_blocks=18 \(config: 9\); set generator\.n_blocks=18, or take the config big-lama$"),
+        ("lama-regular", r"kind=pix2pixhd_global \(config: ffc_resnet\).*or take the config lama-regular$"),
+    ],
+)
+def test_the_config_that_fits_a_published_file_is_named(name: str, message: str):
+    model = torch.nn.Module()
+    with torch.device("meta"):
+        model.generator = make_generator(**{**golden_values()["ffc"], "ngf": 64, "n_blocks": 9})
+    check_fit(model, published_shapes("lama-fourier"), "best.ckpt", prefix="generator.")
+    with pytest.raises(InputError, match=message):
+        check_fit(model, published_shapes(name), "best.ckpt", prefix="generator.")
+
+
+def test_prediction_takes_the_averaged_weights(tmp_path: Path, generator_state):
+    average = {name.replace("generator.", "generator_average."): tensor + 1 for name, tensor in generator_state.items()}
+    write_checkpoint({"state_dict": {**generator_state, **average}}, tmp_path / "best.ckpt")
+    config = golden_config()
+    config["training_model"]["predict_only"] = True
+    for strict in (True, False):
+        model = load_checkpoint(config, tmp_path / "best.ckpt", strict=strict)
+        assert model.state_dict().keys() == generator_state.keys()
+        for name, tensor in generator_state.items():
+            torch.testing.assert_close(model.state_dict()[name], tensor + 1, rtol=0, atol=0)

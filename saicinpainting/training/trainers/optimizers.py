@@ -1,0 +1,78 @@
+"""The two networks' optimizers: from the config, and after a resume."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from saicinpainting.utils import InputError, build, check_known_keys
+
+LOGGER = logging.getLogger(__name__)
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+Settings = Mapping[str, Any]
+
+
+def make_optimizers(
+    settings: Settings, generator: nn.Module, discriminator: nn.Module, fused: bool
+) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """The optimizers that `optimizers` describes. `fused`: whether fused ones suit the precision."""
+    check_known_keys(settings, ("generator", "discriminator"), where="optimizers")
+    return (
+        _make_optimizer(generator, settings, "generator", fused),
+        _make_optimizer(discriminator, settings, "discriminator", fused),
+    )
+
+
+def _make_optimizer(network: nn.Module, sections: Settings, name: str, fused: bool) -> torch.optim.Optimizer:
+    where = f"optimizers.{name}"
+    if not isinstance(sections.get(name), Mapping):
+        raise InputError(f"{where}: this section is missing from the config; expected a mapping of settings")
+    settings = dict(sections[name])
+    if settings.get("fused") and not fused:
+        raise InputError(
+            f"{where}.fused=true: a fused optimizer takes float16's loss scale out by itself, after gradients have "
+            "been clipped; set it to false, or trainer.kwargs.precision=bf16-mixed"
+        )
+    # One kernel for all parameters, unless the config says how.
+    if not settings.keys() & {"fused", "foreach", "capturable", "differentiable"}:
+        settings["fused"] = fused or None
+    # A discriminator is frozen whenever the generator's step comes first: ask for all parameters, not the open ones.
+    return build(OPTIMIZERS, {**settings, "params": list(network.parameters())}, where=where, default_kind="adamw")
+
+
+def match_layouts(optimizer: torch.optim.Optimizer) -> None:
+    """Lay out the moments as their weights are.
+
+    A checkpoint brings them in the layout of the run that wrote it, and fused optimizers walk weights, gradients and
+    moments side by side through memory.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def warn_of_other_settings(optimizer: torch.optim.Optimizer) -> None:
+    """Say what a resumed run takes from its checkpoint instead of from the config."""
+    for group in optimizer.param_groups:
+        for name in ("lr", "betas", "eps", "weight_decay"):
+            kept, asked = group.get(name), optimizer.defaults.get(name)
+            if kept is not None and kept != asked and tuple(_listed(kept)) != tuple(_listed(asked)):
+                LOGGER.warning(
+                    "resumed with %s=%s of the checkpoint, not %s of the config; to change it, start a new run with "
+                    "trainer.finetune_from",
+                    name,
+                    kept,
+                    asked,
+                )
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
