@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole, `best.ckpt`, what they are judged by, resuming from them."""
+"""Checkpoints of a run: written whole, when, `best.ckpt`, what they are judged by."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
-from torch import nn
 
-from saicinpainting.checkpoint import FROZEN_PREFIXES, read_checkpoint, without_prefixes, write_checkpoint
+from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.config import translate_checkpoint_kwargs
-from saicinpainting.training.trainers.load import check_fit
+from saicinpainting.training.epoch_loop import StepEndCallback
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 
 
@@ -23,7 +22,12 @@ class TensorsOnlyCheckpointIO(CheckpointIO):
     """Lightning's checkpoints, written whole or not at all and read without executing what they carry."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_checkpoint(checkpoint, path)
+        try:
+            write_checkpoint(checkpoint, path)
+        except InputError as error:
+            whole = max(Path(path).parent.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
+            hint = f"; the run can go on from {whole}" if whole else ""
+            raise InputError(f"{error}{hint}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         # Tensors and plain values only, whatever `weights_only` says (Lightning before 2.6 does not ask).
@@ -33,8 +37,42 @@ class TensorsOnlyCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-class BestModelCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`, where prediction looks for it, equal to the best checkpoint of this run so far."""
+class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
+    """Keeps `best.ckpt`, where prediction looks for it, equal to the best checkpoint of this run so far.
+
+    `last.ckpt` is written before every validation too, so that a run that ends in a long one loses nothing, and
+    every `last_every_n_train_steps` steps if that is given.
+    """
+
+    def __init__(self, *, last_every_n_train_steps: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._last_every = last_every_n_train_steps
+        self._last_written_at: int | None = None  # the step
+
+    def write_last(self, trainer: pl.Trainer) -> Path:
+        """Make `last.ckpt` the state of this moment, unless it is so already; all processes call it together."""
+        path = Path(str(self.dirpath)) / "last.ckpt"
+        if self._last_written_at != trainer.global_step:
+            for logger in trainer.loggers:
+                # A run that is killed later has told TensorBoard everything up to here.
+                getattr(logger.experiment, "flush", lambda: None)()  # type: ignore[attr-defined]
+            # Not Lightning's way of saving the last one, which would take this step's best for saved already.
+            trainer.save_checkpoint(path)
+            self._last_written_at = trainer.global_step
+        return path
+
+    def on_step_end(self, trainer: pl.Trainer) -> None:
+        if self._last_every and trainer.global_step % self._last_every == 0:
+            self.write_last(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # `max_steps` may end a run between two checkpoints.
+        if self.save_last and self._last_global_step_saved != trainer.global_step:
+            self.write_last(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.save_last and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.write_last(trainer)
 
     # Lightning saves in one hook or the other, as validation falls.
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -49,10 +87,10 @@ class BestModelCheckpoint(ModelCheckpoint):
         best = Path(self.best_model_path)
         # A resumed run starts with the best of the folder it comes from, which is not to be touched.
         if trainer.is_global_zero and best.is_file() and str(best.parent) == str(self.dirpath):
-            _replace_by_link(best, best.with_name("best.ckpt"))
+            replace_by_link(best, best.with_name("best.ckpt"))
 
 
-def _replace_by_link(source: Path, target: Path) -> None:
+def replace_by_link(source: Path, target: Path) -> None:
     if target.exists() and os.path.samefile(source, target):
         return  # renaming one link onto another of the same file does nothing, and would leave the first behind
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -64,7 +102,7 @@ def _replace_by_link(source: Path, target: Path) -> None:
     os.replace(part, target)
 
 
-def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> ModelCheckpoint:
+def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> BestModelCheckpoint:
     """The callback of `trainer.checkpoint_kwargs`, in Lightning 1's or 2's terms, writing to `folder`."""
     kwargs = translate_checkpoint_kwargs(settings["trainer"].get("checkpoint_kwargs") or {})
 
@@ -79,8 +117,24 @@ def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> Model
         save_weights_only: bool = False,
         filename: str | None = None,
         auto_insert_metric_name: bool = True,
-    ) -> ModelCheckpoint:
+    ) -> BestModelCheckpoint:
         _check_monitor(monitor, mode, settings)
+        if every_n_train_steps and not save_last:
+            raise InputError(
+                "trainer.checkpoint_kwargs.every_n_train_steps writes last.ckpt, which "
+                "trainer.checkpoint_kwargs.save_last=false forbids; set every_n_train_steps to null as well"
+            )
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise InputError(
+                f"trainer.checkpoint_kwargs.every_n_train_steps: expected 1 or more, or null, got {every_n_train_steps}"
+            )
+        if save_weights_only and save_last:
+            raise InputError(
+                "trainer.checkpoint_kwargs.save_weights_only=true: no run could go on from such a last.ckpt; set it to "
+                "false (bin/make_checkpoint.py makes small files), or save_last to false"
+            )
+        # A step between two validations has no metric of its own to be judged by.
+        numbered = monitor is None and every_n_epochs is None
         return BestModelCheckpoint(
             dirpath=folder,
             monitor=monitor,
@@ -89,8 +143,11 @@ def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> Model
             save_last=save_last,
             verbose=verbose,
             every_n_epochs=every_n_epochs,
-            every_n_train_steps=every_n_train_steps,
+            every_n_train_steps=every_n_train_steps if numbered else None,
+            last_every_n_train_steps=None if numbered else every_n_train_steps,
             save_weights_only=save_weights_only,
+            # Of a run that max_steps ends within an epoch Lightning would judge the last step by an older validation.
+            save_on_train_epoch_end=False if monitor is not None else None,
             filename=filename,
             auto_insert_metric_name=auto_insert_metric_name,
             enable_version_counter=False,
@@ -131,26 +188,3 @@ def _logged_by_validation(settings: Mapping[str, Any]) -> dict[str, str]:
     used = [name for name, loss in terms.items() if (losses.get(loss) or {}).get("weight", 0) > 0]
     modes |= dict.fromkeys(["gen_l1", "gen_adv", *used], "min")
     return {f"{title}_{name}": mode for title in titles for name, mode in modes.items()}
-
-
-def resume_path(section: Mapping[str, Any]) -> str | None:
-    """`trainer.resume_from_checkpoint`, or the same key inside `trainer.kwargs` as Lightning 1 had it."""
-    path = section.get("resume_from_checkpoint") or (section.get("kwargs") or {}).get("resume_from_checkpoint")
-    if path in (None, "None"):
-        return None
-    if not Path(path).is_file():
-        raise InputError(f"trainer.resume_from_checkpoint: {path} does not exist; nothing was trained")
-    return str(path)
-
-
-def check_resumable(path: str, model: nn.Module) -> int:
-    """Make sure that a run can go on from `path`; the number of its next epoch."""
-    checkpoint = read_checkpoint(path)
-    lacks = [key for key in ("optimizer_states", "loops", "global_step", "epoch") if key not in checkpoint]
-    if lacks:
-        raise InputError(
-            f"trainer.resume_from_checkpoint: {path} lacks {', '.join(lacks)}: it holds weights to predict with, not "
-            "the state of a run; resume from the last.ckpt of a run of this framework"
-        )
-    check_fit(model, without_prefixes(checkpoint["state_dict"], FROZEN_PREFIXES), path, prefix="")
-    return int(checkpoint["epoch"]) + 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
-import math
+import signal
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,24 +13,27 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from saicinpainting.checkpoint import remove_parts
 from saicinpainting.config import register_resolvers, translate_trainer_kwargs
-from saicinpainting.training.checkpoints import (
-    TensorsOnlyCheckpointIO,
-    check_resumable,
-    make_checkpoint_callback,
-    resume_path,
-)
+from saicinpainting.training.checkpoints import TensorsOnlyCheckpointIO, make_checkpoint_callback
 from saicinpainting.training.data.datamodule import InpaintingDataModule
-from saicinpainting.training.trainers import make_training_model
+from saicinpainting.training.epoch_loop import use_exact_epochs
+from saicinpainting.training.interrupts import StopOnSignal, Stopped
+from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
+from saicinpainting.training.strategy import make_ddp_strategy
+from saicinpainting.training.summary import RunPlan, describe_run, plan_of
+from saicinpainting.training.trainers import DefaultInpaintingTrainingModule, make_training_model
+from saicinpainting.training.trainers.finetune import finetune_path, start_from
+from saicinpainting.training.watching import WATCHING_KEYS, watch
 from saicinpainting.utils import InputError, check_known_keys, count_parameters
 
 LOGGER = logging.getLogger(__name__)
 
-TRAINER_KEYS = ("kwargs", "checkpoint_kwargs", "resume_from_checkpoint", "seed")
+TRAINER_KEYS = ("kwargs", "checkpoint_kwargs", "resume_from_checkpoint", "finetune_from", "seed", *WATCHING_KEYS)
 
 
 def train(config: DictConfig, out_dir: str | Path) -> None:
@@ -43,27 +47,72 @@ def train(config: DictConfig, out_dir: str | Path) -> None:
     """
     register_resolvers()
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of what torch deprecates
+    # Of `every_n_train_steps`: that the weights are those after the step, as they should be.
+    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     out_dir = Path(out_dir).resolve()
     settings = _resolve(config)
-    resume_from = resume_path(settings["trainer"])
-    data = make_data_module(settings)
+    resume_from = resume_path(settings["trainer"], out_dir / "models")
+    _keep_what_is_there(out_dir / "models", resume_from)
+    finetune_from = finetune_path(settings["trainer"], resuming=resume_from is not None)
+    # With seed null Lightning draws one, which config.yaml then tells.
+    seed = settings["trainer"]["seed"] = _seed(settings["trainer"].get("seed", 0))
+    data = make_data_module(settings, seed=seed)
     data.setup("fit")  # before anything heavy is built: a wrong folder is the commonest mistake
-    seed = settings["trainer"].get("seed", 0)
-    pl.seed_everything(seed, workers=True)
     model = make_training_model({**settings, "visualizer": _visualizer_in(out_dir, settings["visualizer"])})
     if resume_from:
-        # Of the epoch too, or a resumed run would see the images in the order of its first epoch again.
-        pl.seed_everything(seed + check_resumable(resume_from, model), workers=True)
+        check_resumable(resume_from, model)
+    elif finetune_from:
+        start_from(model, finetune_from)
     try:
-        trainer = make_trainer(settings, out_dir, train_batches=len(data.train_dataloader()))
+        trainer = make_trainer(settings, out_dir)
+        validate_every_epoch(trainer, data.train_batches(trainer.world_size))
         if trainer.is_global_zero:
             out_dir.mkdir(parents=True, exist_ok=True)
+            remove_parts(out_dir / "models")
             OmegaConf.save(OmegaConf.create(settings), out_dir / "config.yaml")
-            LOGGER.info("generator: %.2fM parameters", count_parameters(model.generator) / 1e6)
-        trainer.fit(model, datamodule=data, ckpt_path=resume_from)
+            _report(model, plan_of(settings, data, trainer))
+        _fit(trainer, model, data, resume_from)
     except MisconfigurationException as error:
         raise InputError(f"trainer: {error}") from error
     LOGGER.info("finished: %s", out_dir)
+
+
+def _keep_what_is_there(folder: Path, resume_from: str | None) -> None:
+    """A run that begins writes over the checkpoints of one that has been there: days of work for a word forgotten."""
+    if resume_from is None and any(folder.glob("*.ckpt")):
+        raise InputError(
+            f"{folder} holds the checkpoints of a run, which this one would write over; go on with it by "
+            "trainer.resume_from_checkpoint=auto, or set another hydra.run.dir"
+        )
+
+
+def _seed(seed: Any) -> int:
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
+        raise InputError(f"trainer.seed: expected a whole number from 0 to {2**32 - 1}, or null, got {seed!r}")
+    return pl.seed_everything(seed, workers=True)
+
+
+def _report(model: DefaultInpaintingTrainingModule, plan: RunPlan) -> None:
+    summary = describe_run(plan)
+    LOGGER.info("generator: %.2fM parameters\n%s", count_parameters(model.generator) / 1e6, summary.text)
+    for warning in summary.warnings:
+        LOGGER.warning("%s", warning)
+
+
+def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, resume_from: str | None) -> None:
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resume_from)
+    except Stopped:
+        raise
+    except BaseException as error:
+        # The processes that Lightning has started would wait for this one for half an hour.
+        kill = getattr(trainer.strategy.launcher, "kill", None)
+        if kill is not None:
+            kill(signal.SIGKILL)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" while {error.filename} was written" if error.filename else ""
+            raise InputError(f"the disk is full{where}; make room, then resume from the last checkpoint") from error
+        raise
 
 
 def _visualizer_in(out_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +137,7 @@ def _resolve(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()}
 
 
-def make_data_module(settings: Mapping[str, Any]) -> InpaintingDataModule:
+def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> InpaintingDataModule:
     """The data module of the sections `data` and `location`."""
     data = settings["data"]
     known = ("train", "val", "visual_test", "extra_val", "batch_size", "val_batch_size", "num_workers")
@@ -102,28 +151,33 @@ def make_data_module(settings: Mapping[str, Any]) -> InpaintingDataModule:
         visual_test=data.get("visual_test"),
         extra_val=data.get("extra_val"),
         prepare_hint=settings["location"].get("prepare", ""),
+        seed=seed,
     )
 
 
-def make_trainer(settings: Mapping[str, Any], out_dir: Path, *, train_batches: int) -> pl.Trainer:
+def make_trainer(settings: Mapping[str, Any], out_dir: Path) -> pl.Trainer:
     """The Lightning trainer of the section `trainer`, with checkpoints in `out_dir/models`."""
     section = settings["trainer"]
     check_known_keys(section, TRAINER_KEYS, where="trainer")
     kwargs = _trainer_kwargs(section.get("kwargs") or {})
-    callbacks: list[pl.Callback] = [make_checkpoint_callback(settings, out_dir / "models"), LearningRateMonitor()]
+    checkpoints = make_checkpoint_callback(settings, out_dir / "models")
+    timer, watchers = watch(section, out_dir)
+    callbacks: list[pl.Callback] = [ExactResume(), checkpoints, StopOnSignal(checkpoints), *watchers]
     if kwargs.get("enable_progress_bar", True):
-        callbacks.append(TQDMProgressBar())
-    trainer = pl.Trainer(
-        **{
-            **kwargs,
-            "strategy": _strategy(kwargs),
-            "callbacks": callbacks,
-            "logger": TensorBoardLogger(settings["location"]["tb_dir"], name=out_dir.name),
-            "default_root_dir": out_dir,
-            "plugins": [TensorsOnlyCheckpointIO()],
-        }
-    )
-    _validate_every_epoch(trainer, math.ceil(train_batches / trainer.world_size))
+        callbacks.append(TQDMProgressBar(refresh_rate=10))  # each refresh waits for the device
+    ours = {
+        "callbacks": callbacks,
+        "profiler": timer,
+        "logger": TensorBoardLogger(settings["location"]["tb_dir"], name=out_dir.name),
+        "default_root_dir": out_dir,
+        "plugins": [TensorsOnlyCheckpointIO()],
+        "use_distributed_sampler": False,  # the data module shares the images among the processes
+    }
+    try:
+        trainer = pl.Trainer(**{**kwargs, **ours, "strategy": _strategy(kwargs)})
+    except (ValueError, TypeError) as error:
+        raise InputError(f"trainer.kwargs: {error}") from error
+    use_exact_epochs(trainer)
     return trainer
 
 
@@ -133,6 +187,11 @@ _ELSEWHERE = {
     "callbacks": "trainer.checkpoint_kwargs configures the checkpoints",
     "default_root_dir": "hydra.run.dir is the run's folder",
     "plugins": "use precision and strategy",
+    "profiler": "trainer.profile is the switch",
+    "barebones": "training needs its checkpoints and logs",
+    "max_time": "a run ends cleanly on SIGTERM or SIGUSR1 and goes on later; max_steps and max_epochs limit it",
+    "overfit_batches": "use limit_train_batches, or a folder of a few images",
+    "use_distributed_sampler": "the processes share the images by themselves",
     "gradient_clip_algorithm": "gradients are clipped by their norm; set gradient_clip_val",
     "accumulate_grad_batches": "the two networks take turns every batch; use a larger data.batch_size",
 }
@@ -154,24 +213,31 @@ def _trainer_kwargs(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _strategy(kwargs: Mapping[str, Any]) -> Any:
-    """DDP has to look for unused parameters: each of the two backward passes uses one network alone.
-
-    `auto` stays Lightning's choice on one device and becomes DDP on several.
-    """
+    """`auto` stays Lightning's choice on one device and becomes DDP on several."""
     strategy = kwargs.get("strategy", "auto")
     if strategy == "auto":
         probe = {key: kwargs[key] for key in ("accelerator", "devices", "num_nodes") if key in kwargs}
         several = pl.Trainer(**probe, logger=False, enable_checkpointing=False).world_size > 1
         strategy = "ddp" if several else "auto"
-    return "ddp_find_unused_parameters_true" if strategy == "ddp" else strategy
+    return strategy if strategy == "auto" else make_ddp_strategy(strategy)
 
 
-def _validate_every_epoch(trainer: pl.Trainer, train_batches: int) -> None:
+def validate_every_epoch(trainer: pl.Trainer, train_batches: int) -> None:
     """An interval past the end of the epoch, which Lightning refuses, means the end of the epoch.
 
-    Without `check_val_every_n_epoch` the interval counts batches over epochs and may be of any length.
+    `train_batches`: of an epoch, in each process. Without `check_val_every_n_epoch` the interval counts batches over
+    epochs and may be of any length.
     """
-    interval, limit = trainer.val_check_interval, trainer.limit_train_batches
+    limit = trainer.limit_train_batches
+    if limit == 0:
+        raise InputError("trainer.kwargs.limit_train_batches: 0 leaves no step to train; expected 1 or more, or null")
+    # Lightning 2.6 takes a time, too, and has no such attribute then.
+    interval = getattr(trainer, "val_check_interval", None)
+    if not isinstance(interval, (int, float)) or interval <= 0:
+        raise InputError(
+            "trainer.kwargs.val_check_interval: expected steps (a whole number) or a share of an epoch (0.0 to 1.0) "
+            "above 0"
+        )
     if limit is not None:
         train_batches = min(train_batches, limit if isinstance(limit, int) else int(train_batches * limit))
     if trainer.check_val_every_n_epoch is not None and isinstance(interval, int) and interval > train_batches:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 import torch
 
 from saicinpainting.checkpoint import read_checkpoint
-from tests.helpers import run_script, shrunk, write_data
+from saicinpainting.training.strategy import make_ddp_strategy
+from saicinpainting.utils import InputError
+from tests.helpers import ROOT, run_script, shrunk, write_data
 
 
 def train(root: Path, name: str, *extra: str) -> dict:
@@ -52,17 +56,40 @@ def test_metrics_are_over_the_images_of_all_ranks(two):
     assert totals(result["log"])[-1] == pytest.approx(sanity_check_of_the_loaded_weights, abs=2e-6)
 
 
+def test_two_machines_under_torchrun_train_as_two_processes_of_one(two: tuple[Path, dict]):
+    """Two launchers on this machine find each other as they would over a network."""
+    root, result = two
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    overrides = shrunk(root, f"hydra.run.dir={root / 'torchrun'}", "trainer.kwargs.max_epochs=2")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    command = [*launcher, "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=lama"]
+    command += [str(ROOT / "bin" / "train.py"), "-cn", "lama-fourier", *overrides, "+trainer.kwargs.num_nodes=2"]
+    machines = [
+        subprocess.Popen(command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    assert [machine.wait(timeout=300) for machine in machines] == [0, 0]
+    weights = read_checkpoint(root / "torchrun" / "models" / "last.ckpt")["state_dict"]
+    for name, tensor in result["checkpoint"]["state_dict"].items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=0)
+
+
+def dump(folder: Path, *arguments: str) -> Path:
+    worker = Path(__file__).with_name("ddp_worker.py")
+    subprocess.run([sys.executable, str(worker), str(folder), *arguments], check=True, cwd=folder, timeout=300)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def dumps(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dumps")
-    worker = Path(__file__).with_name("ddp_worker.py")
-    subprocess.run([sys.executable, str(worker), str(folder)], check=True, cwd=folder, timeout=300)
-    return folder
+    return dump(tmp_path_factory.mktemp("dumps"), "2")
 
 
 def test_both_ranks_hold_the_same_weights_after_every_step(dumps: Path):
     files = sorted(dumps.glob("*_rank0.pt"))
-    assert len(files) == 4  # two epochs of eight images, two a batch, on two ranks
+    assert len(files) == 4  # two epochs of eight images, four a batch, on two ranks
     previous = None
     for file in files:
         first, second = (torch.load(str(file).replace("rank0", f"rank{rank}"))["state"] for rank in (0, 1))
@@ -75,15 +102,36 @@ def test_both_ranks_hold_the_same_weights_after_every_step(dumps: Path):
         previous = first
 
 
-def test_every_image_is_seen_once_an_epoch_in_another_order(dumps: Path):
-    orders = []
-    for epoch in (0, 1):
-        numbers = [
-            torch.load(dumps / f"epoch{epoch}_step{step}_rank{rank}.pt")["numbers"].tolist()
-            for step in (0, 1)
-            for rank in (0, 1)
-        ]
-        order = [number for batch in numbers for number in batch]
-        assert sorted(order) == list(range(8))
-        orders.append(order)
-    assert orders[0] != orders[1]
+def test_gradients_are_those_of_one_process_with_the_joint_batch(tmp_path: Path):
+    """With batch norm frozen, or each rank would normalise by its own half of the batch."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one, two = dump(tmp_path / "one", "1", "frozen"), dump(tmp_path / "two", "2", "frozen")
+    files = sorted(one.glob("*_rank0.pt"))
+    assert len(files) == 4
+    for file in files:
+        joint, *halves = (
+            torch.load(folder / file.name.replace("rank0", f"rank{rank}"))
+            for folder, rank in ((one, 0), (two, 0), (two, 1))
+        )
+        numbers = torch.cat([half["numbers"] for half in halves])
+        assert sorted(numbers.tolist()) == sorted(joint["numbers"].tolist())
+        networks = {name.split(".")[0] for name in joint["gradients"]}
+        assert networks == {"generator", "discriminator"}
+        assert joint["gradients"].keys() == joint["state"].keys()  # nothing trains without a gradient
+        for half in halves:
+            for name, gradient in joint["gradients"].items():
+                torch.testing.assert_close(half["gradients"][name], gradient, rtol=1e-9, atol=1e-12)
+                torch.testing.assert_close(half["state"][name], joint["state"][name], rtol=1e-9, atol=1e-12)
+
+
+def test_ddp_holds_one_network_at_a_time_and_looks_for_nothing():
+    strategy = make_ddp_strategy("ddp")
+    assert not strategy._ddp_kwargs.get("find_unused_parameters", False)
+    assert not strategy._ddp_kwargs["broadcast_buffers"]
+
+
+@pytest.mark.parametrize("name", ["fsdp", "deepspeed_stage_2"])
+def test_strategies_that_cannot_train_two_networks_in_turns_are_refused(name: str):
+    with pytest.raises(InputError, match=rf"trainer\.kwargs\.strategy={name}: .* expected auto, ddp"):
+        make_ddp_strategy(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.config import read_experiment_config, register_resolvers
-from saicinpainting.training.experiment import make_trainer, train
+from saicinpainting.training.experiment import make_trainer, train, validate_every_epoch
+from saicinpainting.training.resume import resume_path
+from saicinpainting.training.strategy import NetworkwiseDDPStrategy
 from saicinpainting.training.trainers import load_checkpoint, make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, shrunk, write_data
@@ -32,7 +35,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of two epochs of lama-fourier, shrunk; the experiment is in `run`."""
     root = tmp_path_factory.mktemp("experiment")
     write_data(root / "data")
+    log = logging.FileHandler(root / "log.txt")
+    package = logging.getLogger("saicinpainting")
+    level = package.level
+    package.addHandler(log)
+    package.setLevel(logging.INFO)
     train(compose_run(root, "trainer.kwargs.max_epochs=2"), root / "run")
+    package.removeHandler(log)
+    package.setLevel(level)
     return root
 
 
@@ -181,7 +191,9 @@ def test_a_validation_interval_past_the_epoch_means_its_end(finished: Path, kwar
         "evaluator": {"fid": False},
         "location": {"tb_dir": str(finished / "tb2")},
     }
-    assert make_trainer(settings, finished / "unused", train_batches=4).val_check_interval == interval
+    trainer = make_trainer(settings, finished / "unused")
+    validate_every_epoch(trainer, 4)
+    assert trainer.val_check_interval == interval
 
 
 def test_a_foreign_picture_folder_is_not_made(finished: Path, tmp_path: Path):
@@ -203,9 +215,9 @@ def test_two_devices_train_with_ddp():
         "evaluator": {"fid": False},
         "location": {"tb_dir": "unused"},
     }
-    trainer = make_trainer(settings, Path("unused"), train_batches=4)
+    trainer = make_trainer(settings, Path("unused"))
     assert isinstance(trainer.strategy, pl.strategies.DDPStrategy)
-    assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is True
+    assert isinstance(trainer.strategy, NetworkwiseDDPStrategy)
 
 
 def test_a_prediction_model_needs_neither_losses_nor_weights(finished: Path):
@@ -214,3 +226,49 @@ def test_a_prediction_model_needs_neither_losses_nor_weights(finished: Path):
     config.training_model.predict_only = True
     model = make_training_model(config)
     assert {name.split(".")[0] for name in model.state_dict()} == {"generator"}
+
+
+def test_a_second_run_does_not_write_over_the_first(finished: Path):
+    before = (finished / "run" / "models" / "last.ckpt").read_bytes()
+    with pytest.raises(InputError, match=r"holds the checkpoints of a run.*resume_from_checkpoint=auto"):
+        train(compose_run(finished, "trainer.kwargs.max_epochs=2"), finished / "run")
+    assert (finished / "run" / "models" / "last.ckpt").read_bytes() == before
+
+
+def test_what_a_run_says_at_its_start_is_what_it_leaves(finished: Path):
+    """The line about checkpoints, of the config as it is shipped, against the files."""
+    log = (finished / "log.txt").read_text()
+    assert (
+        "checkpoints: after each validation, last.ckpt also every 1,000 steps; kept: last.ckpt, best.ckpt, all 2" in log
+    )
+    assert "epoch: 4 steps (all of 8 images); 2 epochs, 8 steps, every image 2.0 times" in log
+    assert len(list((finished / "run" / "models").glob("epoch=*.ckpt"))) == 2
+
+
+def test_a_folder_stands_for_its_last_checkpoint(finished: Path):
+    assert resume_path({"resume_from_checkpoint": str(finished / "run")}, finished) == str(
+        finished / "run" / "models" / "last.ckpt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.seed=-1", r"trainer\.seed: expected a whole number"),
+        ("trainer.kwargs.val_check_interval=0", r"trainer\.kwargs\.val_check_interval: expected steps"),
+        ("trainer.kwargs.limit_train_batches=0", r"trainer\.kwargs\.limit_train_batches: 0 leaves no step"),
+        ("trainer.kwargs.precision=foo", r"trainer\.kwargs: Precision 'foo' is invalid"),
+        ("+trainer.kwargs.max_time=00:01:00:00", r"trainer\.kwargs\.max_time cannot be set: a run ends cleanly on SIG"),
+        ("trainer.checkpoint_kwargs.every_n_train_steps=-3", r"every_n_train_steps: expected 1 or more"),
+        ("+trainer.checkpoint_kwargs.save_weights_only=true", "no run could go on from such a last.ckpt"),
+        ("trainer.checkpoint_kwargs.save_last=false", "set every_n_train_steps to null as well"),
+    ],
+)
+def test_impossible_settings_of_a_run_are_named(finished: Path, override: str, message: str):
+    with pytest.raises(InputError, match=message):
+        train(compose_run(finished, override), finished / "impossible")
+
+
+def test_a_seed_that_is_drawn_is_written_down(finished: Path):
+    train(compose_run(finished, "trainer.seed=null", "trainer.kwargs.limit_train_batches=1"), finished / "drawn")
+    assert isinstance(read_experiment_config(finished / "drawn").trainer.seed, int)

@@ -1,0 +1,248 @@
+"""Going on exactly where a run stopped, between two epochs or after any step of one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+from torch import nn
+
+from saicinpainting.checkpoint import FROZEN_PREFIXES, check_undamaged, read_checkpoint, without_prefixes
+from saicinpainting.training.data.datamodule import InpaintingDataModule
+from saicinpainting.training.epoch_loop import ExactEpochLoop
+from saicinpainting.training.trainers.load import check_fit
+from saicinpainting.utils import InputError
+
+LOGGER = logging.getLogger(__name__)
+
+AUTO = "auto"
+POSITION = "position"  # the checkpoint's key for what Lightning's counters do not tell
+
+
+class Progress(NamedTuple):
+    """How far a run has come, from Lightning's counters in a checkpoint."""
+
+    epoch: int  # epochs that are complete
+    batches: int  # batches of the next one that are done
+    total: int  # batches of all epochs
+
+
+def progress_of(loops: Mapping[str, Any]) -> Progress:
+    """Read `loops["fit_loop"]` of a checkpoint, whichever hook it was written in."""
+    epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
+    epoch, done = epochs["processed"], batches["current"]["processed"]
+    total = batches["total"]["processed"]
+    if epochs["ready"] > epoch:
+        return Progress(epoch, done, total)  # also after the last batch: what belongs to the epoch's end is to come
+    if done and not batches["is_last_batch"]:
+        return Progress(epoch - 1, done, total)  # max_steps ended the run, and Lightning counts the epoch as complete
+    return Progress(epoch, 0, total)
+
+
+def _at_rest(loops: Mapping[str, Any], progress: Progress, *, step_ends: bool) -> dict[str, Any]:
+    """`loops["fit_loop"]` with the counters of a run that waits between two epochs."""
+
+    def count(tracker: Mapping[str, Any], value: int) -> dict[str, int]:
+        return dict.fromkeys(tracker, value)
+
+    epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    return {
+        **loops,
+        "epoch_progress": {name: count(tracker, progress.epoch) for name, tracker in epochs.items()},
+        "epoch_loop.batch_progress": {
+            "total": count(batches["total"], progress.total),
+            "current": count(batches["current"], 0),
+            "is_last_batch": False,
+        },
+        # Loggers count steps by this; the end of a step raises it.
+        "epoch_loop.state_dict": {"_batches_that_stepped": progress.total - int(step_ends)},
+    }
+
+
+class ExactResume(pl.Callback):
+    """Writes the position into every checkpoint and starts the loops and the data there.
+
+    Which random numbers a batch gets follows from its position (`training/data/sampler.py`), so none are saved.
+    """
+
+    def __init__(self) -> None:
+        self._step_ends = False  # the end of the latest step, with its validation, is to come
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._step_ends = True
+
+    def on_validation_end(self, *_: Any) -> None:
+        self._step_ends = False
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self._step_ends = False
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        data = _data_of(trainer)
+        if data is None:
+            return
+        progress = progress_of(checkpoint["loops"]["fit_loop"])
+        checkpoint[POSITION] = {
+            "step_ends": self._step_ends,
+            "images": data.images_done(progress.epoch, progress.batches),  # of the epoch, over all processes
+            "train_images": data.train_images(),
+            "batch_size": data.batch_size(),  # over all processes
+            "seed": data.seed,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        data = _data_of(trainer)
+        if data is None:
+            return
+        loops = checkpoint["loops"]
+        progress = progress_of(loops["fit_loop"])
+        position = checkpoint.get(POSITION, {})  # without it: written before positions were, at the end of an epoch
+        step_ends = bool(position.get("step_ends", False))
+        batch = data.begin_at(
+            progress.epoch, position.get("images", data.images_done(progress.epoch, progress.batches))
+        )
+        if progress.batches:
+            _report_changes(position, data)
+        checkpoint["loops"] = {**loops, "fit_loop": _at_rest(loops["fit_loop"], progress, step_ends=step_ends)}
+        loop = trainer.fit_loop.epoch_loop
+        assert isinstance(loop, ExactEpochLoop)
+        loop.enter_at(batch, step_ends=step_ends)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """All processes must have the same data, or they would wait for each other for ever."""
+        data = _data_of(trainer)
+        own = data.images() if data else {}
+        first = trainer.strategy.broadcast(own)
+        for name, images in own.items():
+            if images != first[name]:
+                raise InputError(
+                    f"{name}.indir: process {trainer.global_rank} finds {images} images, process 0 {first[name]}; "
+                    "every machine needs the same files"
+                )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """All processes must have resumed from the same place, or they would wait for each other for ever."""
+        own = (trainer.current_epoch, trainer.global_step)
+        first = trainer.strategy.broadcast(own)
+        if own != tuple(first):
+            raise InputError(
+                f"trainer.resume_from_checkpoint: process {trainer.global_rank} is at epoch {own[0]}, step {own[1]}, "
+                f"process 0 at epoch {first[0]}, step {first[1]}; every machine must see the same checkpoint"
+            )
+
+
+def _data_of(trainer: pl.Trainer) -> InpaintingDataModule | None:
+    data = getattr(trainer, "datamodule", None)
+    return data if isinstance(data, InpaintingDataModule) else None
+
+
+def _report_changes(position: Mapping[str, Any], data: InpaintingDataModule) -> None:
+    """Say what the rest of an epoch cannot repeat, because the config or the data have changed."""
+    for name, now, what in (
+        ("seed", data.seed, "trainer.seed was %s, now %s"),
+        ("train_images", data.train_images(), "there were %s training images, now there are %s"),
+    ):
+        if position.get(name, now) != now:
+            message = f"resuming: {what}; in the rest of this epoch some images come twice and others not at all"
+            LOGGER.warning(message, position[name], now)
+    batch_size = position.get("batch_size", data.batch_size())
+    if batch_size != data.batch_size():
+        LOGGER.warning(
+            "resuming: a batch of all processes had %d images, now %d; the epoch goes on after %d of its %d images",
+            batch_size,
+            data.batch_size(),
+            position["images"],
+            data.train_images(),
+        )
+
+
+# ---- which checkpoint -----------------------------------------------------------------------------------------------
+
+
+def resume_path(section: Mapping[str, Any], folder: Path) -> str | None:
+    """The checkpoint that `trainer.resume_from_checkpoint` asks for; None to begin anew.
+
+    `auto` takes the latest one in `folder`, this run's, and begins anew where there is none. Lightning 1 had the same
+    key inside `trainer.kwargs`.
+
+    Raises:
+        InputError: the file does not exist or is damaged. The message names the latest one beside it that is not.
+    """
+    path = section.get("resume_from_checkpoint") or (section.get("kwargs") or {}).get("resume_from_checkpoint")
+    if path in (None, "None"):
+        return None
+    if path == AUTO:
+        return _latest_in(folder)
+    if Path(path).is_dir():
+        inside = [Path(path) / "models" / "last.ckpt", Path(path) / "last.ckpt"]
+        path = next((str(file) for file in inside if file.is_file()), path)
+    if not Path(path).is_file():
+        raise InputError(f"trainer.resume_from_checkpoint: {path} does not exist; nothing was trained")
+    try:
+        check_undamaged(path)
+    except InputError as error:
+        older = _latest_whole(Path(path).parent, besides=Path(path))
+        hint = f"; resume from {older}" if older else "; there is no other checkpoint beside it to resume from"
+        raise InputError(f"trainer.resume_from_checkpoint: {error}{hint}") from error
+    return str(path)
+
+
+def _latest_in(folder: Path) -> str | None:
+    if not any(folder.glob("*.ckpt")):
+        LOGGER.warning(
+            "trainer.resume_from_checkpoint=auto: nothing to resume in %s, the run begins. No other folder is "
+            "searched: give every start the same hydra.run.dir",
+            folder,
+        )
+        return None
+    last = folder / "last.ckpt"
+    if last.is_file():
+        try:
+            check_undamaged(last)
+            return str(last)
+        except InputError as error:
+            LOGGER.warning("%s", error)
+    older = _latest_whole(folder, besides=last)
+    if older is None:
+        raise InputError(
+            f"trainer.resume_from_checkpoint=auto: no checkpoint in {folder} can be resumed; remove them to begin anew"
+        )
+    LOGGER.warning("resuming from %s%s", older, f" instead of {last}" if last.is_file() else ": there is no last.ckpt")
+    return str(older)
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    checkpoint = read_checkpoint(path)
+    lacks = [key for key in ("optimizer_states", "loops", "global_step", "epoch", "callbacks") if key not in checkpoint]
+    if lacks:
+        raise InputError(
+            f"trainer.resume_from_checkpoint: {path} lacks {', '.join(lacks)}: it holds weights to predict with, not "
+            "the state of a run; resume from the last.ckpt of a run of this framework"
+        )
+    return checkpoint
+
+
+def _latest_whole(folder: Path, besides: Path) -> Path | None:
+    """The checkpoint in `folder` with the most steps that a run can go on from."""
+    steps: dict[Path, int] = {}
+    for path in sorted(folder.glob("*.ckpt")):
+        try:
+            if not path.samefile(besides) if besides.exists() else True:
+                check_undamaged(path)
+                steps[path] = _read_run(path)["global_step"]
+        except InputError:
+            continue  # damaged, or weights alone
+    # best.ckpt is the same file as one of the others, whose name tells more.
+    return max(steps, key=lambda path: (steps[path], path.name != "best.ckpt"), default=None)
+
+
+def check_resumable(path: str, model: nn.Module) -> None:
+    """An `InputError` unless a run of `model` can go on from `path`."""
+    check_fit(model, without_prefixes(_read_run(Path(path))["state_dict"], FROZEN_PREFIXES), path, prefix="")

@@ -1,0 +1,291 @@
+"""A run that was stopped anywhere and goes on is the run that was not, bit for bit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
+from saicinpainting.training.experiment import train
+from saicinpainting.training.interrupts import EXIT_STATUS, Stopped
+from saicinpainting.training.trainers import DefaultInpaintingTrainingModule
+from saicinpainting.utils import InputError
+from tests.helpers import assert_same, write_data
+from tests.training.test_experiment import compose_run
+
+STEPS = 4  # an epoch: seven images in batches of two
+QUIET = ("+trainer.kwargs.enable_progress_bar=false", "+trainer.kwargs.enable_model_summary=false")
+VARIANTS = {
+    "validation at the epoch's end": (),
+    "validation within the epoch": ("trainer.kwargs.val_check_interval=2",),
+}
+
+
+def run(root: Path, name: str, *extra: str) -> dict[str, Any]:
+    """Train two epochs into `root/name`; its last.ckpt."""
+    location = f"location.tb_dir={root / 'tb'}"
+    train(compose_run(root, "trainer.kwargs.max_epochs=2", location, *QUIET, *extra), root / name)
+    return read_checkpoint(root / name / "models" / "last.ckpt")
+
+
+def scalars(root: Path, name: str) -> dict[tuple[str, int], float]:
+    """Everything that TensorBoard was told, from all event files of the run."""
+    values = {}
+    for folder in sorted((root / "tb" / name).iterdir()):
+        board = EventAccumulator(str(folder))
+        board.Reload()
+        values |= {(tag, scalar.step): scalar.value for tag in board.Tags()["scalars"] for scalar in board.Scalars(tag)}
+    return {key: value for key, value in values.items() if key[0].startswith(("train_", "val_", "_val_", "test_"))}
+
+
+def judged(checkpoint: dict[str, Any]) -> list[tuple[str, float]]:
+    (state,) = (value for name, value in checkpoint["callbacks"].items() if "ModelCheckpoint" in name)
+    return sorted((Path(path).name, float(score)) for path, score in state["best_k_models"].items())
+
+
+def assert_same_run(root: Path, name: str, expected: str) -> None:
+    ours, other = (read_checkpoint(root / n / "models" / "last.ckpt") for n in (name, expected))
+    for part in ("state_dict", "optimizer_states", "epoch", "global_step", "position"):
+        assert_same(ours[part], other[part], part)
+    for name_of_loop, counters in other["loops"]["fit_loop"].items():
+        if "val_loop" not in name_of_loop:  # counts the batches of validations for the progress bar
+            assert_same(ours["loops"]["fit_loop"][name_of_loop], counters, name_of_loop)
+    assert judged(ours) == judged(other)
+    assert scalars(root, name) == scalars(root, expected)
+    files = [{path.name for path in (root / n / "models").iterdir()} for n in (name, expected)]
+    assert files[0] == files[1]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("resume")
+    write_data(root / "data", train_images=2 * STEPS - 1)
+    for title, overrides in VARIANTS.items():
+        run(root, title, *overrides)
+    return root
+
+
+@pytest.fixture
+def signal_in(monkeypatch: pytest.MonkeyPatch):
+    """`signal_in(step, hook)`: this process gets a signal while it is in `hook` of that step, once."""
+
+    def arm(step: int, hook: str = "training_step", number: signal.Signals = signal.SIGTERM) -> None:
+        original, sent = getattr(DefaultInpaintingTrainingModule, hook), []
+
+        def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(self, *args, **kwargs)
+            if self.trainer.global_step == step and not self.trainer.sanity_checking and not sent:
+                sent.append(True)
+                os.kill(os.getpid(), number)
+            return result
+
+        monkeypatch.setattr(DefaultInpaintingTrainingModule, hook, hooked)
+
+    return arm
+
+
+def stop(root: Path, name: str, *extra: str) -> None:
+    with pytest.raises(Stopped) as stopped:
+        run(root, name, *extra)
+    assert stopped.value.code == EXIT_STATUS
+
+
+@pytest.mark.parametrize(
+    ("title", "step"),
+    [("validation within the epoch", step) for step in range(1, STEPS + 2)]
+    + [("validation at the epoch's end", step) for step in (STEPS - 1, STEPS, 2 * STEPS)],
+)
+def test_stopped_after_any_step(root: Path, signal_in, title: str, step: int):
+    """The last of an epoch, of the run, and those with a validation among them."""
+    name = f"step {step}, {title}"
+    signal_in(step)
+    stop(root, name, *VARIANTS[title])
+    stopped = read_checkpoint(root / name / "models" / "last.ckpt")
+    assert (stopped["epoch"], stopped["global_step"]) == ((step - 1) // STEPS, step)
+    run(root, name, *VARIANTS[title], "trainer.resume_from_checkpoint=auto")
+    assert_same_run(root, name, title)
+
+
+@pytest.mark.parametrize("title", VARIANTS)
+@pytest.mark.parametrize("step", [STEPS // 2, STEPS])
+def test_stopped_in_a_validation_which_is_repeated(root: Path, signal_in, title: str, step: int):
+    if step == STEPS // 2 and not VARIANTS[title]:
+        step = 2 * STEPS  # the end of the run
+    name = f"validation {step}, {title}"
+    signal_in(step, "validation_step")
+    stop(root, name, *VARIANTS[title])
+    assert not scalars(root, name).keys() & {("val_ssim_total_mean", step - 1)}
+    run(root, name, *VARIANTS[title], "trainer.resume_from_checkpoint=auto")
+    assert_same_run(root, name, title)
+
+
+def test_slurm_s_signal_stops_as_any_other(root: Path, signal_in, monkeypatch: pytest.MonkeyPatch):
+    """Lightning would write a checkpoint of its own in the middle of the step, go on, and have the job requeued."""
+    job = {"JOB_ID": "17", "JOB_NAME": "lama", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    signal_in(3, number=signal.SIGUSR1)
+    stop(root, "slurm")
+    assert read_checkpoint(root / "slurm" / "models" / "last.ckpt")["global_step"] == 3
+    assert not list((root / "slurm").glob("*hpc*"))
+    run(root, "slurm", "trainer.resume_from_checkpoint=auto")
+    assert_same_run(root, "slurm", "validation at the epoch's end")
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_max_steps_then_more(root: Path, step: int):
+    """`last.ckpt` is that of the last step, and the epoch that was cut off goes on."""
+    checkpoint = run(root, f"cut {step}", f"+trainer.kwargs.max_steps={step}")
+    assert checkpoint["global_step"] == step
+    whole = run(root, f"cut {step}", "trainer.resume_from_checkpoint=auto")
+    expected = read_checkpoint(root / "validation at the epoch's end" / "models" / "last.ckpt")
+    for part in ("state_dict", "optimizer_states", "epoch", "global_step"):
+        assert_same(whole[part], expected[part], part)
+
+
+def test_several_workers_draw_the_same_samples(root: Path, signal_in):
+    signal_in(3)
+    stop(root, "workers", "data.num_workers=1")
+    run(root, "workers", "data.num_workers=2", "trainer.resume_from_checkpoint=auto")
+    assert_same_run(root, "workers", "validation at the epoch's end")
+
+
+def test_every_n_train_steps_keeps_last_up_to_date(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """A crash costs the steps since; going on does what they had done."""
+
+    def crash(self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.trainer.global_step == 3:  # in the fourth step
+            raise MemoryError
+        original(self, *args, **kwargs)
+
+    original = DefaultInpaintingTrainingModule.training_step
+    every = "trainer.checkpoint_kwargs.every_n_train_steps=2"
+    monkeypatch.setattr(DefaultInpaintingTrainingModule, "training_step", crash)
+    with pytest.raises(MemoryError):
+        run(root, "crash", every)
+    monkeypatch.undo()
+    assert read_checkpoint(root / "crash" / "models" / "last.ckpt")["global_step"] == 2
+    run(root, "crash", every, "trainer.resume_from_checkpoint=auto")
+    assert_same_run(root, "crash", "validation at the epoch's end")
+
+
+def test_another_batch_size_goes_on_at_the_same_image(root: Path, signal_in, caplog: pytest.LogCaptureFixture):
+    signal_in(2)
+    stop(root, "batch")
+    with caplog.at_level(logging.WARNING):
+        checkpoint = run(root, "batch", "data.batch_size=3", "trainer.resume_from_checkpoint=auto")
+    assert "had 2 images, now 3; the epoch goes on after 4 of its 7 images" in caplog.text
+    # Three images are left of the first epoch, one batch; the second has three batches.
+    assert checkpoint["global_step"] == 2 + 1 + 3
+
+
+def test_another_seed_or_other_images_are_reported(root: Path, signal_in, caplog: pytest.LogCaptureFixture):
+    signal_in(2)
+    stop(root, "seed")
+    with caplog.at_level(logging.WARNING):
+        run(root, "seed", "trainer.seed=5", "trainer.resume_from_checkpoint=auto")
+    assert "trainer.seed was 0, now 5; in the rest of this epoch some images come twice" in caplog.text
+
+
+# ---- which checkpoint -----------------------------------------------------------------------------------------------
+
+
+def test_auto_begins_where_there_is_nothing_and_does_nothing_where_all_is_done(root: Path):
+    run(root, "again", "trainer.resume_from_checkpoint=auto")
+    assert_same_run(root, "again", "validation at the epoch's end")
+    run(root, "again", "trainer.resume_from_checkpoint=auto")
+    for part in ("state_dict", "optimizer_states", "global_step"):
+        ours, other = (
+            read_checkpoint(root / n / "models" / "last.ckpt") for n in ("again", "validation at the epoch's end")
+        )
+        assert_same(ours[part], other[part], part)
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        half = len(content) // 2
+        path.write_bytes(content[:half] + bytes(4096) + content[half + 4096 :])
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "zeros"])
+def test_a_damaged_last_checkpoint(root: Path, tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture):
+    """`auto` takes the newest whole one and says so; a path that was asked for is an error that names it."""
+    name = f"damaged {how}"
+    run(root, name)
+    models = root / name / "models"
+    damage(models / "last.ckpt", how)
+    whole = models / "epoch=1-step=8.ckpt"
+    with pytest.raises(InputError, match=rf"last\.ckpt cannot be read .*; resume from {whole}") as error:
+        run(root, name, f"trainer.resume_from_checkpoint={models / 'last.ckpt'}")
+    assert "\n" not in str(error.value)
+    whole.unlink()
+    (models / "best.ckpt").unlink()
+    write_checkpoint({"state_dict": {"a": torch.ones(1)}}, models / "weights.ckpt")
+    with caplog.at_level(logging.WARNING):
+        run(root, name, "trainer.resume_from_checkpoint=auto")
+    assert f"resuming from {models / 'epoch=0-step=4.ckpt'} instead of" in caplog.text
+    ours, other = (read_checkpoint(root / n / "models" / "last.ckpt") for n in (name, "validation at the epoch's end"))
+    for part in ("state_dict", "optimizer_states", "global_step"):
+        assert_same(ours[part], other[part], part)
+
+
+def test_auto_with_nothing_but_damaged_checkpoints(root: Path, tmp_path: Path):
+    (tmp_path / "run" / "models").mkdir(parents=True)
+    (tmp_path / "run" / "models" / "last.ckpt").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"no checkpoint in .* can be resumed; remove them to begin anew"):
+        train(compose_run(root, "trainer.resume_from_checkpoint=auto"), tmp_path / "run")
+
+
+def test_half_written_checkpoints_of_killed_runs_are_removed(root: Path):
+    models = root / "parts" / "models"
+    models.mkdir(parents=True)
+    (models / ".last.ckpt.12345.part").write_bytes(b"half")
+    run(root, "parts")
+    assert not list(models.glob(".*"))
+
+
+# ---- a full disk ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="limits the size of files")
+def test_a_disk_that_is_full(root: Path):
+    """The system refuses to write more than half of a checkpoint: the old one stays, and the error says all."""
+    import resource
+
+    checkpoint = run(root, "full", "trainer.kwargs.max_epochs=1")
+    models = root / "full" / "models"
+    before = {path.name: path.read_bytes() for path in models.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["last.ckpt"]) // 2, limits[1]))
+    try:
+        with pytest.raises(InputError) as error:
+            run(root, "full", "trainer.resume_from_checkpoint=auto")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    message = str(error.value)
+    needed = sum(tensor.numel() * 4 for tensor in checkpoint["state_dict"].values())
+    found = re.search(
+        r"checkpoint (\S+) cannot be written \((.+?)\): it needs ([\d.]+) MB, ([\d.]+) MB are free", message
+    )
+    assert found is not None, message
+    assert found[1] == str(models / "last.ckpt")
+    assert needed / 1e6 < float(found[3]) < 4 * needed / 1e6  # and two moments of each weight
+    assert float(found[4]) > 0
+    assert message.endswith(f"the run can go on from {models / 'last.ckpt'}")
+    assert "\n" not in message
+    assert {path.name: path.read_bytes() for path in models.iterdir()} == before
+    run(root, "full", "trainer.resume_from_checkpoint=auto")
+    assert_same_run(root, "full", "validation at the epoch's end")
