@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.checkpoint import average_state_dicts, read_checkpoint, without_prefixes, write_checkpoint
 from saicinpainting.cli import run_command
+from saicinpainting.training.trainers.averaging import average_as_generator
 from saicinpainting.utils import InputError
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     if not config.is_file():
         raise InputError(f"{config} does not exist; INDIR must be an experiment folder")
     files = [find_checkpoint(args.indir / "models", epoch.strip()) for epoch in args.epochs.split(",")]
-    state = average_state_dicts(read_checkpoint(file)["state_dict"] for file in files)
+    state = average_state_dicts(average_as_generator(read_checkpoint(file)["state_dict"]) for file in files)
     dropped = ("val_evaluator.", "test_evaluator.", "extra_evaluators.")
     dropped += () if args.leave_discriminators else ("discriminator.",)
     dropped += () if args.leave_losses else ("loss_",)

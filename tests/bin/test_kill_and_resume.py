@@ -1,4 +1,4 @@
-"""A run killed with SIGKILL between two checkpoints goes on from last.ckpt."""
+"""Runs that are killed, or told to stop, as processes; the same command goes on with them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
+import pytorch_lightning as pl
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from saicinpainting.checkpoint import read_checkpoint
-from tests.helpers import ROOT, run_script, shrunk, write_data
+from saicinpainting.config import read_experiment_config, register_resolvers
+from saicinpainting.training.experiment import make_data_module
+from saicinpainting.training.interrupts import EXIT_STATUS
+from saicinpainting.training.trainers import load_checkpoint
+from tests.helpers import ROOT, assert_same, run_script, shrunk, write_data
 
 STEPS = 8  # sixteen images in batches of two
+IMAGES = 32  # of the runs that are told to stop, in batches of one
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
@@ -61,3 +70,98 @@ def test_a_killed_run_resumes(tmp_path: Path):
     board = EventAccumulator(str(events))
     board.Reload()
     assert [scalar.step for scalar in board.Scalars("train_gen_l1")] == list(range(2 * STEPS, 4 * STEPS))
+
+
+def test_a_run_that_is_killed_again_and_again_is_the_undisturbed_run(tmp_path: Path):
+    """SIGKILL at random moments, every other one in the middle of writing; LAMA_KILLS=50 for as many as that."""
+    script = Path(__file__).with_name("killed_run.py")
+    run = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_KILLS", "10")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "while a checkpoint was written 0" not in run.stdout
+
+
+def process_of_rank(process: subprocess.Popen, rank: int) -> int:
+    """The process that Lightning has started for `rank`."""
+    if rank == 0:
+        return process.pid
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        if f"LOCAL_RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("stopped")
+    write_data(root / "data", train_images=IMAGES, val_images=3)
+    for i in (1, 2):  # fewer images than processes
+        (root / "data" / "visual_test" / f"{i}_mask000.png").unlink()
+    return root
+
+
+def stopped_run(data: Path, name: str, devices: int) -> list[str]:
+    return shrunk(
+        data, f"hydra.run.dir={data / name}", "training_model.visualize_each_iters=1", "data.num_workers=1",
+        f"trainer.kwargs.devices={devices}", "data.batch_size=1", "trainer.kwargs.max_epochs=2",
+        "trainer.resume_from_checkpoint=auto",
+    )  # fmt: skip
+
+
+def finish(data: Path, name: str, devices: int) -> dict[str, Any]:
+    run = run_script("train.py", "-cn", "lama-fourier", *stopped_run(data, name, devices), cwd=data)
+    assert run.returncode == 0, run.stderr
+    return read_checkpoint(data / name / "models" / "last.ckpt")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
+@pytest.mark.parametrize(
+    ("devices", "who", "number"), [(1, "all", signal.SIGUSR1), (1, "all", signal.SIGINT), (2, 1, signal.SIGTERM)]
+)
+def test_a_run_that_is_told_to_stop(data: Path, devices: int, who: int | str, number: signal.Signals):
+    """The signal reaches all processes, data loaders among them, or one; none hangs, nothing is lost."""
+    name = f"stopped_{number.name}_{devices}"
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "bin" / "train.py"), "-cn", "lama-fourier", *stopped_run(data, name, devices)],
+        cwd=data, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "LAMA_OFFLINE": "1"},
+    )  # fmt: skip
+    try:
+        wait_for((data / name / "samples" / "epoch0000_train" / "batch0000001.jpg").is_file, process)
+        if who == "all":
+            os.killpg(process.pid, number)
+        else:
+            os.kill(process_of_rank(process, int(who)), number)
+        assert process.wait(60) == EXIT_STATUS
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    stopped = read_checkpoint(data / name / "models" / "last.ckpt")
+    assert 2 <= stopped["global_step"] < IMAGES // devices  # in the first epoch
+    assert "last.ckpt is written" in (data / name / "train.log").read_text()
+
+    ours, expected = finish(data, name, devices), finish(data, f"whole_{devices}", devices)
+    for part in ("state_dict", "optimizer_states", "global_step", "epoch"):
+        assert_same(ours[part], expected[part], part)
+
+
+def test_two_processes_validate_three_images_as_one_does(data: Path):
+    """Two images here, one there: every mean is over the three."""
+    name = "whole_2"
+    if not (data / name / "models" / "last.ckpt").is_file():
+        finish(data, name, 2)
+    (events,) = (data / "tb" / name).rglob("events*")
+    board = EventAccumulator(str(events))
+    board.Reload()
+
+    register_resolvers()
+    settings = read_experiment_config(data / name)
+    model = load_checkpoint(settings, data / name / "models" / "last.ckpt", strict=True)
+    alone = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    alone.validate(model, datamodule=make_data_module(OmegaConf.to_container(settings)), verbose=False)
+    metrics = {key: float(v) for key, v in alone.callback_metrics.items() if key.startswith(("val_", "test_"))}
+    assert {"val_ssim_total_mean", "val_gen_l1", "test_ssim_total_mean"} <= metrics.keys()
+    for name_of_metric, value in metrics.items():
+        assert board.Scalars(name_of_metric)[-1].value == pytest.approx(value, rel=1e-5), name_of_metric

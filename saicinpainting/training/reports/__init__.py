@@ -1,0 +1,1 @@
+"""What the logs and checkpoints of runs tell afterwards."""
