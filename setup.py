@@ -28,6 +28,7 @@ setup(
         "tqdm>=4.65",
         "webdataset>=0.2.86",
         "PyYAML>=6",
+        "matplotlib>=3.8",
     ],
     extras_require={"test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.10", "scikit-image>=0.24"]},
 )
