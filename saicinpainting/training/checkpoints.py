@@ -61,6 +61,12 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
             self._last_written_at = trainer.global_step
         return path
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        last, resumed_from = Path(str(self.dirpath)) / "last.ckpt", trainer.ckpt_path
+        if resumed_from and last.is_file() and last.samefile(resumed_from):
+            self._last_written_at = trainer.global_step  # a run that has nothing left to do leaves it as it is
+
     def on_step_end(self, trainer: pl.Trainer) -> None:
         if self._last_every and trainer.global_step % self._last_every == 0:
             self.write_last(trainer)

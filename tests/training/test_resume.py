@@ -289,3 +289,11 @@ def test_a_disk_that_is_full(root: Path):
     assert {path.name: path.read_bytes() for path in models.iterdir()} == before
     run(root, "full", "trainer.resume_from_checkpoint=auto")
     assert_same_run(root, "full", "validation at the epoch's end")
+
+
+def test_a_run_that_is_over_stays_as_it_is(root: Path):
+    run(root, "over")
+    last = root / "over" / "models" / "last.ckpt"
+    before = last.read_bytes()
+    run(root, "over", "trainer.resume_from_checkpoint=auto")
+    assert last.read_bytes() == before

@@ -51,6 +51,16 @@ def set_memory_format(module: nn.Module, memory_format: torch.memory_format) -> 
             parameter.data = parameter.data.contiguous(memory_format=memory_format)
 
 
+def fastest_memory_format(device: torch.device) -> torch.memory_format:
+    """The layout of maps that convolutions on `device` are fastest in.
+
+    On CPUs without AVX-512 oneDNN computes the gradients of float32 kernels two to four times slower in channels_last.
+    """
+    if device.type == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability():
+        return torch.contiguous_format
+    return torch.channels_last
+
+
 OUTPUT_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"sigmoid": Sigmoid, "tanh": Tanh}
 # Both spellings of zero padding occur in configs: pix2pixHD's "zero" and torch's "zeros".
 PaddingMode = Literal["reflect", "replicate", "zeros"]

@@ -96,7 +96,13 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         self._distributed: dict[str, nn.Module] = {}
         self._grad_norm = torch.zeros(())  # of the latest step, before clipping
         self._latest_penalty: Logs = {}
-        set_memory_format(self, self.step_options.memory_format)
+        self._memory_format = torch.contiguous_format
+
+    def setup(self, stage: str) -> None:
+        """Lay out the weights before optimizers and DDP see them."""
+        if stage == "fit":
+            self._memory_format = self.step_options.memory_format(self.trainer.strategy.root_device)
+            set_memory_format(self, self._memory_format)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         # A fused optimizer takes float16's loss scale out inside its step, where nothing can be clipped before.
@@ -216,7 +222,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
 
     def _prepared(self, batch: Batch, step: int, rng: torch.Generator) -> Batch:
         batch = self.batch_options.transforms(batch, step=step, rng=rng)
-        return {**batch, "image": batch["image"].contiguous(memory_format=self.step_options.memory_format)}
+        return {**batch, "image": batch["image"].contiguous(memory_format=self._memory_format)}
 
     def _generator_step(self, batch: Batch, optimizer: Any, rng: torch.Generator) -> tuple[Logs, Batch]:
         set_requires_grad(self.generator, True)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from saicinpainting.evaluation.evaluator import InpaintingEvaluator
+from saicinpainting.training.modules.base import fastest_memory_format
 from saicinpainting.utils import InputError, check_bool, did_you_mean
 
 Batch = dict[str, Any]
@@ -74,7 +75,7 @@ class StepOptions:
     """How a step is computed, by keys of `training_model`. The defaults change no arithmetic but its rounding.
 
     Args:
-        channels_last: keep maps with their channels side by side in memory, which convolutions are faster on.
+        channels_last: keep maps with their channels side by side in memory; `auto` where convolutions are faster so.
         compile: `torch.compile` the generator and the perceptual encoder; `auto` where that pays: a run on a GPU with
             at least `COMPILE_FROM_STEPS` steps.
         reuse_generator_output: the discriminator learns from the output that the generator's step computed, not from
@@ -82,20 +83,23 @@ class StepOptions:
         nonfinite: what to do about a gradient that is not finite, see `NonFiniteGuard`.
     """
 
-    channels_last: bool = True
+    channels_last: bool | str = "auto"
     compile: bool | str = "auto"
     reuse_generator_output: bool = False
     nonfinite: str = "skip"
 
     def __post_init__(self) -> None:
-        check_bool("training_model.channels_last", self.channels_last)
         check_bool("training_model.reuse_generator_output", self.reuse_generator_output)
-        if self.compile != "auto" and not isinstance(self.compile, bool):
-            raise InputError(
-                f"training_model.compile: unknown value {self.compile!r}; "
-                f"{did_you_mean(str(self.compile), ('auto', 'true', 'false'))}"
-            )
+        for name in ("channels_last", "compile"):
+            value = getattr(self, name)
+            if value != "auto" and not isinstance(value, bool):
+                raise InputError(
+                    f"training_model.{name}: unknown value {value!r}; "
+                    f"{did_you_mean(str(value), ('auto', 'true', 'false'))}"
+                )
 
-    @property
-    def memory_format(self) -> torch.memory_format:
+    def memory_format(self, device: torch.device) -> torch.memory_format:
+        """How maps and weights lie in the memory of `device`."""
+        if self.channels_last == "auto":
+            return fastest_memory_format(device)
         return torch.channels_last if self.channels_last else torch.contiguous_format

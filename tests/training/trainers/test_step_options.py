@@ -59,6 +59,26 @@ def test_the_discriminator_sees_a_fresh_picture_unless_told_otherwise():
     assert calls == [True, False] * 3
 
 
+@pytest.mark.parametrize(
+    ("setting", "capability", "expected"),
+    [
+        ("auto", "AVX2", torch.contiguous_format),
+        ("auto", "AVX512", torch.channels_last),
+        (True, "AVX2", torch.channels_last),
+        (False, "AVX512", torch.contiguous_format),
+    ],
+)
+def test_kernels_and_maps_have_the_layout_that_is_faster_here(monkeypatch, setting, capability, expected):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    model = make({"channels_last": setting})
+    maps = []
+    layer = model.generator.model[2].ffc.convl2l
+    layer.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0].is_contiguous(memory_format=expected)))
+    fit(model, steps=1)
+    assert layer.weight.is_contiguous(memory_format=expected)
+    assert maps == [True, True]
+
+
 def test_reusing_the_picture_saves_the_second_forward_pass():
     model = make({"reuse_generator_output": True})
     calls = count_calls(model.generator)
@@ -214,7 +234,7 @@ def test_without_a_compiler_a_run_goes_on_or_says_what_is_missing(monkeypatch, c
     [
         ({"compile": "yes"}, r"training_model\.compile: unknown value 'yes'"),
         ({"fft_backend": "dct"}, "fft_backend: unknown value 'dct'"),
-        ({"channels_last": "no"}, r"training_model\.channels_last: expected true or false, got 'no'"),
+        ({"channels_last": "no"}, r"training_model\.channels_last: unknown value 'no'"),
         ({"average_generator": "false"}, r"training_model\.average_generator: expected true or false"),
         ({"distance_weighted_mask_for_discr": True}, "there is no weighted mask; set distance_weighter_kwargs"),
         ({"chanels_last": True}, r"training_model\.chanels_last: unknown config key"),
