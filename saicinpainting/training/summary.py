@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.accelerators import CPUAccelerator
 
 from saicinpainting.training.data.datamodule import InpaintingDataModule
@@ -46,6 +47,7 @@ class RunPlan:
         every_n_epochs: epochs from one checkpoint to the next; None: one after each validation.
         average_start_step: steps before the generator's weights are averaged; None for no averaging.
         sync_batchnorm: batch norm is joined over processes.
+        emulated_precision: the precision, if the processor has no instructions for it.
     """
 
     images: int
@@ -66,6 +68,7 @@ class RunPlan:
     every_n_epochs: int | None = 1
     average_start_step: int | None = None
     sync_batchnorm: bool = False
+    emulated_precision: str | None = None
 
     @property
     def total_batch(self) -> int:
@@ -145,7 +148,15 @@ def plan_of(settings: Mapping[str, Any], data: InpaintingDataModule, trainer: pl
         if averaging.get("average_generator")
         else None,
         sync_batchnorm=bool((section.get("kwargs") or {}).get("sync_batchnorm")),
+        emulated_precision=_emulated_precision(trainer),
     )
+
+
+def _emulated_precision(trainer: pl.Trainer) -> str | None:
+    if not isinstance(trainer.accelerator, CPUAccelerator) or not str(trainer.precision).startswith("bf16"):
+        return None
+    supported = not torch.backends.mkldnn.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return None if supported else str(trainer.precision)
 
 
 def describe_run(plan: RunPlan) -> RunSummary:
@@ -219,6 +230,11 @@ def _warnings(plan: RunPlan) -> list[str]:
             "sees few images; raise data.batch_size or use more GPUs "
             + ("" if plan.sync_batchnorm else "(with +trainer.kwargs.sync_batchnorm=true) ")
             + "(published models: 30 and 120)"
+        )
+    if plan.emulated_precision is not None:
+        found.append(
+            f"precision {plan.emulated_precision}: this processor has no bfloat16 instructions, and a step takes many "
+            "times as long as in float32; set trainer.kwargs.precision=32"
         )
     steps = plan.steps
     if plan.validations == 0:

@@ -107,6 +107,7 @@ def test_lines(changes: dict, line: str):
             ["the generator's weights are averaged from step 10 on, but the run ends after 10"],
         ),
         ({"average_start_step": 9}, []),
+        ({"emulated_precision": "bf16-mixed"}, ["precision bf16-mixed: this processor has no bfloat16 instructions"]),
         ({"average_start_step": 30000, "max_epochs": -1}, []),
     ],
 )
@@ -134,6 +135,17 @@ def test_the_plan_is_that_of_the_config_and_what_is_built_of_it(tmp_path: Path):
     summary = describe_run(plan)
     assert "batch: 3 images a step" in summary.text
     assert any(text.startswith("the generator's weights are averaged from step 30,000 on") for text in summary.warnings)
+
+
+@pytest.mark.parametrize(("precision", "supported", "expected"), [
+    ("bf16-mixed", False, "bf16-mixed"), ("bf16-mixed", True, None), ("32-true", False, None),
+])  # fmt: skip
+def test_a_precision_without_instructions_is_found(tmp_path: Path, monkeypatch, precision, supported, expected):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported, raising=False)
+    write_data(tmp_path / "data")
+    settings: Any = OmegaConf.to_container(compose_run(tmp_path, f"trainer.kwargs.precision={precision}"), resolve=True)
+    plan = plan_of(settings, make_data_module(settings), make_trainer(settings, tmp_path / "run"))
+    assert plan.emulated_precision == expected
 
 
 def test_processes_without_gpus_are_called_so():
