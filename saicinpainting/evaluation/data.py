@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import zlib
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from saicinpainting.evaluation.masks.generators import MaskGenerator, MaskRandom
@@ -30,7 +31,17 @@ def read_image(path: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
     16-bit values are scaled, not clipped; an alpha channel is dropped, whatever its colours hide.
     """
     try:
-        with Image.open(path) as file:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise InputError(f"cannot read the image {os.fspath(path)}: {reason}") from error
+    return decode_image(data, os.fspath(path), mode)
+
+
+def decode_image(data: bytes, name: str, mode: str = "RGB") -> Image.Image:
+    """`read_image` of a file's content; `name` is what errors call it."""
+    try:
+        with Image.open(io.BytesIO(data)) as file:
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I"):
                 image = _from_16_bit(image)
@@ -41,8 +52,8 @@ def read_image(path: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
             return image.convert(mode)
     # Decoders raise many kinds of errors on broken files; for the user all of them are one.
     except Exception as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error
-        raise InputError(f"cannot read the image {os.fspath(path)}: {reason}") from error
+        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"cannot read the image {name}: {reason}") from error
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:

@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from saicinpainting.evaluation.data import Sample
 from saicinpainting.training.data.datasets import (
-    folders_of,
     make_dataloader,
     make_default_val_dataset,
     make_train_dataset,
     plain,
 )
 from saicinpainting.training.data.sampler import TrainSampler, share_of
+from saicinpainting.training.data.sources import folders_of
 from saicinpainting.utils import InputError, call_with_settings
 
 LOGGER = logging.getLogger(__name__)

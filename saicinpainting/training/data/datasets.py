@@ -19,23 +19,20 @@ from saicinpainting.evaluation.data import (
     InpaintingEvalOnlineDataset,
     OurInpaintingDataset,
     Sample,
-    list_files,
-    read_image,
 )
 from saicinpainting.evaluation.masks.generators import MaskGenerator, MaskRandom
 from saicinpainting.evaluation.masks.mixed import get_mask_generator
 from saicinpainting.training.data.aug import VARIANTS, Transform, augment, get_transforms
+from saicinpainting.training.data.loading import ImageLoader
 from saicinpainting.training.data.sampler import SampleKey
+from saicinpainting.training.data.sources import WHERE, FolderSource, ImageSource, PathLike
 from saicinpainting.utils import InputError, build, call_with_settings
 
 LOGGER = logging.getLogger(__name__)
-TRAIN_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-WHERE = "data.train"  # the config section of the training set
-PathLike = str | os.PathLike[str]
 
 
 class InpaintingTrainDataset(Dataset[Sample]):
-    """Augmented crops of the images under `indir` (a folder or several) with random masks.
+    """Augmented crops of a source's images with random masks.
 
     Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 = hole. A `SampleKey` decides all of a
     sample; asked for by its plain index, a sample takes its randomness from torch's generator, which a loader seeds
@@ -44,24 +41,27 @@ class InpaintingTrainDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        indir: PathLike | Sequence[PathLike],
+        source: ImageSource,
         mask_generator: MaskGenerator,
         transform: Transform,
         out_size: int | None = None,
     ) -> None:
-        # One list and not a ConcatDataset, because the masks' ramps count the samples of all folders.
-        self.in_files = [file for folder in folders_of(indir) for file in _training_images(folder)]
+        self.images = ImageLoader(source)
         self.mask_generator, self.transform, self.out_size = mask_generator, transform, out_size
         self._drawn = 0
 
+    @property
+    def source(self) -> ImageSource:
+        return self.images.source
+
     def __len__(self) -> int:
-        return len(self.in_files)
+        return len(self.source)
 
     def __getitem__(self, item: int | SampleKey) -> Sample:
         key = item if isinstance(item, SampleKey) else self._drawn_key(item)
-        path = self.in_files[key.image]
-        image = augment(self.transform, np.asarray(read_image(path)), key.seed)
-        self._check_size(path, image)
+        loaded, pixels = self.images.load(key.image)
+        image = augment(self.transform, pixels, key.seed)
+        self._check_size(self.source.name(loaded), image)
         image = np.ascontiguousarray(image.transpose(2, 0, 1))
         mask = self.mask_generator(image, iter_i=key.iteration, rng=MaskRandom.seeded(key.seed))
         return {"image": image, "mask": mask}
@@ -90,22 +90,6 @@ class InpaintingTrainDataset(Dataset[Sample]):
             )
 
 
-def folders_of(indir: PathLike | Sequence[PathLike]) -> list[PathLike]:
-    """`indir` of a config, one folder or several, as a list."""
-    return [indir] if isinstance(indir, (str, os.PathLike)) else list(indir)
-
-
-def _training_images(folder: PathLike) -> list[str]:
-    key = f"{WHERE}.indir"
-    if not os.path.isdir(folder):
-        raise InputError(f"{key}: no folder {folder}; set {key} or location.data_root_dir")
-    files = [f for f in list_files(folder) if f.lower().endswith(TRAIN_SUFFIXES)]
-    if not files:
-        endings = ", ".join(TRAIN_SUFFIXES)
-        raise InputError(f"{key}: no image ({endings}) under {folder}; put the training images there")
-    return files
-
-
 def make_train_dataset(
     indir: PathLike | Sequence[PathLike],
     kind: str = "default",
@@ -119,7 +103,7 @@ def make_train_dataset(
     masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs), where=f"{WHERE}.mask_gen_kwargs")
     settings = {
         "kind": kind,
-        "indir": indir,
+        "source": FolderSource(indir),
         "mask_generator": masks,
         "transform": get_transforms(transform_variant, out_size),
         "out_size": out_size,

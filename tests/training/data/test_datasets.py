@@ -20,6 +20,7 @@ from saicinpainting.training.data.datasets import (
     make_default_val_dataset,
 )
 from saicinpainting.training.data.sampler import SampleKey
+from saicinpainting.training.data.sources import FolderSource
 from saicinpainting.utils import InputError
 
 MASKS = {"irregular_kwargs": {"max_len": 20, "max_width": 8, "min_times": 1}, "box_proba": 0}
@@ -46,7 +47,7 @@ def loader(indir: Path, **settings):
 
 def test_batches_of_every_image_kind(photos):
     batches = list(loader(photos, transform_variant="distortions"))
-    assert [Path(f).name for f in loader(photos).dataset.in_files] == [
+    assert [Path(f).name for f in loader(photos).dataset.source.files] == [
         "a.JPG",
         "b.jpg",
         "e.webp",
@@ -104,7 +105,7 @@ class _IterationMask:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ramps_advance_by_one_a_sample_over_all_workers_and_epochs(photos, workers):
-    dataset = InpaintingTrainDataset(photos, _IterationMask(), get_transforms("default", 32))
+    dataset = InpaintingTrainDataset(FolderSource(photos), _IterationMask(), get_transforms("default", 32))
     data = make_dataloader(dataset, {"batch_size": 1, "num_workers": workers}, where="data.train")
     seen = [batch["mask"].max().item() for _ in range(2) for batch in data]
     assert seen == list(range(12))
@@ -112,7 +113,7 @@ def test_ramps_advance_by_one_a_sample_over_all_workers_and_epochs(photos, worke
 
 def test_a_key_decides_all_of_a_sample(photos):
     """Not torch's generator, nor what was drawn before; the ramp's position comes with the key."""
-    dataset = InpaintingTrainDataset(photos, _IterationMask(), get_transforms("distortions", 32))
+    dataset = InpaintingTrainDataset(FolderSource(photos), _IterationMask(), get_transforms("distortions", 32))
     first = dataset[SampleKey(image=1, seed=7, iteration=123)]
     torch.manual_seed(9)
     again = dataset[SampleKey(image=1, seed=7, iteration=124)]
@@ -161,7 +162,7 @@ def test_missing_and_empty_training_folders(tmp_path):
 def test_training_folders_are_joined(photos, tmp_path):
     save(tmp_path / "more" / "z.png")
     folders = OmegaConf.create([str(tmp_path / "more"), str(photos / "sub")])
-    files = loader(folders).dataset.in_files
+    files = loader(folders).dataset.source.files
     assert [Path(f).name for f in files] == ["z.png", "c.jpeg", "d.png"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"data\.train\.indir: no image .* under .*empty"):
