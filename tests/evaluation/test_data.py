@@ -126,7 +126,7 @@ def test_unreadable_files_are_named(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tiff")
     for name, reason in [
         ("cut.jpg", "truncated"),
-        ("text.png", "cannot identify"),
+        ("text.png", "it is no image"),
         ("float.tiff", "floating-point pixels"),
         ("absent.png", "no such file"),
     ]:
