@@ -93,6 +93,42 @@ def write_data(root: Path, *, size: int = 64, train_images: int = 8, val_images:
     return root
 
 
+def dirty_folder(root: Path) -> dict[str, Any]:
+    """Twelve good JPEGs and ten files that are not; returns what is to be found in which."""
+    from PIL import Image
+
+    from saicinpainting.training.data.loading import Finding
+
+    root.mkdir(parents=True, exist_ok=True)
+    for i in range(12):
+        Image.fromarray(photo("astronaut.png", 96, 20 * i)).save(root / f"good{i}.jpg")
+    colour = Image.fromarray(photo("coffee.png", 96, 100))
+    grey, exif = colour.convert("L"), Image.Exif()
+    exif[0x0112] = 8
+    (root / "no_image.jpg").write_text("this is no image")
+    (root / "truncated.jpg").write_bytes((root / "good0.jpg").read_bytes()[:1500])
+    (root / "empty.png").write_bytes(b"")
+    grey.save(root / "grey.jpg")
+    colour.convert("CMYK").save(root / "cmyk.jpg")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(root / "sixteen.png")
+    colour.convert("P", palette=Image.Palette.ADAPTIVE).save(root / "palette.png")
+    see_through = colour.copy()
+    see_through.putalpha(grey)
+    see_through.save(root / "alpha.webp", lossless=True)
+    colour.save(root / "turned.jpg", exif=exif)
+    colour.resize((12, 9)).save(root / "tiny.jpg")
+    return {
+        **dict.fromkeys(("no_image.jpg", "truncated.jpg", "empty.png"), Finding.UNREADABLE),
+        "grey.jpg": Finding.GREY,
+        "cmyk.jpg": Finding.CMYK,
+        "sixteen.png": Finding.SIXTEEN_BIT,
+        "palette.png": Finding.PALETTE,
+        "alpha.webp": Finding.ALPHA,
+        "turned.jpg": Finding.TURNED,
+        "tiny.jpg": Finding.TINY,
+    }
+
+
 def shrunk(root: Path, *extra: str) -> list[str]:
     """Overrides that let a real run file train on `write_data(root / "data")` in seconds, without other weights."""
     return [

@@ -12,11 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from saicinpainting.evaluation.data import Sample
 from saicinpainting.training.data.datasets import (
+    InpaintingTrainDataset,
     make_dataloader,
     make_default_val_dataset,
     make_train_dataset,
     plain,
 )
+from saicinpainting.training.data.loading import Finding
 from saicinpainting.training.data.sampler import TrainSampler, share_of
 from saicinpainting.training.data.sources import folders_of
 from saicinpainting.utils import InputError, call_with_settings
@@ -72,6 +74,14 @@ class InpaintingDataModule(pl.LightningDataModule):
             self._train_set = self._make_train_set()
         if self._val_sets is None:
             self._val_sets = [self._make_val_set(where, s) for where, s in self._val_sections]
+
+    def teardown(self, stage: str) -> None:
+        """At the end of a run, tell what was unusual about its images."""
+        if stage == "fit" and isinstance(self._train_set, InpaintingTrainDataset) and self._processes()[0] == 0:
+            found = self._train_set.images.findings()
+            unusual = [f"{n} {finding.name.lower()}" for finding, n in found.items() if finding != Finding.ORDINARY]
+            if unusual:
+                LOGGER.warning("data.train: of %d images seen %s", sum(found.values()), ", ".join(unusual))
 
     # ---- training -----------------------------------------------------------------------------------------------
 

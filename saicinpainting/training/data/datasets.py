@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, get_worker_info
@@ -22,11 +21,11 @@ from saicinpainting.evaluation.data import (
 )
 from saicinpainting.evaluation.masks.generators import MaskGenerator, MaskRandom
 from saicinpainting.evaluation.masks.mixed import get_mask_generator
-from saicinpainting.training.data.aug import VARIANTS, Transform, augment, get_transforms
-from saicinpainting.training.data.loading import ImageLoader
+from saicinpainting.training.data.aug import Transform, get_transforms
+from saicinpainting.training.data.loading import Fitting, ImageLoader
 from saicinpainting.training.data.sampler import SampleKey
 from saicinpainting.training.data.sources import WHERE, FolderSource, ImageSource, PathLike
-from saicinpainting.utils import InputError, build, call_with_settings
+from saicinpainting.utils import build, call_with_settings
 
 LOGGER = logging.getLogger(__name__)
 
@@ -45,9 +44,12 @@ class InpaintingTrainDataset(Dataset[Sample]):
         mask_generator: MaskGenerator,
         transform: Transform,
         out_size: int | None = None,
+        max_failures: float = 0.05,
     ) -> None:
-        self.images = ImageLoader(source)
-        self.mask_generator, self.transform, self.out_size = mask_generator, transform, out_size
+        fitting = Fitting(out_size, crops=transform.variant.geometry is not None)
+        self.images = ImageLoader(source, fitting=fitting, max_failures=max_failures)
+        self.mask_generator, self.transform = mask_generator, transform
+        self._random = MaskRandom.seeded(0)
         self._drawn = 0
 
     @property
@@ -59,11 +61,9 @@ class InpaintingTrainDataset(Dataset[Sample]):
 
     def __getitem__(self, item: int | SampleKey) -> Sample:
         key = item if isinstance(item, SampleKey) else self._drawn_key(item)
-        loaded, pixels = self.images.load(key.image)
-        image = augment(self.transform, pixels, key.seed)
-        self._check_size(self.source.name(loaded), image)
-        image = np.ascontiguousarray(image.transpose(2, 0, 1))
-        mask = self.mask_generator(image, iter_i=key.iteration, rng=MaskRandom.seeded(key.seed))
+        _, pixels = self.images.load(key.image)
+        image, _ = self.transform(pixels, key.seed)
+        mask = self.mask_generator(image, iter_i=key.iteration, rng=self._random.reseed(key.seed))
         return {"image": image, "mask": mask}
 
     def _drawn_key(self, item: int) -> SampleKey:
@@ -80,15 +80,6 @@ class InpaintingTrainDataset(Dataset[Sample]):
         self._drawn += 1
         return count * workers + offset
 
-    def _check_size(self, path: str, image: np.ndarray) -> None:
-        height, width = image.shape[:2]
-        if self.out_size is not None and (height, width) != (self.out_size, self.out_size):
-            crops = ", ".join(name for name, variant in VARIANTS.items() if variant.crop)
-            raise InputError(
-                f"{path} is {width}x{height} pixels but out_size is {self.out_size}; resize the images or set "
-                f"transform_variant to one that crops ({crops})"
-            )
-
 
 def make_train_dataset(
     indir: PathLike | Sequence[PathLike],
@@ -97,8 +88,12 @@ def make_train_dataset(
     mask_gen_kwargs: Mapping[str, Any] | None = None,
     transform_variant: str = "default",
     mask_generator_kind: str = "mixed",
+    max_failures: float = 0.05,
 ) -> Dataset[Sample]:
-    """The training data set; arguments are the keys of config section `data.train`."""
+    """The training data set; arguments are the keys of config section `data.train`.
+
+    `max_failures`: the share of unusable images that stops a run.
+    """
     LOGGER.info("training images: %s (%s), masks: %s", indir, kind, mask_generator_kind)
     masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs), where=f"{WHERE}.mask_gen_kwargs")
     settings = {
@@ -107,6 +102,7 @@ def make_train_dataset(
         "mask_generator": masks,
         "transform": get_transforms(transform_variant, out_size),
         "out_size": out_size,
+        "max_failures": max_failures,
     }
     return build(TRAIN_DATASETS, settings, where=WHERE)
 
@@ -118,10 +114,13 @@ def make_default_train_dataloader(
     mask_gen_kwargs: Mapping[str, Any] | None = None,
     transform_variant: str = "default",
     mask_generator_kind: str = "mixed",
+    max_failures: float = 0.05,
     dataloader_kwargs: Mapping[str, Any] | None = None,
 ) -> DataLoader[Sample]:
     """Training loader; arguments are the keys of config section `data.train`."""
-    dataset = make_train_dataset(indir, kind, out_size, mask_gen_kwargs, transform_variant, mask_generator_kind)
+    dataset = make_train_dataset(
+        indir, kind, out_size, mask_gen_kwargs, transform_variant, mask_generator_kind, max_failures
+    )
     return make_dataloader(dataset, dataloader_kwargs, where=WHERE)
 
 

@@ -1,0 +1,78 @@
+"""Finding unusual and broken images of a training set before a run meets them."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import cv2
+from tqdm import tqdm
+
+from saicinpainting.training.data.loading import WORDS, Finding, Fitting, failure_of, reason_of
+from saicinpainting.training.data.sources import ImageSource
+from saicinpainting.utils import InputError
+
+CHUNK = 32
+
+
+class Report(NamedTuple):
+    """What was found out about one image; `reason`: why it cannot be used."""
+
+    name: str
+    width: int | None
+    height: int | None
+    finding: Finding
+    reason: str = ""
+
+    def __str__(self) -> str:
+        detail = f" ({self.reason})" if self.reason else ""
+        return f"{self.name} is {WORDS[self.finding]}{detail}"
+
+
+def check(source: ImageSource, fitting: Fitting, *, n_jobs: int = 1) -> Iterator[Report]:
+    """A report of every image, in the order of the source, with a progress bar; `n_jobs` processes read."""
+    work = partial(_check_one, source=source, fitting=fitting)
+    progress = partial(tqdm, total=len(source), unit="image")
+    if n_jobs < 2:
+        yield from progress(map(work, range(len(source))))
+        return
+    context = multiprocessing.get_context("spawn")  # clean on every system; see evaluation/masks/mask_sets.py
+    with ProcessPoolExecutor(n_jobs, mp_context=context, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
+        yield from progress(pool.map(work, range(len(source)), chunksize=CHUNK))
+
+
+def _check_one(index: int, *, source: ImageSource, fitting: Fitting) -> Report:
+    name = source.name(index)
+    try:
+        image = fitting.load(source, index)
+    except (InputError, OSError) as error:
+        return Report(name, None, None, failure_of(error), reason_of(error, name))
+    height, width = image.pixels.shape[:2]
+    return Report(name, width, height, image.finding)
+
+
+@dataclass
+class Totals:
+    """Counts over the reports of a set."""
+
+    images: int
+    found: dict[Finding, int]
+
+    @classmethod
+    def of(cls, reports: list[Report]) -> Totals:
+        found = [report.finding for report in reports]
+        return cls(len(reports), {finding: found.count(finding) for finding in Finding if finding in found})
+
+    @property
+    def unusable(self) -> int:
+        return sum(count for finding, count in self.found.items() if not finding.usable)
+
+    def __str__(self) -> str:
+        ordinary = self.found.get(Finding.ORDINARY, 0)
+        lines = [f"{self.images} images, {ordinary} ordinary, {self.unusable} unusable"]
+        others = (finding for finding in self.found if finding != Finding.ORDINARY)
+        return "\n".join([*lines, *(f"{self.found[finding]:8d} {WORDS[finding]}" for finding in others)])

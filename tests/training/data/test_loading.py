@@ -1,0 +1,177 @@
+"""Decoding against Pillow and OpenCV, and what happens to images that are unusual or broken."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from saicinpainting.training.data.aug import get_transforms
+from saicinpainting.training.data.datasets import InpaintingTrainDataset, make_dataloader
+from saicinpainting.training.data.loading import NAMED, Finding, Fitting, ImageLoader, decode
+from saicinpainting.training.data.masks import get_mask_generator
+from saicinpainting.training.data.sampler import SampleKey
+from saicinpainting.training.data.sources import FolderSource
+from saicinpainting.utils import InputError
+from tests.helpers import dirty_folder, photo
+
+
+def encoded(image: Image.Image, kind: str = "jpeg", **settings) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **settings)
+    return file.getvalue()
+
+
+def picture(size: int = 100) -> Image.Image:
+    return Image.fromarray(photo("astronaut.png", size, 60))
+
+
+@pytest.mark.parametrize("settings", [{}, {"quality": 95, "subsampling": 0}, {"progressive": True}, {"quality": 30}])
+def test_plain_jpegs_are_decoded_as_pillow_and_opencv_do(settings):
+    data = encoded(picture(), **settings)
+    decoded = decode(data, "a.jpg")
+    assert decoded.finding == Finding.ORDINARY
+    np.testing.assert_array_equal(decoded.pixels, np.asarray(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(decoded.pixels, cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
+
+
+def test_unusual_images_become_rgb():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = picture().convert("L")
+    sixteen = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    for expected, data in {
+        Finding.GREY: encoded(grey),
+        Finding.CMYK: encoded(picture().convert("CMYK")),
+        Finding.SIXTEEN_BIT: encoded(sixteen, "png"),
+        Finding.PALETTE: encoded(picture().convert("P", palette=Image.Palette.ADAPTIVE), "png"),
+        Finding.ALPHA: encoded(picture().convert("RGBA"), "png"),
+        Finding.TURNED: encoded(picture(), exif=exif),
+    }.items():
+        decoded = decode(data, "a")
+        assert decoded.finding == expected
+        assert decoded.pixels.shape == (100, 100, 3)
+        assert decoded.pixels.dtype == np.uint8
+        upright = np.asarray(picture()) if expected != Finding.TURNED else np.rot90(np.asarray(picture()), k=-1)
+        error = np.abs(decoded.pixels.astype(float).mean(2) - upright.mean(2)).mean()
+        assert error < 12, expected  # luminance instead of the mean, JPEG losses
+
+
+def test_upright_exif_and_harmless_rubbish_are_ordinary():
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    assert decode(encoded(picture(), exif=exif), "a").finding == Finding.ORDINARY
+    data = encoded(picture())
+    assert decode(data + b"trailing rubbish", "a").finding == Finding.ORDINARY
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+def test_truncated_jpegs_are_unreadable(share):
+    data = encoded(picture(200))
+    with pytest.raises(InputError, match=r"cannot read the image cut\.jpg"):
+        decode(data[: int(len(data) * share)], "cut.jpg")
+
+
+def loader_of(folder: Path, **settings) -> ImageLoader:
+    return ImageLoader(FolderSource(folder), fitting=Fitting(64), **settings)
+
+
+def test_a_dirty_folder_is_used_as_far_as_it_goes(tmp_path, caplog):
+    expected = dirty_folder(tmp_path)
+    images = loader_of(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            for i in range(len(images.source)):
+                loaded, pixels = images.load(i)
+                assert pixels.shape[2] == 3
+                assert min(pixels.shape[:2]) >= 32
+                assert (loaded == i) == (expected.get(Path(images.source.name(i)).name) != Finding.UNREADABLE)
+    named = [record.getMessage() for record in caplog.records]
+    assert len(named) == len(expected) == 10  # each once
+    for name in expected:
+        assert sum(f"{name} is " in line for line in named) == 1
+    kinds = [finding for finding in images.findings() if finding != Finding.ORDINARY]
+    assert set(kinds) == set(expected.values())
+
+
+def test_the_same_image_takes_the_place_of_an_unusable_one(tmp_path):
+    dirty_folder(tmp_path)
+    first, second = loader_of(tmp_path), loader_of(tmp_path)
+    order = range(len(first.source))
+    taken = {i: first.load(i)[0] for i in order}
+    assert {i: second.load(i)[0] for i in reversed(order)} == taken
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_share_what_they_find(tmp_path, workers):
+    expected = dirty_folder(tmp_path)
+    dataset = InpaintingTrainDataset(
+        FolderSource(tmp_path), get_mask_generator("mixed", {"box_proba": 0}), get_transforms("distortions", 64), 64
+    )
+    keys = [SampleKey(i, i, 0) for i in range(len(dataset))] * 3
+    data = make_dataloader(
+        dataset, {"batch_size": 4, "num_workers": workers, "sampler": keys, "drop_last": False}, where="data.train"
+    )
+    assert sum(len(batch["image"]) for batch in data) == len(keys)
+    found = dataset.images.findings()
+    assert sum(count for finding, count in found.items() if finding != Finding.ORDINARY) == len(expected)
+
+
+def test_images_smaller_than_half_a_crop_are_enlarged(tmp_path):
+    Image.fromarray(photo("coffee.png", 40)[:20]).save(tmp_path / "tiny.png")  # 40x20
+    Image.fromarray(photo("coffee.png", 40)).save(tmp_path / "small.png")
+    images = loader_of(tmp_path)
+    assert images.load(0)[1].shape == (40, 40, 3)
+    assert images.load(1)[1].shape == (64, 128, 3)
+
+
+def broken(folder: Path, good: int, bad: int) -> Path:
+    """Broken and good files take turns, as long as there are both."""
+    folder.mkdir()
+    for i in range(good):
+        Image.fromarray(photo("coffee.png", 64)).save(folder / f"{i:03d}b.jpg")
+    for i in range(bad):
+        (folder / f"{i:03d}a.jpg").write_bytes(b"\xff\xd8broken")
+    return folder
+
+
+def test_too_many_failures_stop_the_run(tmp_path):
+    images = loader_of(broken(tmp_path / "dirt", 20, 11))
+    for i in range(20):
+        images.load(i)  # ten are let pass
+    with pytest.raises(InputError, match=r"11 of 21 images seen are unusable, more than max_failures=0\.05.*010a\.jpg"):
+        images.load(20)
+    tolerant = loader_of(tmp_path / "dirt", max_failures=0.6)
+    assert [tolerant.load(i)[0] for i in range(21)][-2:] == [19, 21]
+    strict = loader_of(tmp_path / "dirt", max_failures=0)
+    strict.load(1)
+    with pytest.raises(InputError, match=r"1 of 2 images seen are unusable"):
+        strict.load(0)
+
+
+def test_nothing_usable(tmp_path):
+    with pytest.raises(InputError, match=r"3 images in a row are unusable; the last one: cannot read .*002a\.jpg"):
+        loader_of(broken(tmp_path / "dirt", 0, 3)).load(0)
+
+
+def test_the_share_of_failures_is_checked(tmp_path):
+    with pytest.raises(InputError, match=r"data\.train\.max_failures: expected a share from 0 to 1, got 5"):
+        loader_of(broken(tmp_path / "x", 1, 0), max_failures=5)
+
+
+def test_a_flood_of_findings_is_counted_but_not_named(tmp_path, caplog):
+    grey = encoded(Image.fromarray(photo("coffee.png", 64)).convert("L"))
+    for i in range(NAMED + 5):
+        (tmp_path / f"{i:04d}.jpg").write_bytes(grey)
+    images = loader_of(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        for i in range(NAMED + 5):
+            images.load(i)
+    assert len(caplog.records) == NAMED + 1
+    assert "counted, but not named" in caplog.records[-1].getMessage()
+    assert images.findings() == {Finding.GREY: NAMED + 5}
