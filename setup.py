@@ -24,6 +24,7 @@ setup(
         "lpips>=0.1.4,<0.2",
         "pytorch-fid>=0.3,<0.4",
         "safetensors>=0.4",
+        "simplejpeg>=1.7",
         "tensorboard>=2.15",
         "tqdm>=4.65",
         "webdataset>=0.2.86",

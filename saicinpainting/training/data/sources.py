@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 
 from saicinpainting.evaluation.data import list_files
 from saicinpainting.utils import InputError
@@ -48,7 +47,8 @@ class FolderSource(ImageSource):
         return self.files[index]
 
     def read(self, index: int) -> bytes:
-        return Path(self.files[index]).read_bytes()
+        with open(self.files[index], "rb", buffering=0) as file:
+            return file.read()
 
 
 def folders_of(indir: PathLike | Sequence[PathLike]) -> list[PathLike]:
