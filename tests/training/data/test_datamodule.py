@@ -12,6 +12,7 @@ from PIL import Image
 
 from saicinpainting.training.data.datamodule import InpaintingDataModule
 from saicinpainting.utils import InputError
+from tests.helpers import photo
 
 
 def save(path: Path, side: int) -> None:
@@ -114,6 +115,14 @@ def test_a_section_without_folder(sections):
         InpaintingDataModule(**sections).setup("validate")
 
 
+@pytest.fixture
+def photos(sections, tmp_path) -> dict:
+    """The sections with training images that differ."""
+    for i in range(6):
+        Image.fromarray(photo("astronaut.png", 48, 40 * i)).save(tmp_path / "train" / f"{i}.jpg")
+    return sections
+
+
 def epochs(sections: dict, *, seed: int = 0, workers: int = 0, start: tuple[int, int] = (0, 0)) -> list[torch.Tensor]:
     """Two epochs of training samples, (N, 4, H, W): image and mask."""
     sections["train"]["dataloader_kwargs"]["num_workers"] = workers
@@ -127,23 +136,35 @@ def epochs(sections: dict, *, seed: int = 0, workers: int = 0, start: tuple[int,
     return result
 
 
-def test_samples_depend_on_seed_and_epoch_alone(sections, tmp_path):
+def test_samples_depend_on_seed_and_epoch_alone(photos):
     """Whatever torch's own seed and the number of workers, which live through both epochs."""
-    for i in range(4):
-        Image.fromarray(np.random.RandomState(i).randint(0, 256, (48, 48, 3), np.uint8)).save(
-            tmp_path / "train" / f"{i}.jpg"
-        )
     torch.manual_seed(1)
-    alone = epochs(sections)
+    alone = epochs(photos)
     torch.manual_seed(2)
-    for ours, expected in zip(epochs(sections, workers=2), alone, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=0, atol=0)
+    for workers in (1, 4):
+        for ours, expected in zip(epochs(photos, workers=workers), alone, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=0, atol=0)
     first, second = alone
     assert not torch.equal(first, second)
-    assert not torch.equal(epochs(sections, seed=1)[0], first)
-    rest, after = epochs(sections, start=(0, 2))
+    assert not torch.equal(epochs(photos, seed=1)[0], first)
+    rest, after = epochs(photos, start=(0, 2))
     torch.testing.assert_close(rest, first[2:], rtol=0, atol=0)
     torch.testing.assert_close(after, second, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("workers", [0, 4])
+def test_two_ranks_share_the_samples_of_one(photos, workers):
+    photos["train"]["dataloader_kwargs"] |= {"batch_size": 1, "num_workers": workers}
+
+    def samples(rank: int, world_size: int) -> list[bytes]:
+        data = InpaintingDataModule(**photos, seed=3)
+        data._processes = lambda: (rank, world_size)
+        return [torch.cat([b["image"], b["mask"]], 1).numpy().tobytes() for b in data.train_dataloader()]
+
+    alone = samples(0, 1)
+    assert len(set(alone)) == 6
+    assert samples(0, 2) == alone[::2]
+    assert samples(1, 2) == alone[1::2]
 
 
 def test_the_batches_of_an_epoch_that_is_gone_on_with(sections):
