@@ -33,7 +33,8 @@ class RunPlan:
         batch_size: of one process.
         processes: how many train together.
         device: what each of them has to itself, for the text.
-        batches: of one process in a pass over all images.
+        epoch_images: training images of an epoch, over all processes; None: all.
+        batches: of one process in an epoch.
         limit_train_batches: steps in an epoch at most, or the share of `batches` (a float); None for all.
         max_epochs, max_steps: what ends the run, whichever comes first; -1 or None for no limit.
         val_images: images of each validation set, by its name.
@@ -53,6 +54,7 @@ class RunPlan:
     images: int
     batch_size: int
     batches: int
+    epoch_images: int | None = None
     processes: int = 1
     device: str = "GPU"
     limit_train_batches: int | float | None = None
@@ -126,6 +128,7 @@ def plan_of(settings: Mapping[str, Any], data: InpaintingDataModule, trainer: pl
     averaging = settings["training_model"]
     return RunPlan(
         images=data.train_images(),
+        epoch_images=data.epoch_images(),
         batch_size=int((settings["data"]["train"].get("dataloader_kwargs") or {}).get("batch_size", 1)),
         batches=data.train_batches(trainer.world_size),
         processes=trainer.world_size,
@@ -176,6 +179,8 @@ def _batch_line(plan: RunPlan) -> str:
 def _epoch_line(plan: RunPlan) -> str:
     steps = plan.epoch_steps
     whole = f"all of {_count(plan.images, 'image')}"
+    if plan.epoch_images not in (None, plan.images):
+        whole = f"epoch_images: {plan.epoch_images:,} of {_count(plan.images, 'image')}"
     if steps < plan.batches:
         whole = f"limit_train_batches; {whole} would be {plan.batches:,}"
     text = f"epoch: {_count(steps, 'step')} ({whole})"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from saicinpainting.evaluation.masks.folder import FolderMaskGenerator
 from saicinpainting.evaluation.masks.generators import (
     DrawMethod,
     DumbAreaMaskGenerator,
@@ -86,6 +87,7 @@ MASK_GENERATORS: dict[str, type[MaskGenerator]] = {
     "mixed": MixedMaskGenerator,
     "outpainting": OutpaintingMaskGenerator,
     "dumb": DumbAreaMaskGenerator,
+    "folder": FolderMaskGenerator,
 }
 
 

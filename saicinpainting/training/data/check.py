@@ -48,7 +48,7 @@ def check(source: ImageSource, fitting: Fitting, *, n_jobs: int = 1) -> Iterator
 def _check_one(index: int, *, source: ImageSource, fitting: Fitting) -> Report:
     name = source.name(index)
     try:
-        image = fitting.load(source, index)
+        image = fitting.load(source, index, source.companions)
     except (InputError, OSError) as error:
         return Report(name, None, None, failure_of(error), reason_of(error, name))
     height, width = image.pixels.shape[:2]

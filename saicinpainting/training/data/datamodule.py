@@ -64,7 +64,7 @@ class InpaintingDataModule(pl.LightningDataModule):
             sections[f"extra_val_{name}"] = (f"data.extra_val.{name}", settings)
         self.val_titles = list(sections)
         self._val_sections = [(where, plain(settings)) for where, settings in sections.values()]
-        self._train_set: Dataset[Sample] | None = None
+        self._train_set: InpaintingTrainDataset | None = None
         self._val_sets: list[Dataset[Sample]] | None = None
         self._start = Start()
 
@@ -77,7 +77,7 @@ class InpaintingDataModule(pl.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """At the end of a run, tell what was unusual about its images."""
-        if stage == "fit" and isinstance(self._train_set, InpaintingTrainDataset) and self._processes()[0] == 0:
+        if stage == "fit" and self._train_set is not None and self._processes()[0] == 0:
             found = self._train_set.images.findings()
             unusual = [f"{n} {finding.name.lower()}" for finding, n in found.items() if finding != Finding.ORDINARY]
             if unusual:
@@ -93,7 +93,14 @@ class InpaintingDataModule(pl.LightningDataModule):
 
     def train_images(self) -> int:
         """How many training images there are."""
-        return len(self._images())  # type: ignore[arg-type]
+        return len(self._images())
+
+    def epoch_images(self) -> int:
+        """Training images of an epoch, over all processes: `data.train.epoch_images`, unless told otherwise all."""
+        wanted = self._train_settings.get("epoch_images")
+        if wanted is not None and (type(wanted) is not int or wanted < 1):
+            raise InputError(f"data.train.epoch_images: expected a number of images or null, got {wanted!r}")
+        return wanted or self.train_images()
 
     def images(self) -> dict[str, int]:
         """How many images each set has, by its config section."""
@@ -132,16 +139,24 @@ class InpaintingDataModule(pl.LightningDataModule):
         """Images that all processes together have seen after `batches` of `epoch`."""
         before = self._start if epoch == self._start.epoch else Start()
         done = before.images + (batches - before.batches) * self.batch_size()
-        return min(done, self.train_images())
+        return min(done, self.epoch_images())
 
-    def _images(self) -> Dataset[Sample]:
+    def _images(self) -> InpaintingTrainDataset:
         self.setup("fit")
         assert self._train_set is not None
         return self._train_set
 
     def _sampler(self, rank: int, world_size: int) -> TrainSampler:
         shuffle = bool((self._train_settings.get("dataloader_kwargs") or {}).get("shuffle", False))
-        return TrainSampler(self.train_images(), seed=self.seed, shuffle=shuffle, rank=rank, world_size=world_size)
+        return TrainSampler(
+            self.train_images(),
+            seed=self.seed,
+            shuffle=shuffle,
+            rank=rank,
+            world_size=world_size,
+            epoch_images=self.epoch_images(),
+            order=self._images().source.order(),
+        )
 
     def _processes(self) -> tuple[int, int]:
         """Rank and number of the trainer's processes."""
@@ -179,9 +194,11 @@ class InpaintingDataModule(pl.LightningDataModule):
 
     # ---- data sets ----------------------------------------------------------------------------------------------
 
-    def _make_train_set(self) -> Dataset[Sample]:
-        self._require_folders("data.train", self._train_settings)
+    def _make_train_set(self) -> InpaintingTrainDataset:
         settings = _without_loader(self._train_settings)
+        settings.pop("epoch_images", None)
+        if settings.get("indir") or not ({"shards", "file_list"} & settings.keys()):
+            self._require_folders("data.train", self._train_settings)
         return call_with_settings(make_train_dataset, settings, where="data.train")
 
     def _make_val_set(self, where: str, settings: dict[str, Any]) -> Dataset[Sample]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import cv2
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, get_worker_info
@@ -24,30 +26,40 @@ from saicinpainting.evaluation.masks.mixed import get_mask_generator
 from saicinpainting.training.data.aug import Transform, get_transforms
 from saicinpainting.training.data.loading import Fitting, ImageLoader
 from saicinpainting.training.data.sampler import SampleKey
+from saicinpainting.training.data.shards import ShardSource
 from saicinpainting.training.data.sources import WHERE, FolderSource, ImageSource, PathLike
-from saicinpainting.utils import build, call_with_settings
+from saicinpainting.utils import InputError, build, call_with_settings, check_known_keys
 
 LOGGER = logging.getLogger(__name__)
+MASK, SEGM = "mask", "segm"  # what sources call their companions
 
 
 class InpaintingTrainDataset(Dataset[Sample]):
     """Augmented crops of a source's images with random masks.
 
-    Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 = hole. A `SampleKey` decides all of a
-    sample; asked for by its plain index, a sample takes its randomness from torch's generator, which a loader seeds
-    in each worker and epoch. `out_size`: the side that every image must have after `transform`; None leaves it open.
+    Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 = hole; `segm` int64 (H, W), classes,
+    where the source has semantic maps. A `SampleKey` decides all of a sample; asked for by its plain index, a sample
+    takes its randomness from torch's generator, which a loader seeds in each worker and epoch.
+
+    Args:
+        mask_generator: draws the masks; None takes each image's own, which the source must have.
+        out_size: the side that every image must have after `transform`; None leaves it open.
+        max_failures: the share of unusable images that stops a run.
     """
 
     def __init__(
         self,
         source: ImageSource,
-        mask_generator: MaskGenerator,
+        mask_generator: MaskGenerator | None,
         transform: Transform,
         out_size: int | None = None,
         max_failures: float = 0.05,
     ) -> None:
+        wanted = [name for name in (SEGM, *([MASK] if mask_generator is None else [])) if name in source.companions]
+        if mask_generator is None and MASK not in wanted:
+            raise InputError(f"{WHERE}.mask_generator_kind: paired needs each image's own mask; set {WHERE}.mask_indir")
         fitting = Fitting(out_size, crops=transform.variant.geometry is not None)
-        self.images = ImageLoader(source, fitting=fitting, max_failures=max_failures)
+        self.images = ImageLoader(source, fitting=fitting, max_failures=max_failures, companions=wanted)
         self.mask_generator, self.transform = mask_generator, transform
         self._random = MaskRandom.seeded(0)
         self._drawn = 0
@@ -61,10 +73,14 @@ class InpaintingTrainDataset(Dataset[Sample]):
 
     def __getitem__(self, item: int | SampleKey) -> Sample:
         key = item if isinstance(item, SampleKey) else self._drawn_key(item)
-        _, pixels = self.images.load(key.image)
-        image, _ = self.transform(pixels, key.seed)
-        mask = self.mask_generator(image, iter_i=key.iteration, rng=self._random.reseed(key.seed))
-        return {"image": image, "mask": mask}
+        _, loaded = self.images.load(key.image)
+        image, labels = self.transform(loaded.pixels, key.seed, loaded.labels)
+        if self.mask_generator is None:
+            mask = (labels[MASK] > 0).astype(np.float32)[None]
+        else:
+            mask = self.mask_generator(image, iter_i=key.iteration, rng=self._random.reseed(key.seed))
+        segm = {SEGM: labels[SEGM].astype(np.int64)} if SEGM in labels else {}
+        return {"image": image, "mask": mask, **segm}
 
     def _drawn_key(self, item: int) -> SampleKey:
         # The index takes part because ranks may start from the same seed; they see different images.
@@ -81,47 +97,86 @@ class InpaintingTrainDataset(Dataset[Sample]):
         return count * workers + offset
 
 
+def _folder_source(
+    *,
+    indir: PathLike | Sequence[PathLike] | None = None,
+    file_list: PathLike | None = None,
+    mask_indir: PathLike | None = None,
+    segm_indir: PathLike | None = None,
+) -> FolderSource:
+    if not indir and not file_list:
+        raise InputError(f"{WHERE}.indir: missing config key; set it to a folder of images")
+    companions = {name: folder for name, folder in ((MASK, mask_indir), (SEGM, segm_indir)) if folder}
+    return FolderSource(indir or None, file_list=file_list, companions=companions)
+
+
+def _folder_source_with_segm(
+    *,
+    segm_indir: PathLike,
+    indir: PathLike | Sequence[PathLike] | None = None,
+    file_list: PathLike | None = None,
+    mask_indir: PathLike | None = None,
+) -> FolderSource:
+    return _folder_source(indir=indir, file_list=file_list, mask_indir=mask_indir, segm_indir=segm_indir)
+
+
+def _shard_source(*, shards: str, cache_dir: str | None = None, cache_gb: float = 100, window: int = 4) -> ShardSource:
+    return ShardSource(shards, cache_dir=cache_dir, cache_gb=cache_gb, window=window)
+
+
+TRAIN_SOURCES: dict[str, Callable[..., ImageSource]] = {
+    "default": _folder_source,
+    "img_with_segm": _folder_source_with_segm,
+    "shards": _shard_source,
+}
+
+
 def make_train_dataset(
-    indir: PathLike | Sequence[PathLike],
+    indir: PathLike | Sequence[PathLike] | None = None,
     kind: str = "default",
     out_size: int = 512,
     mask_gen_kwargs: Mapping[str, Any] | None = None,
     transform_variant: str = "default",
     mask_generator_kind: str = "mixed",
     max_failures: float = 0.05,
-) -> Dataset[Sample]:
+    **source: Any,
+) -> InpaintingTrainDataset:
     """The training data set; arguments are the keys of config section `data.train`.
 
-    `max_failures`: the share of unusable images that stops a run.
+    Args:
+        kind: of the source, one of `TRAIN_SOURCES`; `source` and `indir` are its settings.
+        mask_generator_kind: a kind of mask generator, or `paired` for each image's own mask.
+        max_failures: the share of unusable images that stops a run.
     """
-    LOGGER.info("training images: %s (%s), masks: %s", indir, kind, mask_generator_kind)
-    masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs), where=f"{WHERE}.mask_gen_kwargs")
-    settings = {
-        "kind": kind,
-        "source": FolderSource(indir),
-        "mask_generator": masks,
-        "transform": get_transforms(transform_variant, out_size),
-        "out_size": out_size,
-        "max_failures": max_failures,
-    }
-    return build(TRAIN_DATASETS, settings, where=WHERE)
+    LOGGER.info("training images: %s (%s), masks: %s", indir or source.get("shards", ""), kind, mask_generator_kind)
+    masks = None
+    if mask_generator_kind != "paired":
+        masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs), where=f"{WHERE}.mask_gen_kwargs")
+        if source.get("mask_indir"):
+            raise InputError(f"{WHERE}.mask_indir: only mask_generator_kind=paired uses it, not {mask_generator_kind}")
+    settings = {**source, "kind": kind, **({"indir": indir} if indir else {})}
+    makers = [make_train_dataset, *([TRAIN_SOURCES[kind]] if kind in TRAIN_SOURCES else [])]
+    known = [
+        name
+        for maker in makers
+        for name in inspect.signature(cast(Callable[..., Any], maker)).parameters
+        if name != "source"
+    ]
+    check_known_keys(settings, known, where=WHERE)
+    return InpaintingTrainDataset(
+        build(TRAIN_SOURCES, settings, where=WHERE),
+        masks,
+        get_transforms(transform_variant, out_size),
+        out_size,
+        max_failures,
+    )
 
 
 def make_default_train_dataloader(
-    indir: PathLike | Sequence[PathLike],
-    kind: str = "default",
-    out_size: int = 512,
-    mask_gen_kwargs: Mapping[str, Any] | None = None,
-    transform_variant: str = "default",
-    mask_generator_kind: str = "mixed",
-    max_failures: float = 0.05,
-    dataloader_kwargs: Mapping[str, Any] | None = None,
+    *args: Any, dataloader_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
 ) -> DataLoader[Sample]:
-    """Training loader; arguments are the keys of config section `data.train`."""
-    dataset = make_train_dataset(
-        indir, kind, out_size, mask_gen_kwargs, transform_variant, mask_generator_kind, max_failures
-    )
-    return make_dataloader(dataset, dataloader_kwargs, where=WHERE)
+    """Training loader of `make_train_dataset(*args, **kwargs)`."""
+    return make_dataloader(make_train_dataset(*args, **kwargs), dataloader_kwargs, where=WHERE)
 
 
 def _make_online_dataset(
@@ -136,7 +191,6 @@ def _make_online_dataset(
     return InpaintingEvalOnlineDataset(indir, masks, img_suffix, pad_out_to_modulo, scale_factor)
 
 
-TRAIN_DATASETS: dict[str, Callable[..., Dataset[Sample]]] = {"default": InpaintingTrainDataset}
 VAL_DATASETS: dict[str, Callable[..., Dataset[Sample]]] = {
     "default": InpaintingDataset,
     "our_eval": OurInpaintingDataset,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import cv2
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from saicinpainting.evaluation.data import decode_image
-from saicinpainting.training.data.sources import WHERE, ImageSource
+from saicinpainting.training.data.sources import WHERE, ImageSource, SourceError
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -65,10 +65,11 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """pixels: uint8 RGB (H, W, 3)."""
+    """pixels: uint8 RGB (H, W, 3); labels: the image's companions by name, (H, W)."""
 
     pixels: np.ndarray
     finding: Finding
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def decode(data: bytes, name: str) -> Decoded:
@@ -122,12 +123,32 @@ def _finding(data: bytes) -> Finding:
     return Finding.GREY if mode in ("1", "L") else Finding.ORDINARY
 
 
-def enlarged(pixels: np.ndarray, shorter_side: int) -> np.ndarray:
-    """uint8 (H, W, 3), bicubic, with the shorter side as given."""
-    height, width = pixels.shape[:2]
+def decode_labels(data: bytes, name: str) -> np.ndarray:
+    """A map of classes, as the file holds them: (H, W), uint8 or int32; indices into a palette stay indices.
+
+    Raises:
+        InputError: it cannot be read, or has colours.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            if file.mode not in ("1", "L", "P") and not file.mode.startswith("I"):
+                raise InputError(f"expected grey values or a palette, got {file.mode}")
+            values = np.asarray(file)
+    except Exception as error:
+        raise InputError(f"cannot read the labels {name}: {error}") from error
+    return values.astype(np.int32) if values.dtype.itemsize > 1 else values.astype(np.uint8)
+
+
+def enlarged(image: Decoded, shorter_side: int) -> Decoded:
+    """Bicubic, labels nearest, with the shorter side as given."""
+    height, width = image.pixels.shape[:2]
     scale = shorter_side / min(height, width)
     size = max(round(width * scale), shorter_side), max(round(height * scale), shorter_side)
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
+    return Decoded(
+        cv2.resize(image.pixels, size, interpolation=cv2.INTER_CUBIC),
+        Finding.TINY,
+        {name: cv2.resize(values, size, interpolation=cv2.INTER_NEAREST) for name, values in image.labels.items()},
+    )
 
 
 @dataclass(frozen=True)
@@ -143,14 +164,16 @@ class Fitting:
     out_size: int | None = None
     crops: bool = True
 
-    def load(self, source: ImageSource, index: int) -> Decoded:
-        """Image `index` of `source`.
+    def load(self, source: ImageSource, index: int, companions: Sequence[str] = ()) -> Decoded:
+        """Image `index` of `source`, with these of its companions.
 
         Raises:
             InputError: it is broken or of the wrong size.
             OSError: its file cannot be read.
         """
         decoded = decode(source.read(index), source.name(index))
+        if companions:
+            decoded = replace(decoded, labels=_labels(source, index, companions, decoded.pixels.shape[:2]))
         height, width = decoded.pixels.shape[:2]
         if self.out_size is None:
             return decoded
@@ -160,8 +183,22 @@ class Fitting:
                 "or set transform_variant to one that crops"
             )
         if 2 * min(height, width) < self.out_size:
-            return Decoded(enlarged(decoded.pixels, self.out_size), Finding.TINY)
+            return enlarged(decoded, self.out_size)
         return decoded
+
+
+def _labels(source: ImageSource, index: int, companions: Sequence[str], size: tuple[int, ...]) -> dict[str, np.ndarray]:
+    labels = {}
+    for companion in companions:
+        name = source.name(index)
+        values = decode_labels(source.read_companion(index, companion), f"{companion} of {name}")
+        if values.shape != size:
+            raise InputError(
+                f"{name} is {size[1]}x{size[0]} pixels, its {companion} {values.shape[1]}x{values.shape[0]}; give both "
+                "one size"
+            )
+        labels[companion] = values
+    return labels
 
 
 class WrongSizeError(InputError):
@@ -181,18 +218,26 @@ def reason_of(error: Exception, name: str) -> str:
 class ImageLoader:
     """Loads the images of `source`; what cannot be used is reported once and replaced by another image.
 
-    `max_failures`: the largest share of unusable images, in [0, 1].
+    `max_failures`: the largest share of unusable images, in [0, 1]; `companions`: the labels to load with them.
     """
 
-    def __init__(self, source: ImageSource, *, fitting: Fitting = Fitting(), max_failures: float = 0.05) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        fitting: Fitting = Fitting(),
+        max_failures: float = 0.05,
+        companions: Sequence[str] = (),
+    ) -> None:
         if not 0 <= max_failures <= 1:
             raise InputError(f"{WHERE}.max_failures: expected a share from 0 to 1, got {max_failures}")
         self.source, self.fitting, self.max_failures = source, fitting, max_failures
+        self.companions = tuple(companions)
         # Shared with the loader's workers, so that a file is named once and failures are counted over all of them.
         self._shared = torch.zeros(len(source), dtype=torch.uint8).share_memory_()
 
-    def load(self, index: int) -> tuple[int, np.ndarray]:
-        """The number of the image that was loaded, `index` if possible, and its pixels: uint8 RGB (H, W, 3).
+    def load(self, index: int) -> tuple[int, Decoded]:
+        """The number of the image that was loaded, `index` if possible, and the image.
 
         The same image takes the place of an unusable one whenever and in whichever process it is asked for.
 
@@ -202,13 +247,15 @@ class ImageLoader:
         error: Exception | None = None
         for candidate in self._candidates(index):
             try:
-                image = self.fitting.load(self.source, candidate)
+                image = self.fitting.load(self.source, candidate, self.companions)
+            except SourceError:
+                raise
             except (InputError, OSError) as reason:
                 error = reason
                 self._note(candidate, failure_of(reason), reason)
                 continue
             self._note(candidate, image.finding)
-            return candidate, image.pixels
+            return candidate, image
         tried = min(LONGEST_ROW, len(self.source))
         raise InputError(f"{WHERE}: {tried} images in a row are unusable; the last one: {error}") from error
 

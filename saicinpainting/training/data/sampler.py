@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,27 +28,42 @@ class SampleKey(NamedTuple):
 class TrainSampler(Sampler[SampleKey]):
     """One process's share of the training images, in the order of an epoch.
 
-    The order is a permutation that `(seed, epoch)` decides; process `rank` of `world_size` takes every
-    `world_size`-th image of it, beginning with the `rank`-th. Every process gets the same number of images: up to
+    Epochs are cut from an endless stream of passes over all images; unless told otherwise an epoch is a pass. The order
+    of a pass is a permutation that `(seed, pass)` decides. Process `rank` of `world_size` takes every `world_size`-th
+    image of an epoch, beginning with the `rank`-th. Every process gets the same number of images: up to
     `world_size - 1` images of an epoch are left out, and if there are fewer images than processes some come twice.
     An epoch may begin after any number of images (`begin_at`), where a run is resumed.
 
     Args:
         images: how many there are.
         seed: of the run, not negative.
-        shuffle: False keeps the images' own order in every epoch.
+        shuffle: False keeps the images' own order in every pass.
         rank: this process's number.
         world_size: how many processes there are.
+        epoch_images: images of an epoch, over all processes; None: all of them.
+        order: how a pass is permuted; `Nearby` where images lie in shards.
     """
 
-    def __init__(self, images: int, *, seed: int = 0, shuffle: bool = True, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        images: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch_images: int | None = None,
+        order: Order | None = None,
+    ) -> None:
         self.images, self.seed, self.shuffle = images, seed, shuffle
         self.rank, self.world_size = rank, world_size
+        self.epoch_images = epoch_images or images
+        self.order = order or Everywhere(images)
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
         """Images of a whole epoch, wherever this one began."""
-        return max(self.images // self.world_size, 1)
+        return max(self.epoch_images // self.world_size, 1)
 
     def begin_at(self, epoch: int, images: int) -> int:
         """Begin with `epoch` after its first `images`, counted over all processes.
@@ -66,22 +82,83 @@ class TrainSampler(Sampler[SampleKey]):
 
     def __iter__(self) -> Iterator[SampleKey]:
         # The epoch of the moment: a loader that has begun to read ahead keeps to it.
-        epoch, order = self.epoch, self._order()
+        first, passes = self.epoch * self.epoch_images, _Passes(self)
         for own in range(self.start, len(self)):
-            position = own * self.world_size + self.rank
-            index = int(order[position % self.images])
-            yield SampleKey(index, sample_seed(self.seed, epoch, index), epoch * self.images + position)
+            position = first + own * self.world_size + self.rank
+            number, place = divmod(position, self.images)
+            index = passes.image(number, place)
+            yield SampleKey(index, sample_seed(self.seed, number, index), position)
 
-    def _order(self) -> np.ndarray:
-        if not self.shuffle:
-            return np.arange(self.images)
-        # Unlike Generator's, the streams of RandomState are the same in every version of numpy.
-        bits = np.random.MT19937(np.random.SeedSequence((_ORDER, self.seed, self.epoch)))
-        return np.random.RandomState(bits).permutation(self.images)
+
+class _Passes:
+    """The orders of a sampler's passes, of which one is kept at a time."""
+
+    def __init__(self, sampler: TrainSampler) -> None:
+        self.sampler, self.number = sampler, -1
+        self.order = np.empty(0, np.int64)
+
+    def image(self, number: int, place: int) -> int:
+        if not self.sampler.shuffle:
+            return place
+        if number != self.number:
+            # Unlike Generator's, the streams of RandomState are the same in every version of numpy.
+            bits = np.random.MT19937(np.random.SeedSequence((_ORDER, self.sampler.seed, number)))
+            self.number, self.order = number, self.sampler.order.draw(np.random.RandomState(bits))
+        return int(self.order[place])
+
+
+class Order(ABC):
+    """Permutations of a data set's images."""
+
+    @abstractmethod
+    def draw(self, rng: np.random.RandomState) -> np.ndarray:
+        """The numbers of all images, each once."""
+
+
+class Everywhere(Order):
+    """Any of `images` may follow any other."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    def draw(self, rng: np.random.RandomState) -> np.ndarray:
+        return rng.permutation(self.images)
+
+
+class Nearby(Order):
+    """Images that lie in shards: a few shards at a time are read, and every process needs but its share of them.
+
+    The shards of a pass are dealt, in random order, to `LANES` lanes, which take turns: of `world_size` processes, a
+    divisor of `LANES`, each keeps to lanes of its own. Within a lane, images are shuffled over `window` shards.
+
+    Args:
+        sizes: images of each shard; the data set has them one shard after another.
+        window: shards that are open together in a lane.
+    """
+
+    LANES = 8
+
+    def __init__(self, sizes: Sequence[int], window: int) -> None:
+        self.sizes, self.window = np.asarray(sizes, np.int64), window
+        self.first = np.concatenate([[0], np.cumsum(self.sizes)])[:-1]
+
+    def draw(self, rng: np.random.RandomState) -> np.ndarray:
+        shards = rng.permutation(len(self.sizes))
+        lanes = [self._lane(shards[i :: self.LANES], rng) for i in range(min(self.LANES, len(shards)))]
+        together = min(map(len, lanes))
+        in_turns = np.stack([lane[:together] for lane in lanes], axis=1).ravel()
+        return np.concatenate([in_turns, *(lane[together:] for lane in lanes)])
+
+    def _lane(self, shards: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        windows = [shards[i : i + self.window] for i in range(0, len(shards), self.window)]
+        return np.concatenate([rng.permutation(np.concatenate([self._images(s) for s in w])) for w in windows])
+
+    def _images(self, shard: int) -> np.ndarray:
+        return np.arange(self.first[shard], self.first[shard] + self.sizes[shard])
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """The seed in [0, 2**32) of image `index` in `epoch` of a run with `seed`."""
+    """The seed in [0, 2**32) of image `index` in pass (unless told otherwise: epoch) `epoch` of a run with `seed`."""
     return int(np.random.SeedSequence((_SAMPLE, seed, epoch, index)).generate_state(1)[0])
 
 

@@ -87,9 +87,9 @@ def test_a_dirty_folder_is_used_as_far_as_it_goes(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             for i in range(len(images.source)):
-                loaded, pixels = images.load(i)
-                assert pixels.shape[2] == 3
-                assert min(pixels.shape[:2]) >= 32
+                loaded, image = images.load(i)
+                assert image.pixels.shape[2] == 3
+                assert min(image.pixels.shape[:2]) >= 32
                 assert (loaded == i) == (expected.get(Path(images.source.name(i)).name) != Finding.UNREADABLE)
     named = [record.getMessage() for record in caplog.records]
     assert len(named) == len(expected) == 10  # each once
@@ -126,8 +126,8 @@ def test_images_smaller_than_half_a_crop_are_enlarged(tmp_path):
     Image.fromarray(photo("coffee.png", 40)[:20]).save(tmp_path / "tiny.png")  # 40x20
     Image.fromarray(photo("coffee.png", 40)).save(tmp_path / "small.png")
     images = loader_of(tmp_path)
-    assert images.load(0)[1].shape == (40, 40, 3)
-    assert images.load(1)[1].shape == (64, 128, 3)
+    assert images.load(0)[1].pixels.shape == (40, 40, 3)
+    assert images.load(1)[1].pixels.shape == (64, 128, 3)
 
 
 def broken(folder: Path, good: int, bad: int) -> Path:

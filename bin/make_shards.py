@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Pack training images into tar shards (WebDataset) with an index, or index and verify shards that exist.
+
+    bin/make_shards.py DATA/train SHARDS --shuffle 0 --n-jobs 8      # go on after an interruption: the same command
+    bin/make_shards.py --index http://HOST/set/shard-{000000..000146}.tar --out index.json
+    bin/make_shards.py --verify SHARDS
+
+Train from them with data.train.kind=shards data.train.shards=SHARDS (or the address of its index.json).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import urllib.request
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tqdm import tqdm
+
+from saicinpainting.cli import run_command
+from saicinpainting.training.data.shard_index import (
+    TIMEOUT_SECONDS,
+    Shard,
+    describe,
+    expand,
+    is_address,
+    read_index,
+    write_index,
+)
+from saicinpainting.training.data.shard_writing import write_shards
+from saicinpainting.training.data.sources import FolderSource
+from saicinpainting.utils import InputError
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.verify:
+        verify(args.verify)
+    elif args.index:
+        index(args.index, args.out)
+    else:
+        pack(args)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("indir", type=Path, nargs="?", help="folder of images, nested folders too")
+    parser.add_argument("outdir", type=Path, nargs="?", help="folder for the shards")
+    parser.add_argument("--list", type=Path, help="a text file with the images' paths from INDIR, one a line")
+    parser.add_argument("--shard-images", type=int, default=5000, help="images of a shard (default: %(default)s)")
+    parser.add_argument("--shuffle", type=int, metavar="SEED", help="random order, for images sorted by class")
+    parser.add_argument("--masks", type=Path, help="folder of the images' own masks, NAME.png")
+    parser.add_argument("--segm", type=Path, help="folder of the images' semantic maps, NAME.png")
+    parser.add_argument("--n-jobs", type=int, default=1, help="number of processes (default: %(default)s)")
+    parser.add_argument("--index", nargs="+", metavar="SHARD", help="make an index of these files or addresses")
+    parser.add_argument("--out", type=Path, default=Path("index.json"), help="of --index (default: %(default)s)")
+    parser.add_argument("--verify", metavar="PLACE", help="compare the shards beside an index with its checksums")
+    args = parser.parse_args()
+    if not (args.index or args.verify) and args.outdir is None:
+        parser.error("expected INDIR and OUTDIR, or --index, or --verify")
+    return args
+
+
+def pack(args: argparse.Namespace) -> None:
+    companions = {name: folder for name, folder in (("mask", args.masks), ("segm", args.segm)) if folder}
+    source = FolderSource(args.indir, file_list=args.list, companions=companions)
+    shards = write_shards(
+        source,
+        args.outdir,
+        root=args.indir,
+        shard_images=args.shard_images,
+        shuffle=args.shuffle,
+        n_jobs=args.n_jobs,
+    )
+    total = sum(shard.bytes for shard in shards) / 1e6
+    print(f"{sum(shard.images for shard in shards)} images, {len(shards)} shards, {total:.1f} MB -> {args.outdir}")
+
+
+def index(patterns: list[str], out: Path) -> None:
+    shards = []
+    places = list(expand(patterns))
+    for place in tqdm(places, unit="shard"):
+        name = place if is_address(place) else str(Path(place).resolve())
+        shards.append(read_through(name))
+    # Shards that lie beside the index are named without their folder, so that both can be moved together.
+    folder = str(out.resolve().parent)
+    shards = [
+        Shard(**{**vars(s), "name": Path(s.name).name if str(Path(s.name).parent) == folder else s.name})
+        for s in shards
+    ]
+    write_index(out, shards)
+    print(f"{sum(shard.images for shard in shards)} images, {len(shards)} shards -> {out}")
+
+
+def read_through(place: str) -> Shard:
+    try:
+        if is_address(place):
+            with urllib.request.urlopen(place, timeout=TIMEOUT_SECONDS) as response:
+                return describe(place, response)
+        with open(place, "rb") as file:
+            return describe(place, file)
+    except OSError as error:
+        raise InputError(f"cannot read {place}: {error}") from error
+
+
+def verify(place: str) -> None:
+    base = place.rpartition("/")[0] if place.endswith(".json") else place.rstrip("/")
+    wrong = []
+    for shard in tqdm(read_index(place), unit="shard"):
+        name = shard.name if is_address(shard.name) or Path(shard.name).is_absolute() else f"{base}/{shard.name}"
+        try:
+            found = read_through(name)
+        except InputError as error:
+            wrong.append(str(error))
+            continue
+        if found.sha256 != shard.sha256:
+            wrong.append(f"{name}: SHA-256 is {found.sha256}, the index says {shard.sha256}")
+    for line in wrong:
+        print(line)
+    if wrong:
+        raise InputError(f"{len(wrong)} shards of {place} are not what the index says")
+    print(f"{place}: every shard is what the index says")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,196 @@
+"""The index of a set of shards: which there are, how large, how many images each holds, and their checksums."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import tarfile
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from saicinpainting.training.data.sources import SourceError
+from saicinpainting.utils import InputError
+
+INDEX = "index.json"
+FORMAT = "lama-shards-1"
+TIMEOUT_SECONDS = 30.0
+IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file.
+
+    name: its file name, or its address as far as it differs from that of the index.
+    images: samples in it; companions: the label files that each of them has.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+    images: int
+    companions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a shard: where its bytes lie."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class ShardSample:
+    """One sample of a shard; `labels`: its companions by name."""
+
+    key: str
+    image: Member
+    labels: dict[str, Member]
+
+
+def is_address(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
+
+
+def samples_of(tar: tarfile.TarFile, name: str) -> list[ShardSample]:
+    """The samples of an open shard, in the WebDataset layout: `KEY.jpg` with `KEY.segm.png` and the like beside it.
+
+    Raises:
+        InputError: a sample without an image, or with two.
+    """
+    groups: dict[str, dict[str, Member]] = {}
+    for member in tar:
+        if not member.isfile():
+            continue
+        folder, _, base = member.name.rpartition("/")
+        stem, _, kind = base.partition(".")
+        key = f"{folder}/{stem}" if folder else stem
+        groups.setdefault(key, {})[kind.lower()] = Member(member.offset_data, member.size)
+    samples = []
+    for key, members in groups.items():
+        images = [kind for kind in members if kind in IMAGE_KINDS]
+        if len(images) != 1:
+            raise InputError(
+                f"{name}: sample {key} has {len(images)} images ({', '.join(members)}); expected one of "
+                f"{', '.join('.' + kind for kind in IMAGE_KINDS)}"
+            )
+        labels = {
+            kind[: -len(".png")]: member for kind, member in members.items() if kind.endswith(".png") and "." in kind
+        }
+        samples.append(ShardSample(key, members[images[0]], labels))
+    return samples
+
+
+def read_samples(path: str | Path) -> list[ShardSample]:
+    """The samples of the shard at `path`."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            return samples_of(tar, str(path))
+    except (tarfile.TarError, EOFError) as error:
+        raise SourceError(f"{path} is no whole tar file: {error}; make it again or remove it from the index") from error
+
+
+def describe(name: str, file: IO[bytes]) -> Shard:
+    """Read a whole shard once, from a file or a connection."""
+    counted = _Counted(file)
+    try:
+        with tarfile.open(fileobj=cast(IO[bytes], counted), mode="r|") as tar:
+            samples = samples_of(tar, name)
+        while counted.read(1 << 20):
+            pass
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"{name} is no whole tar file: {error}") from error
+    return Shard(name, counted.bytes, counted.digest.hexdigest(), len(samples), companions_of(samples))
+
+
+def companions_of(samples: Sequence[ShardSample]) -> tuple[str, ...]:
+    """The labels that every sample has."""
+    shared = set(samples[0].labels) if samples else set()
+    for sample in samples:
+        shared &= set(sample.labels)
+    return tuple(sorted(shared))
+
+
+class _Counted:
+    """Passes bytes on and keeps their number and checksum."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.bytes, self.digest = file, 0, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        self.bytes += len(data)
+        self.digest.update(data)
+        return data
+
+
+def write_index(path: Path, shards: Iterable[Shard]) -> None:
+    """`index.json`, and `SHA256SUMS` beside it for `sha256sum -c`."""
+    shards = list(shards)
+    content = {"format": FORMAT, "shards": [asdict(shard) for shard in shards]}
+    sums = "".join(f"{shard.sha256}  {shard.name}\n" for shard in shards)
+    for file, text in ((path.with_name("SHA256SUMS"), sums), (path, json.dumps(content, indent=1) + "\n")):
+        part = file.with_name(f"{file.name}.part")
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, file)
+
+
+def read_index(place: str) -> list[Shard]:
+    """The shards of an index: a file, a folder that holds `index.json`, or an address of one."""
+    place = index_place(place)
+    try:
+        if is_address(place):
+            with urllib.request.urlopen(place, timeout=TIMEOUT_SECONDS) as response:
+                text = response.read().decode("utf-8")
+        else:
+            text = Path(place).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{place}: cannot read the index of the shards ({error}); bin/make_shards.py --index makes one for shards "
+            "that have none"
+        ) from error
+    return _parse(place, text)
+
+
+def index_place(place: str) -> str:
+    """The file of an index whose folder or file is given."""
+    return place if place.endswith(".json") else f"{place.rstrip('/')}/{INDEX}"
+
+
+def _parse(place: str, text: str) -> list[Shard]:
+    try:
+        content: dict[str, Any] = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}")
+        shards = [Shard(**{**shard, "companions": tuple(shard["companions"])}) for shard in content["shards"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{place} is no index of shards ({error}); make it with bin/make_shards.py") from error
+    if not any(shard.images for shard in shards):
+        raise InputError(f"{place}: the shards hold no images")
+    return shards
+
+
+def expand(patterns: Iterable[str]) -> Iterator[str]:
+    """Files and addresses that patterns stand for: `{000..146}` counts, `*` matches local files."""
+    for pattern in patterns:
+        counted = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+        if counted:
+            first, last = counted.groups()
+            for number in range(int(first), int(last) + 1):
+                yield from expand(
+                    [pattern[: counted.start()] + str(number).zfill(len(first)) + pattern[counted.end() :]]
+                )
+        elif not is_address(pattern) and glob.has_magic(pattern):
+            found = sorted(glob.glob(pattern))
+            if not found:
+                raise InputError(f"no file matches {pattern}")
+            yield from found
+        else:
+            yield pattern

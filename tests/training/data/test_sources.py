@@ -1,0 +1,134 @@
+"""File lists, labels beside images, and what the data set makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saicinpainting.training.data.datasets import make_train_dataset
+from saicinpainting.training.data.sampler import SampleKey
+from saicinpainting.training.data.sources import FolderSource
+from saicinpainting.utils import InputError
+from tests.helpers import photo
+
+MASKS = {"irregular_kwargs": {"max_len": 20, "max_width": 8, "min_times": 1}, "box_proba": 0}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """images/ with labels of the same names in segm/ and mask/: where the picture is bright, and its left half."""
+    for i, name in enumerate(["a", "sub/b", "sub/c"]):
+        pixels = photo("astronaut.png", 80, 60 + 30 * i)
+        bright = (pixels.mean(2) > 120).astype(np.uint8)
+        left = np.zeros_like(bright)
+        left[:, :40] = 255
+        for folder, picture in (("images", pixels), ("segm", bright * 7 + 3), ("mask", left)):
+            file = tmp_path / folder / f"{name}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(file)
+    return tmp_path
+
+
+def test_a_file_list_decides_images_and_order(root):
+    listed = root / "train.txt"
+    listed.write_text("# two of three\nsub/c.png\n\na.png\nsub/c.png\n")
+    source = FolderSource(root / "images", file_list=listed)
+    assert source.files == [str(root / "images" / "sub/c.png"), str(root / "images" / "a.png")]
+    assert source.read(1) == (root / "images" / "a.png").read_bytes()
+    beside = root / "images" / "list.txt"
+    beside.write_text("a.png\n")
+    assert FolderSource(None, file_list=beside).files == [str(root / "images" / "a.png")]
+
+
+def test_wrong_file_lists_are_named(root):
+    listed = root / "train.txt"
+    listed.write_text("a.png\nb.png\nsub/d.png\n")
+    with pytest.raises(InputError, match=r"2 of 3 files of .*train\.txt do not exist: b\.png, sub/d\.png"):
+        FolderSource(root / "images", file_list=listed)
+    listed.write_text("# nothing\n")
+    with pytest.raises(InputError, match=r"train\.txt names no file"):
+        FolderSource(root / "images", file_list=listed)
+    with pytest.raises(InputError, match=r"data\.train\.file_list: cannot read .*absent"):
+        FolderSource(root / "images", file_list=root / "absent")
+
+
+def dataset(root: Path, **settings):
+    defaults = {"indir": root / "images", "out_size": 64, "mask_gen_kwargs": MASKS}
+    return make_train_dataset(**{**defaults, **settings})
+
+
+@pytest.mark.parametrize("variant", ["distortions", "default"])
+def test_semantic_maps_follow_their_images(root, variant):
+    samples = dataset(root, kind="img_with_segm", segm_indir=root / "segm", transform_variant=variant)
+    for seed in range(20):
+        sample = samples[SampleKey(seed % 3, seed, 0)]
+        assert sample["segm"].dtype == np.int64
+        assert sample["segm"].shape == (64, 64)
+        assert set(np.unique(sample["segm"])) <= {3, 10}
+        contrast = [sample["image"].mean(0)[sample["segm"] == value] for value in (3, 10)]
+        if min(map(len, contrast)) > 100:
+            assert contrast[0].mean() < contrast[1].mean()
+
+
+def test_an_image_may_bring_its_own_mask(root):
+    samples = dataset(
+        root, mask_generator_kind="paired", mask_indir=root / "mask", transform_variant="no_augs", out_size=80
+    )
+    for i in range(3):
+        mask = samples[SampleKey(i, i, 0)]["mask"]
+        assert mask.shape == (1, 80, 80)
+        assert mask.dtype == np.float32
+        np.testing.assert_array_equal(mask[0, :, :40], 1)
+        np.testing.assert_array_equal(mask[0, :, 40:], 0)
+    assert "segm" not in samples[0]
+
+
+def test_masks_may_come_from_a_folder(root):
+    samples = dataset(root, mask_generator_kind="folder", mask_gen_kwargs={"indir": root / "mask"})
+    masks = [samples[SampleKey(0, seed, 0)]["mask"] for seed in range(12)]
+    assert all(0 < mask.mean() < 1 for mask in masks)
+    assert {bool(mask[0, 32, 0]) for mask in masks} == {True, False}  # flipped or not
+    np.testing.assert_array_equal(masks[3], samples[SampleKey(2, 3, 9)]["mask"])  # the seed alone decides
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mask_indir": "mask"}, "mask_indir: only mask_generator_kind=paired uses it, not mixed"),
+        ({"mask_generator_kind": "paired"}, r"paired needs each image's own mask; set data\.train\.mask_indir"),
+        ({"kind": "img_with_segm"}, r"data\.train\.segm_indir: missing config key"),
+        ({"segm_indir": "nowhere"}, r"data\.train\.segm_indir: no folder nowhere"),
+        ({"segm_dir": "segm"}, r"data\.train\.segm_dir: unknown config key; .*'segm_indir'"),
+        ({"mask_generator_kind": "folder", "mask_gen_kwargs": {}}, r"mask_gen_kwargs\.indir: missing config key"),
+        ({"kind": "shards"}, r"data\.train\.indir: unknown config key|data\.train\.shards: missing config key"),
+        ({"indir": None}, r"data\.train\.indir: missing config key"),
+    ],
+)
+def test_wrong_settings_are_named(root, monkeypatch, settings, message):
+    monkeypatch.chdir(root)
+    with pytest.raises(InputError, match=message):
+        dataset(root, **settings)
+
+
+def test_every_image_needs_its_label(root):
+    (root / "segm" / "sub" / "c.png").unlink()
+    with pytest.raises(InputError, match=r"c\.png has no .*segm/sub/c\.png; every image needs one"):
+        dataset(root, segm_indir=root / "segm")
+
+
+def test_labels_of_another_size_make_an_image_unusable(root, caplog):
+    Image.fromarray(np.zeros((10, 20), np.uint8)).save(root / "segm" / "a.png")
+    dataset(root, segm_indir=root / "segm")[SampleKey(0, 0, 0)]
+    assert "a.png is unreadable; another image takes its place" in caplog.text
+    assert "80x80 pixels, its segm 20x10" in caplog.text
+
+
+def test_a_folder_of_full_masks_is_an_error(root):
+    Image.fromarray(np.full((90, 90), 255, np.uint8)).save(root / "full.png")
+    (root / "full").mkdir()
+    (root / "full.png").rename(root / "full" / "full.png")
+    with pytest.raises(InputError, match=r"full\.png: 20 parts of 64x64 pixels were all hole"):
+        dataset(root, mask_generator_kind="folder", mask_gen_kwargs={"indir": root / "full"})[0]
