@@ -2,6 +2,7 @@
 """Read every training image as a run would, and list what is unusual or broken.
 
 Example: bin/check_dataset.py DATA/train --out-size 256 --n-jobs 8 --report check.tsv
+INDIR may be a folder of shards with its index.json, too.
 Exit status 1 where so many images are unusable that a run would stop.
 """
 
@@ -17,13 +18,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from saicinpainting.cli import run_command
 from saicinpainting.training.data.check import Report, Totals, check
 from saicinpainting.training.data.loading import Finding, Fitting
+from saicinpainting.training.data.shard_index import INDEX
+from saicinpainting.training.data.shards import ShardSource
 from saicinpainting.training.data.sources import FolderSource
 from saicinpainting.utils import InputError
 
 
 def main() -> None:
     args = parse_arguments()
-    source = FolderSource(args.indir)
+    packed = len(args.indir) == 1 and (args.indir[0] / INDEX).is_file()
+    source = ShardSource(str(args.indir[0])) if packed else FolderSource(args.indir)
     reports = list(check(source, Fitting(args.out_size, crops=not args.no_crop), n_jobs=args.n_jobs))
     unusual = [report for report in reports if report.finding != Finding.ORDINARY]
     for report in unusual:

@@ -5,7 +5,7 @@
     bin/make_shards.py --index http://HOST/set/shard-{000000..000146}.tar --out index.json
     bin/make_shards.py --verify SHARDS
 
-Train from them with data.train.kind=shards data.train.shards=SHARDS (or the address of its index.json).
+Train from them with data.train.kind=shards data.train.indir=SHARDS (or the address of the index).
 """
 
 from __future__ import annotations

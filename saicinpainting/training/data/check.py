@@ -46,13 +46,13 @@ def check(source: ImageSource, fitting: Fitting, *, n_jobs: int = 1) -> Iterator
 
 
 def _check_one(index: int, *, source: ImageSource, fitting: Fitting) -> Report:
-    name = source.name(index)
     try:
         image = fitting.load(source, index, source.companions)
     except (InputError, OSError) as error:
+        name = source.name(index)
         return Report(name, None, None, failure_of(error), reason_of(error, name))
     height, width = image.pixels.shape[:2]
-    return Report(name, width, height, image.finding)
+    return Report(source.name(index), width, height, image.finding)
 
 
 @dataclass

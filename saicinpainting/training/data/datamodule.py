@@ -197,7 +197,7 @@ class InpaintingDataModule(pl.LightningDataModule):
     def _make_train_set(self) -> InpaintingTrainDataset:
         settings = _without_loader(self._train_settings)
         settings.pop("epoch_images", None)
-        if settings.get("indir") or not ({"shards", "file_list"} & settings.keys()):
+        if settings.get("kind") != "shards" and (settings.get("indir") or not settings.get("file_list")):
             self._require_folders("data.train", self._train_settings)
         return call_with_settings(make_train_dataset, settings, where="data.train")
 

@@ -120,8 +120,10 @@ def _folder_source_with_segm(
     return _folder_source(indir=indir, file_list=file_list, mask_indir=mask_indir, segm_indir=segm_indir)
 
 
-def _shard_source(*, shards: str, cache_dir: str | None = None, cache_gb: float = 100, window: int = 4) -> ShardSource:
-    return ShardSource(shards, cache_dir=cache_dir, cache_gb=cache_gb, window=window)
+def _shard_source(
+    *, indir: PathLike, cache_dir: str | None = None, cache_gb: float = 100, window: int = 4
+) -> ShardSource:
+    return ShardSource(str(indir), cache_dir=cache_dir, cache_gb=cache_gb, window=window)
 
 
 TRAIN_SOURCES: dict[str, Callable[..., ImageSource]] = {
@@ -148,7 +150,7 @@ def make_train_dataset(
         mask_generator_kind: a kind of mask generator, or `paired` for each image's own mask.
         max_failures: the share of unusable images that stops a run.
     """
-    LOGGER.info("training images: %s (%s), masks: %s", indir or source.get("shards", ""), kind, mask_generator_kind)
+    LOGGER.info("training images: %s (%s), masks: %s", indir or source.get("file_list"), kind, mask_generator_kind)
     masks = None
     if mask_generator_kind != "paired":
         masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs), where=f"{WHERE}.mask_gen_kwargs")
