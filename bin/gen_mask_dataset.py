@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Make an evaluation set: images resized and cropped around random holes, with the holes as masks.
 
+An interrupted set is gone on with by the same command.
 Example: bin/gen_mask_dataset.py configs/data_gen/random_thick_512.yaml photos/ eval/random_thick_512/ --ext jpg
 """
 
@@ -24,7 +25,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("config", type=Path, help="a file of configs/data_gen")
     parser.add_argument("indir", type=Path, help="folder of images, nested folders too")
     parser.add_argument("outdir", type=Path, help="folder for the evaluation set")
-    parser.add_argument("--ext", default="jpg", help="ending of the images (default: %(default)s)")
+    parser.add_argument(
+        "--ext", default="jpg", help="ending of the images, several with commas, or auto (default: %(default)s)"
+    )
     parser.add_argument("--n-jobs", type=int, default=1, help="number of processes (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other masks (default: %(default)s)")
     return parser.parse_args()

@@ -26,6 +26,7 @@ class Files(ThreadingHTTPServer):
         self.requests: list[tuple[str, int]] = []
         self.sent = 0
         self.cut_after, self.cuts, self.ranges = 0, 0, True
+        self.hang, self.go_on = False, threading.Event()
         self.lock = threading.Lock()
 
     @property
@@ -54,7 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
         if asked and server.ranges:
             first = int(asked.group(1))
             if first >= len(data):
-                self.send_error(416)
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(data)}")
+                self.end_headers()
                 return
         with server.lock:
             if body:
@@ -77,6 +80,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(chunk)
             with server.lock:
                 server.sent += len(chunk)
+        if cut and server.hang:
+            self.wfile.flush()
+            server.go_on.wait(60)
 
     def log_message(self, *_: object) -> None:
         pass

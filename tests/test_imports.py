@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "saicinpainting"
-LAYERS = {"evaluation": 1, "training": 2}
+LAYERS = {"evaluation": 1, "preparation": 2, "training": 2}
 
 
 def layer(module: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +85,38 @@ def test_errors_are_one_line(photos, config, tmp_path):
         assert done.stderr.count("\n") == 1
         assert done.stderr.startswith("error: ")
         assert message in done.stderr
+
+
+def test_an_interrupted_set_is_gone_on_with(photos, config, tmp_path):
+    """Killed after the third image, with half of a line and half of a picture written."""
+    assert run(config, photos, "whole", cwd=tmp_path).returncode == 0
+    log = (tmp_path / "whole" / ".mask_set.tsv").read_bytes()
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    lines = log.split(b"\n")
+    (tmp_path / "cut" / ".mask_set.tsv").write_bytes(b"\n".join(lines[:4]) + b"\n" + lines[4][:2])
+    kept = [line.split(b"\t")[0].decode().removesuffix(".jpg") for line in lines[1:4]]
+    for file in (tmp_path / "cut").rglob("*.png"):
+        if not any(file.name.startswith(f"{Path(name).name}_crop") for name in kept):
+            file.unlink()
+    (tmp_path / "cut" / "5_crop000.png.part").write_bytes(b"half")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cut").rglob("*.png")}
+    done = run(config, photos, "cut", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("8 images, 8 masks, 1 images skipped")
+    (tmp_path / "cut" / "5_crop000.png.part").unlink(missing_ok=True)
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
+    assert all(file.stat().st_mtime_ns == time for file, time in before.items())
+    other = run(config, photos, "cut", "--seed", 1, cwd=tmp_path)
+    assert "cut holds a set of another config or seed" in other.stderr
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.txt").write_text("mine")
+    assert "full is not empty" in run(config, photos, "full", cwd=tmp_path).stderr
+
+
+def test_endings(photos, config, tmp_path):
+    Image.new("RGB", (70, 70)).save(photos / "more.png")
+    assert "9 images" in run(config, photos, "two", "--ext", "jpg,png", cwd=tmp_path).stdout
+    Image.new("RGB", (70, 70)).save(photos / "sub" / "1.webp")
+    done = run(config, photos, "auto", "--ext", "auto", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "error: sub/1.jpg and sub/1.webp would give the same files; rename one of them" in done.stderr

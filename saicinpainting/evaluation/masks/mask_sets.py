@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from saicinpainting.evaluation.data import list_files, read_image
+from saicinpainting.evaluation.data import IMAGE_SUFFIXES, list_files, read_image
 from saicinpainting.evaluation.masks.generators import MaskRandom
 from saicinpainting.evaluation.masks.mixed import MixedMaskGenerator
 from saicinpainting.utils import InputError, call_with_settings
@@ -137,6 +138,14 @@ class Summary:
     masks: int = 0
     skipped: list[str] = field(default_factory=list)
 
+    def add(self, masks: int, problem: str | None) -> None:
+        """Of one image; `problem`: why it gave none."""
+        self.masks += masks
+        if problem is None:
+            self.images += 1
+        else:
+            self.skipped.append(problem)
+
     def __str__(self) -> str:
         return f"{self.images} images, {self.masks} masks, {len(self.skipped)} images skipped"
 
@@ -149,30 +158,87 @@ def make_mask_set(
     ext: str = "jpg",
     n_jobs: int = 1,
     seed: int = 0,
+    names: Sequence[str] | None = None,
 ) -> Summary:
-    """Write the evaluation set of `config` for every `*.ext` under `indir` to the same folders under `outdir`.
+    """Write the evaluation set of `config` for every image under `indir` to the same folders under `outdir`.
 
-    The result follows from the images, their names, `config` and `seed`, never from `n_jobs`.
+    The result follows from the images, their names, `config` and `seed`, never from `n_jobs`. What an interruption
+    leaves is gone on with.
+
+    Args:
+        ext: ending of the images, several with commas, or `auto` for all kinds.
+        names: these images alone, as paths from `indir`.
+
+    Raises:
+        InputError: a wrong config; no image; two images with one name; `outdir` holds something else.
     """
     maker = call_with_settings(MaskSetMaker, config, where="config")
-    names = _find_images(Path(indir), ext)
-    work = partial(_process_image, maker=maker, indir=Path(indir), outdir=Path(outdir), seed=seed)
+    found = _find_images(Path(indir), ext) if names is None else sorted(names)
+    _check_names(found)
+    log = _Log(Path(outdir), config=config, seed=seed)
     summary = Summary()
-    for masks, problem in _run(work, names, n_jobs):
-        summary.masks += masks
-        if problem is None:
-            summary.images += 1
-        else:
-            summary.skipped.append(problem)
+    for masks, problem in log.done.values():
+        summary.add(masks, problem)
+    left = [name for name in found if name not in log.done]
+    work = partial(_process_image, maker=maker, indir=Path(indir), outdir=Path(outdir), seed=seed)
+    for name, (masks, problem) in zip(left, _run(work, left, n_jobs), strict=True):
+        log.add(name, masks, problem)
+        summary.add(masks, problem)
     return summary
 
 
 def _find_images(indir: Path, ext: str) -> list[str]:
-    ending = "." + ext.lower().removeprefix(".")
-    names = [Path(f).relative_to(indir).as_posix() for f in list_files(indir) if f.lower().endswith(ending)]
+    endings = (
+        IMAGE_SUFFIXES if ext == "auto" else tuple("." + e.strip().lower().removeprefix(".") for e in ext.split(","))
+    )
+    names = [Path(f).relative_to(indir).as_posix() for f in list_files(indir) if f.lower().endswith(endings)]
     if not names:
-        raise InputError(f"{indir}: no image *{ending} there; set --ext to the images' ending")
+        raise InputError(f"{indir}: no image *{', *'.join(endings)} there; set --ext to the images' ending")
     return names
+
+
+def _check_names(names: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        stem = os.path.splitext(name)[0]
+        if stem in seen:
+            raise InputError(f"{seen[stem]} and {name} would give the same files; rename one of them")
+        seen[stem] = name
+
+
+class _Log:
+    """What has been made of which image, a line each, beside the set: `.mask_set.tsv`.
+
+    done: number of masks, or why there are none, by the image's name.
+    """
+
+    def __init__(self, outdir: Path, *, config: Mapping[str, Any], seed: int) -> None:
+        self.file = outdir / ".mask_set.tsv"
+        recipe = json.dumps({"config": config, "seed": seed}, sort_keys=True, default=str)
+        header = f"# {zlib.crc32(recipe.encode()):08x} {recipe}"
+        self.done: dict[str, tuple[int, str | None]] = {}
+        outdir.mkdir(parents=True, exist_ok=True)
+        if self.file.is_file():
+            self._read(header)
+        elif any(outdir.iterdir()):
+            raise InputError(f"{outdir} is not empty and holds no set that was begun here; write to another folder")
+        else:
+            self.file.write_text(header + "\n", encoding="utf-8")
+
+    def _read(self, header: str) -> None:
+        text = self.file.read_text(encoding="utf-8")
+        lines = text.split("\n")
+        if lines[0] != header:
+            raise InputError(f"{self.file.parent} holds a set of another config or seed; write to another folder")
+        for line in lines[1:-1]:  # what follows the last line break is half a line at most
+            name, masks, problem = line.split("\t", 2)
+            self.done[name] = (int(masks), problem or None)
+        if lines[-1]:
+            self.file.write_text(text[: len(text) - len(lines[-1])], encoding="utf-8")
+
+    def add(self, name: str, masks: int, problem: str | None) -> None:
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(f"{name}\t{masks}\t{' '.join((problem or '').split())}\n")
 
 
 def _run(work: Any, names: list[str], n_jobs: int) -> Iterator[tuple[int, str | None]]:
@@ -197,6 +263,13 @@ def _process_image(name: str, *, maker: MaskSetMaker, indir: Path, outdir: Path,
     base.parent.mkdir(parents=True, exist_ok=True)
     for i, (image, mask) in enumerate(proposals):
         crop = f"{base}_crop{i:03d}" if maker.cropping.out_square_crop else str(base)
-        image.save(f"{crop}.png")
-        Image.fromarray((mask * 255).astype(np.uint8)).save(f"{crop}_mask{i:03d}.png")
+        _save(image, f"{crop}.png")
+        _save(Image.fromarray((mask * 255).astype(np.uint8)), f"{crop}_mask{i:03d}.png")
     return len(proposals), None
+
+
+def _save(image: Image.Image, path: str) -> None:
+    """Whole or not at all."""
+    part = f"{path}.part"
+    image.save(part, "png")
+    os.replace(part, path)

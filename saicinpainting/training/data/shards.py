@@ -7,13 +7,7 @@ fetched whole, once for all processes of a machine, into a folder of bounded siz
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import logging
 import os
-import time
-import urllib.error
-import urllib.request
 from bisect import bisect_right
 from collections import OrderedDict
 from itertools import accumulate
@@ -22,9 +16,9 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
+from saicinpainting.download import Checksum, fetch
 from saicinpainting.training.data.sampler import Nearby, Order
 from saicinpainting.training.data.shard_index import (
-    TIMEOUT_SECONDS,
     Member,
     Shard,
     ShardSample,
@@ -36,11 +30,8 @@ from saicinpainting.training.data.shard_index import (
 from saicinpainting.training.data.sources import WHERE, ImageSource, SourceError
 from saicinpainting.utils import InputError
 
-LOGGER = logging.getLogger(__name__)
 OPEN_SHARDS = 64
 """Shards that a worker keeps open: those of all lanes' windows and some of the next."""
-ATTEMPTS = 4
-CHUNK_BYTES = 1 << 20
 
 
 class ShardSource(ImageSource):
@@ -157,7 +148,11 @@ class ShardCache:
         with FileLock(f"{path}.lock"):
             if not path.is_file():
                 self._make_room(shard.bytes)
-                self._fetch(address, shard, path)
+                checksum = Checksum("sha256", shard.sha256)
+                try:
+                    fetch(address, path, what="shard", size=shard.bytes, checksum=checksum, progress=False)
+                except InputError as error:
+                    raise SourceError(str(error)) from error
             os.utime(path)  # what was used last goes last
         return path
 
@@ -170,57 +165,3 @@ class ShardCache:
                 break
             total -= file.stat().st_size
             file.unlink(missing_ok=True)
-
-    def _fetch(self, address: str, shard: Shard, path: Path) -> None:
-        part = path.with_name(f"{path.name}.part")
-        reason: Exception | None = None
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                LOGGER.warning("%s: %s; trying again", address, reason)
-                time.sleep(2.0 ** (attempt - 1))
-            try:
-                _download(address, part, shard.bytes)
-                digest = _sha256(part)
-                if digest == shard.sha256:
-                    os.replace(part, path)
-                    return
-                part.unlink()
-                reason = ValueError(f"its SHA-256 is {digest}, the index says {shard.sha256}")
-            except urllib.error.HTTPError as error:
-                reason = error
-                if error.code in (401, 403, 404):
-                    break
-            except (OSError, http.client.HTTPException) as error:
-                reason = error
-        raise SourceError(f"cannot fetch the shard {address}: {reason}")
-
-
-def _download(address: str, part: Path, size: int) -> None:
-    """Append what `part` lacks of the file at `address`, so that a cut connection loses nothing."""
-    have = part.stat().st_size if part.exists() else 0
-    if have > size:
-        part.unlink()
-        have = 0
-    if have == size:
-        return
-    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-        going_on = response.status == http.client.PARTIAL_CONTENT
-        with part.open("ab" if going_on else "wb") as file:
-            while chunk := response.read(CHUNK_BYTES):
-                file.write(chunk)
-    received = part.stat().st_size
-    if received != size:
-        raise OSError(f"{received} of {size} bytes came")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()  # Python 3.10
-    while chunk := file.read(CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
