@@ -29,6 +29,7 @@ def parse_arguments() -> argparse.Namespace:
         "--ext", default="jpg", help="ending of the images, several with commas, or auto (default: %(default)s)"
     )
     parser.add_argument("--n-jobs", type=int, default=1, help="number of processes (default: %(default)s)")
+    parser.add_argument("--device", help="for segmentation masks: cpu or cuda (default: cpu)")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other masks (default: %(default)s)")
     return parser.parse_args()
 
@@ -47,9 +48,12 @@ def read_config(path: Path) -> dict:
 
 def main() -> None:
     args = parse_arguments()
-    summary = make_mask_set(
-        read_config(args.config), args.indir, args.outdir, ext=args.ext, n_jobs=args.n_jobs, seed=args.seed
-    )
+    config = read_config(args.config)
+    if args.device:
+        if config.get("generator_kind") != "segmentation":
+            raise InputError("--device: only segmentation masks use a device")
+        config["mask_generator_kwargs"] = {**config.get("mask_generator_kwargs", {}), "device": args.device}
+    summary = make_mask_set(config, args.indir, args.outdir, ext=args.ext, n_jobs=args.n_jobs, seed=args.seed)
     for reason in summary.skipped:
         print(f"skipped {reason}", file=sys.stderr)
     print(f"{summary} -> {args.outdir}")

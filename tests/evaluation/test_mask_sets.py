@@ -102,7 +102,7 @@ def test_number_of_masks():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"generator_kind": "segmentation"}, "segmentation masks are not built yet"),
+        ({"generator_kind": "segmentatio"}, "unknown kind 'segmentatio'; .*'segmentation'"),
         ({"generator_kind": "other"}, "generator_kind: unknown kind 'other'; known: random"),
         ({"cropping": {"out_min": 3}}, r"cropping\.out_min: unknown config key.*'out_min_size'"),
         ({"cropping": {"out_min_size": 3, "handle_small_mode": "up"}}, "expected drop or upscale, got 'up'"),

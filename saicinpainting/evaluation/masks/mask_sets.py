@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,8 @@ from tqdm import tqdm
 from saicinpainting.evaluation.data import IMAGE_SUFFIXES, list_files, read_image
 from saicinpainting.evaluation.masks.generators import MaskRandom
 from saicinpainting.evaluation.masks.mixed import MixedMaskGenerator
-from saicinpainting.utils import InputError, call_with_settings
+from saicinpainting.evaluation.masks.segmentation import SegmentationMasks
+from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 
 ROUNDS = 10
 """How many times `variants_n` masks are drawn before an image counts as one without a fitting mask."""
@@ -88,10 +89,16 @@ class RandomMasks:
         where = "mask_generator_kwargs"
         self.generator = call_with_settings(partial(MixedMaskGenerator, where), mixed_settings, where=where)
 
-    def __call__(self, image: Image.Image, rng: MaskRandom) -> list[np.ndarray]:
-        """Masks (H, W) of the image's size."""
+    def draw_for(self, image: Image.Image) -> Callable[[MaskRandom], list[np.ndarray]]:
+        """A function that draws masks (H, W) of the image's size."""
         size = (image.height, image.width)
-        return [self.generator.sample(size, rng) for _ in range(self.variants_n)]
+        return lambda rng: [self.generator.sample(size, rng) for _ in range(self.variants_n)]
+
+
+DRAWERS: dict[str, Callable[..., RandomMasks | SegmentationMasks]] = {
+    "random": RandomMasks,
+    "segmentation": SegmentationMasks,
+}
 
 
 class MaskSetMaker:
@@ -106,11 +113,13 @@ class MaskSetMaker:
         max_masks_per_image: int = 1,
         max_tamper_area: float = 1.0,
     ) -> None:
-        if generator_kind == "segmentation":
-            raise InputError("generator_kind: segmentation masks are not built yet; use generator_kind: random")
-        if generator_kind != "random":
-            raise InputError(f"generator_kind: unknown kind {generator_kind!r}; known: random")
-        self.draw_masks = RandomMasks(**{str(key): value for key, value in mask_generator_kwargs.items()})
+        where = "mask_generator_kwargs"
+        if generator_kind not in DRAWERS:
+            raise InputError(
+                f"generator_kind: unknown kind {generator_kind!r}; {did_you_mean(generator_kind, DRAWERS)}"
+            )
+        settings = {str(key): value for key, value in mask_generator_kwargs.items()}
+        self.masks = call_with_settings(DRAWERS[generator_kind], settings, where=where)
         self.cropping = call_with_settings(Cropping, cropping, where="cropping")
         self.max_masks_per_image = max_masks_per_image
         self.max_tamper_area = max_tamper_area
@@ -120,14 +129,15 @@ class MaskSetMaker:
         resized = self.cropping.resize(image)
         if resized is None:
             raise InputError(f"{image.width}x{image.height} pixels, below {self.cropping.out_min_size}")
+        draw = self.masks.draw_for(resized)
         for _ in range(ROUNDS):
-            masks = [mask for mask in self.draw_masks(resized, rng) if mask.any()]
+            masks = [mask for mask in draw(rng) if mask.any()]
             crops = [self.cropping.crop(resized, mask, rng) for mask in masks]
             fitting = [c for c in crops if c[1].any() and c[1].mean() <= self.max_tamper_area]
             if fitting:
                 count = min(len(fitting), self.max_masks_per_image)
                 return [fitting[i] for i in rng.numpy.choice(len(fitting), size=count, replace=False)]
-        raise InputError(f"no mask of {ROUNDS * self.draw_masks.variants_n} kept max_tamper_area")
+        raise InputError(f"no mask of {ROUNDS * self.masks.variants_n} kept max_tamper_area, or none could be drawn")
 
 
 @dataclass

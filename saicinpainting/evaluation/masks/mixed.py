@@ -27,8 +27,8 @@ class MixedMaskGenerator(MaskGenerator):
     """One of several kinds a mask, by their probabilities (any positive weights), then perhaps inverted.
 
     Unless told otherwise half of the masks are irregular and half are boxes. The official code has 1/3 each for
-    irregular, box and segmentation masks; the last are not built yet, so `segm_proba` is 0 and the other two
-    keep equal shares. `segm_kwargs`, which published configs carry, counts only with `segm_proba`.
+    irregular, box and segmentation masks; the last would run a network for every sample, so `segm_proba` is 0 and the
+    other two keep equal shares. `segm_kwargs`, which published configs carry, counts only with `segm_proba`.
 
     `where` is the config key that errors about the kinds' own settings name. It is positional, so no key of a
     config can set it.
@@ -55,7 +55,9 @@ class MixedMaskGenerator(MaskGenerator):
     ) -> None:
         if segm_proba > 0:
             raise InputError(
-                f"{where}.segm_proba: segmentation masks are not built yet, got {segm_proba}; set segm_proba: 0"
+                f"{where}.segm_proba: {segm_proba} asks for object masks in a mixture, which would run a network for "
+                "every sample; set segm_proba: 0. Evaluation sets of them: configs/data_gen/segm_512.yaml. For "
+                "training make mask pictures first, then mask_generator_kind=folder"
             )
         squares = {**(squares_kwargs or {}), "draw_method": DrawMethod.SQUARE}
         parts: list[tuple[float, str, type[MaskGenerator], Mapping[str, Any] | None]] = [

@@ -206,7 +206,7 @@ def test_mixture_follows_its_weights():
             r"data.train.mask_gen_kwargs.irregular_kwargs.max_widht: unknown config key.*'max_width'",
         ),
         ("mixed", {"where": "x"}, r"data.train.mask_gen_kwargs.where: unknown config key"),
-        ("mixed", {"segm_proba": 0.5, "segm_kwargs": {}}, "segmentation masks are not built yet.*set segm_proba: 0"),
+        ("mixed", {"segm_proba": 0.5, "segm_kwargs": {}}, "run a network for every sample; set segm_proba: 0"),
         ("mixed", {"irregular_proba": 0, "box_proba": 0}, "no kind of mask has a probability above 0"),
         ("dumb", {}, r"data.train.mask_gen_kwargs.is_training: missing config key"),
         ("outpainting", {"min_padding_percent": 0.5}, "min_padding_percent <= max_padding_percent"),

@@ -1,0 +1,104 @@
+"""Statistics of the holes of a set of images with masks, and a plot of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from saicinpainting.evaluation.data import InpaintingDataset
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Hole:
+    """The mask `file`: share of the picture that is hole, number of connected holes, size in pixels."""
+
+    file: str
+    share: float
+    holes: int
+    width: int
+    height: int
+
+
+def measure(dataset: InpaintingDataset, *, n_jobs: int = 1) -> list[Hole]:
+    """Every mask of the set, in its order; `n_jobs` processes read."""
+    work = partial(_measure_one, dataset=dataset)
+    return list(tqdm(_run(work, len(dataset), n_jobs), total=len(dataset), unit="mask"))
+
+
+def _run(work: partial[Hole], count: int, n_jobs: int) -> Iterator[Hole]:
+    if n_jobs < 2:
+        yield from map(work, range(count))
+        return
+    with ProcessPoolExecutor(n_jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(work, range(count), chunksize=16)
+
+
+def _measure_one(index: int, *, dataset: InpaintingDataset) -> Hole:
+    mask = dataset[index]["mask"][0]
+    labels, _ = cv2.connectedComponents(mask.astype(np.uint8))
+    name = os.path.relpath(dataset.mask_filenames[index], dataset.datadir)
+    return Hole(name, float(mask.mean()), labels - 1, mask.shape[1], mask.shape[0])
+
+
+def table(holes: Sequence[Hole]) -> str:
+    """Tab-separated: masks and their share of the set, overall and by tenths of the picture that are hole."""
+    shares = np.array([hole.share for hole in holes])
+    lines = ["hole\tmasks\tshare\tmean\tstd\tholes\twidth\theight", _row("total", holes, len(holes))]
+    which = np.minimum((shares * BINS).astype(int), BINS - 1)
+    for number in range(BINS):
+        inside = [hole for hole, own in zip(holes, which, strict=True) if own == number]
+        lines.append(_row(f"{100 * number // BINS}-{100 * (number + 1) // BINS}%", inside, len(holes)))
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, holes: Sequence[Hole], total: int) -> str:
+    if not holes:
+        return f"{name}\t0\t0.0000\t\t\t\t\t"
+    shares = [hole.share for hole in holes]
+    means = [np.mean([getattr(hole, field) for hole in holes]) for field in ("holes", "width", "height")]
+    cells = [len(holes) / total, np.mean(shares), np.std(shares), *means]
+    return "\t".join([name, str(len(holes)), *(f"{cell:.4f}" for cell in cells)])
+
+
+def plot(holes: Sequence[Hole], path: Path, *, title: str) -> None:
+    """A histogram of the shares."""
+    from matplotlib.figure import Figure
+
+    shares = np.array([hole.share for hole in holes])
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.hist(shares, bins=np.linspace(0, 1, 41).tolist(), color="tab:blue")
+    axes.axvline(shares.mean(), color="black", linestyle="--", label=f"mean {shares.mean():.3f}")
+    axes.set(xlabel="share of the picture that is hole", ylabel="masks", xlim=(0, 1))
+    axes.set_title(f"{title}: {len(holes)} masks, standard deviation {shares.std():.3f}")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def write_samples(dataset: InpaintingDataset, holes: Sequence[Hole], folder: Path, *, per_bin: int, seed: int) -> int:
+    """Pictures with their holes painted red, `per_bin` of each tenth, as `30-40_NAME.jpg`; returns how many."""
+    rng, written = np.random.RandomState(seed), 0
+    which = [min(int(hole.share * BINS), BINS - 1) for hole in holes]
+    for number in range(BINS):
+        inside = [i for i, own in enumerate(which) if own == number]
+        for i in rng.permutation(inside)[:per_bin]:
+            sample = dataset[int(i)]
+            picture = (sample["image"] * (1 - sample["mask"])).transpose(1, 2, 0)
+            picture[..., 0] += sample["mask"][0]
+            name = os.path.splitext(os.path.basename(holes[i].file))[0]
+            file = folder / f"{10 * number}-{10 * (number + 1)}_{name}.jpg"
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(file), cv2.cvtColor(np.round(picture * 255).astype(np.uint8), cv2.COLOR_RGB2BGR))
+            written += 1
+    return written
