@@ -7,10 +7,11 @@ Without --photos, photographs of scikit-image with a shorter side of 512 px, as 
 Places365-Standard (105 GB / 1.80 million = 58 kB). Case `sample`: the whole sample, file to tensor, with a wide mask.
 `reference`: the official steps one after another, decoded by Pillow, through albumentations. `imreads`: this time /
 that of cv2.imread on the same files, call by call in turns with it. `ratio`: the reference's `imreads` / these.
-Case `part`: the steps of a `distortions` sample, ratio of the whole to the part. Case `loader`: seconds a sample by the
-number of worker processes, ratio to none.
+Case `part`: the steps of a `distortions` sample, ratio of the whole to the part. Case `loader`: seconds a sample of a
+folder and of shards by the number of worker processes, ratio to none.
 """
 
+import os
 import random
 import statistics
 import tempfile
@@ -34,7 +35,9 @@ from saicinpainting.training.data.datasets import InpaintingTrainDataset, make_d
 from saicinpainting.training.data.loading import decode
 from saicinpainting.training.data.masks import get_mask_generator
 from saicinpainting.training.data.sampler import SampleKey
-from saicinpainting.training.data.sources import FolderSource
+from saicinpainting.training.data.shard_writing import write_shards
+from saicinpainting.training.data.shards import ShardSource
+from saicinpainting.training.data.sources import FolderSource, ImageSource
 
 CROP = 256
 MEAN_BYTES = 58_000
@@ -52,11 +55,16 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as folder:
         photos = args.photos or write_photos(Path(folder))
+        os.sched_setaffinity(0, {max(cores)})
         rows = [row for name in VARIANTS for row in compare(name, photos, args.rounds)]
         rows += parts(photos, args.rounds)
-        rows += loaders(photos, args.workers)
+        os.sched_setaffinity(0, cores)
+        rows += loaders(FolderSource(photos), "folder", args.workers)
+        write_shards(FolderSource(photos), Path(folder) / "shards", root=photos)
+        rows += loaders(ShardSource(Path(folder) / "shards"), "shards", args.workers)
     report(rows, threads=1, json_file=args.json)
 
 
@@ -79,7 +87,7 @@ def write_photos(folder: Path) -> Path:
 
 
 def compare(variant: str, photos: Path, rounds: int) -> list[dict]:
-    dataset = make_dataset(photos, variant)
+    dataset = make_dataset(FolderSource(photos), variant)
     files, numbers = dataset.source.files, count()
     steps, masks = official_steps(VARIANTS[variant]), get_mask_generator("mixed", WIDE)
 
@@ -127,10 +135,8 @@ def in_turns(work: dict[str, Callable[[int], object]], images: int, rounds: int)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def make_dataset(photos: Path, variant: str) -> InpaintingTrainDataset:
-    return InpaintingTrainDataset(
-        FolderSource(photos), get_mask_generator("mixed", WIDE), get_transforms(variant, CROP)
-    )
+def make_dataset(source: ImageSource, variant: str) -> InpaintingTrainDataset:
+    return InpaintingTrainDataset(source, get_mask_generator("mixed", WIDE), get_transforms(variant, CROP))
 
 
 def official_steps(variant: Variant) -> A.Compose:
@@ -167,7 +173,7 @@ def official_steps(variant: Variant) -> A.Compose:
 
 def parts(photos: Path, rounds: int) -> list[dict]:
     """The steps of a `distortions` sample, each timed within whole samples, since caches decide much of it."""
-    dataset, geometry = make_dataset(photos, "distortions"), VARIANTS["distortions"].geometry
+    dataset, geometry = make_dataset(FolderSource(photos), "distortions"), VARIANTS["distortions"].geometry
     seconds, start = defaultdict(float), 0.0
 
     def lap(name: str) -> None:
@@ -198,10 +204,10 @@ def parts(photos: Path, rounds: int) -> list[dict]:
     ]
 
 
-def loaders(photos: Path, workers: list[int]) -> list[dict]:
+def loaders(source: ImageSource, name: str, workers: list[int]) -> list[dict]:
     rows: list[dict] = []
     for number in workers:
-        dataset = make_dataset(photos, "distortions")
+        dataset = make_dataset(source, "distortions")
         keys = [SampleKey(i % len(dataset), i, 0) for i in range(600)]
         data = make_dataloader(dataset, {"batch_size": 10, "num_workers": number, "sampler": keys}, where="data.train")
         next(iter(data))  # starts the workers
@@ -211,7 +217,7 @@ def loaders(photos: Path, workers: list[int]) -> list[dict]:
         seconds = (time.perf_counter() - start) / len(keys)
         rows.append(
             {
-                "case": "loader distortions, folder",
+                "case": f"loader distortions, {name}",
                 "variant": f"{number} workers",
                 "seconds": seconds,
                 "ratio": (rows[0]["seconds"] if rows else seconds) / seconds,
