@@ -6,6 +6,7 @@ setup(
     description="LaMa: resolution-robust large mask inpainting with Fourier convolutions, for PyTorch Lightning 2",
     license="Apache-2.0",
     packages=find_packages(include=["saicinpainting", "saicinpainting.*"]),
+    package_data={"saicinpainting": ["evaluation/templates/*.html"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6,<2.16",
@@ -21,6 +22,9 @@ setup(
         "scipy>=1.11",
         "pandas>=2.1",
         "pillow>=10",
+        "scikit-learn>=1.3",
+        "filelock>=3.12",
+        "Jinja2>=3.1",
         "lpips>=0.1.4,<0.2",
         "pytorch-fid>=0.3,<0.4",
         "safetensors>=0.4",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure SSIM, LPIPS and FID of predictions: evaluate_predicts.py CONFIG DATADIR PREDICTDIR OUT.csv"""
+"""Measure SSIM, LPIPS, FID and more of predictions: evaluate_predicts.py CONFIG DATADIR PREDICTDIR OUT.csv"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from saicinpainting.evaluation.predictions import (
 def main() -> None:
     args = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    overrides = {"device": args.device, "batch_size": args.batch_size}
+    overrides = {"device": args.device, "batch_size": args.batch_size, "cache_dir": args.cache_dir}
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if args.metrics is not None:
         overrides |= metric_switches(args.metrics)
@@ -38,8 +38,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("datadir", help="folder of images and masks")
     parser.add_argument("predictdir", help="folder of predictions, which carry the masks' names")
     parser.add_argument("out", help="table to write, tab-separated")
-    parser.add_argument("--metrics", help="comma-separated part of ssim,lpips,fid; default: as in the config")
+    parser.add_argument(
+        "--metrics", help="some of ssim,lpips,fid,ids,psnr,l1,segm, with commas; default: as in the config"
+    )
     parser.add_argument("--device", help="auto, cpu, cuda, ...; default: as in the config")
+    parser.add_argument("--cache-dir", help="keep values here: goes on after an interruption, originals are seen once")
     parser.add_argument("--batch-size", type=int, help="images a step; default: as in the config")
     return parser.parse_args()
 

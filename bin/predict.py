@@ -11,30 +11,26 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from saicinpainting.cli import one_line_errors, run_command
-from saicinpainting.config import read_experiment_config, register_resolvers
+from saicinpainting.config import register_resolvers
 
 
 @hydra.main(config_path=str(ROOT / "configs" / "prediction"), config_name="default", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    from saicinpainting.evaluation.predictor import plain, predict_folder, refined
+    from saicinpainting.evaluation.predictor import load_predictor, predict_folder
     from saicinpainting.evaluation.utils import pick_device
     from saicinpainting.training.data.datasets import make_default_val_dataset
-    from saicinpainting.training.trainers import load_checkpoint
 
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     device = pick_device(settings["device"])
     dataset = make_default_val_dataset(settings["indir"], **settings["dataset"])
-    train_config = read_experiment_config(settings["model"]["path"])
-    train_config.training_model.predict_only = True
-    model = load_checkpoint(
-        train_config, Path(settings["model"]["path"]) / "models" / settings["model"]["checkpoint"], strict=False
+    fill = load_predictor(
+        settings["model"],
+        device,
+        out_key=settings["out_key"],
+        refine=settings["refine"],
+        refiner=settings["refiner"],
     )
-    model.freeze()
-    if settings["refine"]:
-        fill = refined(model, device, settings["refiner"])
-    else:
-        fill = plain(model, device, settings["out_key"])
     written = predict_folder(fill, dataset, settings["indir"], settings["outdir"], out_ext=settings["out_ext"])
     print(f"{len(written)} images written to {settings['outdir']}")
 

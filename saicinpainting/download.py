@@ -24,7 +24,7 @@ HOPELESS = (400, 401, 403, 404, 410)
 
 @dataclass(frozen=True)
 class Checksum:
-    """algorithm: a name that `hashlib` knows."""
+    """algorithm: a name that `hashlib` knows; hexadecimal: the digest, or how it begins."""
 
     algorithm: str
     hexadecimal: str
@@ -72,8 +72,9 @@ def fetch(
             reason = error
     else:
         raise _failure(what, address, part, reason) from reason
-    if checksum is not None and (found := digest_of(part, checksum.algorithm)) != checksum.hexadecimal:
+    if checksum is not None and not (found := digest_of(part, checksum.algorithm)).startswith(checksum.hexadecimal):
         part.unlink()
+        _validator(part).unlink(missing_ok=True)
         raise InputError(f"{what}: {address} has {checksum.algorithm} {found}, expected {checksum.hexadecimal}")
     os.replace(part, path)
     _validator(part).unlink(missing_ok=True)

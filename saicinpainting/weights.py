@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import http.client
 import os
-import urllib.request
+import re
 from pathlib import Path
 
-from tqdm import tqdm
+from filelock import FileLock
 
+from saicinpainting.download import Checksum, fetch
 from saicinpainting.utils import InputError
 
-CHUNK_BYTES = 1 << 20
-TIMEOUT_SECONDS = 30.0
+ATTEMPTS = 3
 
 
 def torch_home() -> Path:
@@ -23,50 +20,53 @@ def torch_home() -> Path:
     return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
 
 
+def is_address(place: object) -> bool:
+    return isinstance(place, str) and place.startswith(("http://", "https://", "file://"))
+
+
+def weights_file(place: str | Path | None, url: str, *, what: str) -> Path:
+    """The file of weights that a setting names: a file, an address, or None for `url`.
+
+    What has an address is downloaded once, to where PyTorch keeps its own. As PyTorch does it, a name that ends in a
+    dash and eight or more hexadecimal digits tells how the file's SHA-256 begins.
+    """
+    if place is not None and not is_address(place):
+        path = Path(place).expanduser()
+        return path if path.is_file() else fetch_weights(path, url, what=what, sha256=_digits(url))
+    address = url if place is None else str(place)
+    path = torch_home() / "hub" / "checkpoints" / address.rpartition("/")[2]
+    return fetch_weights(path, address, what=what, sha256=_digits(address))
+
+
+def _digits(address: str) -> str | None:
+    found = re.search(r"-([0-9a-f]{8,})\.\w+$", address)
+    return found[1] if found else None
+
+
 def fetch_weights(path: str | Path, url: str, *, what: str, sha256: str | None = None) -> Path:
     """`path` if it exists, else the file at `url`, downloaded to `path`.
 
-    The file appears only when complete, so an interrupted download never passes for weights. `what` names it
-    in errors and in the progress bar; `sha256`: its checksum or the first digits of it, as PyTorch puts them
-    into file names. LAMA_OFFLINE=1 forbids the download.
+    The file appears only when complete, so an interrupted download never passes for weights; the next start goes on
+    with it. Processes that need the same file wait for the one that downloads it. `what` names it in errors and in
+    the progress bar; `sha256`: its checksum or the first digits of it. LAMA_OFFLINE=1 forbids the download.
     """
     path = Path(path)
     if path.is_file():
         return path
     if os.environ.get("LAMA_OFFLINE", "") not in ("", "0"):
-        raise _failure(path, url, what, "LAMA_OFFLINE is set")
-    # The process's id keeps apart ranks that start the same download at once.
-    part = path.with_name(f"{path.name}.part.{os.getpid()}")
+        raise InputError(f"{what}: cannot download {url} (LAMA_OFFLINE is set); {_by_hand(path)}")
+    checksum = None if sha256 is None else Checksum("sha256", sha256.lower())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part, what=what, sha256=sha256)
-        os.replace(part, path)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _failure(path, url, what, str(error) or type(error).__name__) from error
-    finally:
-        with contextlib.suppress(OSError):  # none was begun, or it has its final name by now
-            part.unlink()
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.is_file():  # another process may have brought it
+                fetch(url, path, what=what, checksum=checksum, attempts=ATTEMPTS)
+    except InputError as error:
+        raise InputError(f"{error}; {_by_hand(path)}") from error
+    except OSError as error:
+        raise InputError(f"{what}: cannot write {path} ({error.strerror}); {_by_hand(path)}") from error
     return path
 
 
-def _download(url: str, part: Path, *, what: str, sha256: str | None) -> None:
-    """Write `url` to `part`; ValueError if it is shorter than announced or has another checksum."""
-    digest = hashlib.sha256()
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response, part.open("wb") as file:
-        announced = response.headers.get("Content-Length")
-        total = int(announced) if announced else None
-        with tqdm(total=total, desc=what, unit="B", unit_scale=True, unit_divisor=1024) as progress:
-            while chunk := response.read(CHUNK_BYTES):
-                file.write(chunk)
-                digest.update(chunk)
-                progress.update(len(chunk))
-        received = file.tell()
-    if total is not None and received != total:
-        raise ValueError(f"cut off after {received} of {total} bytes")
-    if sha256 is not None and not digest.hexdigest().startswith(sha256.lower()):
-        raise ValueError(f"SHA-256 is {digest.hexdigest()}, expected {sha256}")
-
-
-def _failure(path: Path, url: str, what: str, reason: str) -> InputError:
-    reason = " ".join(reason.split())
-    return InputError(f"{what}: cannot download {url} ({reason}); put the file by hand at {path.absolute()}")
+def _by_hand(path: Path) -> str:
+    return f"put the file by hand at {path.absolute()}"

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from saicinpainting.evaluation.metrics.base import TOTAL, ImageMetric, Statistics
+from saicinpainting.evaluation.metrics import SEGMENTATION
+from saicinpainting.evaluation.metrics.base import TOTAL, ImageMetric, NetworkMetric, Statistics
 from saicinpainting.utils import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas
+
+    from saicinpainting.evaluation.row_cache import RowCache
 
 # (metric, group) -> statistics; the group is `total` or a bin such as `10-20%`.
 Results = dict[tuple[str, str], Statistics]
@@ -39,6 +42,9 @@ class InpaintingEvaluator(nn.Module):
     `integral_kind`: None reports no integral. A name of `INTEGRALS`, by which the run is judged, reports all of
     them whose metrics are measured, that one or not.
 
+    `costly_every`: LPIPS and FID, which need networks of their own, are measured in every so many-th round, from one
+    `reset()` to the next, beginning with the first.
+
     Under DDP `compute()` covers the images of all ranks; every rank must call it. The evaluator adds nothing to
     checkpoints.
     """
@@ -50,8 +56,11 @@ class InpaintingEvaluator(nn.Module):
         inpainted_key: str = "inpainted",
         integral_kind: str | None = "ssim_fid100_f1",
         bins: int = 10,
+        costly_every: int = 1,
     ) -> None:
         super().__init__()
+        if costly_every < 1:
+            raise InputError(f"evaluator.costly_every: expected 1 or more, got {costly_every}")
         if integral_kind is not None and integral_kind not in INTEGRALS:
             raise InputError(
                 f"evaluator.integral_kind: unknown kind {integral_kind!r}; {did_you_mean(integral_kind, INTEGRALS)}"
@@ -60,31 +69,58 @@ class InpaintingEvaluator(nn.Module):
         self.inpainted_key = inpainted_key
         self.integral_kind = integral_kind
         self.bins = bins
+        self.costly_every = costly_every
+        self._round = 0
 
-    def update(self, batch: Mapping[str, Any]) -> None:
+    def _due(self) -> dict[str, ImageMetric]:
+        """The metrics of this round."""
+        all_due = self._round % self.costly_every == 0
+        return {n: m for n, m in self.metrics.items() if all_due or not isinstance(m, NetworkMetric)}
+
+    def update(self, batch: Mapping[str, Any], cache: RowCache | None = None) -> None:
         """Add a batch: `image` and `inpainted_key` (B, 3, H, W) in [0, 1], `mask` (B, 1, H, W), 1 = hole.
 
-        Padding that `unpad_to_size` tells of is not measured.
+        Padding that `unpad_to_size` tells of is not measured. With `cache` only what it does not know is computed; the
+        batch needs the `digests` of `WithDigests`.
         """
-        for image, mask, inpainted in self._unpadded_parts(batch):
+        for image, mask, inpainted, chosen in self._unpadded_parts(batch):
             groups = hole_share_bins(mask, self.bins)
-            for metric in self.metrics.values():
-                metric.update(inpainted, image, groups)
+            if cache is None:
+                for metric in self._due().values():
+                    metric.update(inpainted, image, groups, mask)
+                continue
+            images = {"pred": inpainted, "target": image, "mask": mask}
+            digests = {name: [values[i] for i in chosen] for name, values in batch["digests"].items()}
+            for metric in self._due().values():
+                metric.append({row: cache.measured(metric, row, images, digests) for row in metric.rows}, groups)
 
     def compute(self) -> Results:
         """Mean and std of each metric; FID and the integrals have no std. Groups without images are left out."""
         results: Results = {}
-        for name, metric in self.metrics.items():
+        for name, metric in self._due().items():
             with warnings.catch_warnings():
                 # A rank without images must call `compute` too, or the others would wait for it.
                 warnings.filterwarnings("ignore", message=".*was called before the ``update`` method")
                 by_group = metric.compute()
             for group, statistics in by_group.items():
                 label = group if isinstance(group, str) else bin_label(group, self.bins)
-                results[name, label] = dict(statistics)
-        return {**results, **self._integrals(results)}
+                own = {part: value for part, value in statistics.items() if part in ("mean", "std")}
+                results[name, label] = own
+                # What else a metric gets from its rows are scores of their own.
+                results |= {(score, label): {"mean": v} for score, v in statistics.items() if score not in own}
+        return {**results, **self._integrals(results), **self._by_class()}
+
+    def _by_class(self) -> Results:
+        if SEGMENTATION not in self._due():
+            return {}
+        from saicinpainting.evaluation.metrics.segmentation import class_results
+
+        rows = {name: metric.gathered_rows() for name, metric in self.metrics.items()}
+        return class_results(rows)
 
     def reset(self) -> None:
+        """Forget the images; the next round begins."""
+        self._round += 1
         for metric in self.metrics.values():
             metric.reset()
 
@@ -99,11 +135,11 @@ class InpaintingEvaluator(nn.Module):
             if (part, TOTAL) in results
         }
 
-    def _unpadded_parts(self, batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(image, mask, inpainted) of the batch, split where its images have different sizes without padding."""
+    def _unpadded_parts(self, batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor, Tensor, list[int]]]:
+        """(image, mask, inpainted) of the batch and their places in it, split where sizes differ without padding."""
         image, mask, inpainted = batch["image"], batch["mask"], batch[self.inpainted_key]
         if "unpad_to_size" not in batch:
-            yield image, mask, inpainted
+            yield image, mask, inpainted, list(range(len(image)))
             return
         heights, widths = (torch.as_tensor(side).reshape(-1).tolist() for side in batch["unpad_to_size"])
         sizes = list(zip(heights, widths, strict=True))
@@ -112,7 +148,7 @@ class InpaintingEvaluator(nn.Module):
             image_part, mask_part, inpainted_part = (
                 tensor[chosen, :, :height, :width] for tensor in (image, mask, inpainted)
             )
-            yield image_part, mask_part, inpainted_part
+            yield image_part, mask_part, inpainted_part, chosen
 
 
 def hole_share_bins(mask: Tensor, bins: int) -> Tensor:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
-from saicinpainting.evaluation.evaluator import InpaintingEvaluator, Results
+from saicinpainting.evaluation.evaluator import InpaintingEvaluator, Results, bin_label
 from saicinpainting.evaluation.metrics import METRICS, make_metrics
+from saicinpainting.evaluation.row_cache import RowCache, WithDigests
 from saicinpainting.evaluation.utils import move_to_device, pick_device
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas
 
 LOGGER = logging.getLogger(__name__)
 
@@ -29,7 +36,7 @@ def evaluate_predictions(
     """Measure the predictions in `predictdir` for the images and masks in `datadir`.
 
     `config`: `dataset_kwargs` of `PrecomputedInpaintingResultsDataset` and `evaluator_kwargs` of
-    `measure_dataset`, see configs/eval2_gpu.yaml; `overrides` replace entries of the latter.
+    `measure_images`, see configs/eval2_gpu.yaml; `overrides` replace entries of the latter.
     """
     dataset = call_with_settings(
         PrecomputedInpaintingResultsDataset,
@@ -37,44 +44,90 @@ def evaluate_predictions(
         where="dataset_kwargs",
     )
     settings = {**config["evaluator_kwargs"], **overrides, "dataset": dataset}
-    return call_with_settings(measure_dataset, settings, where="evaluator_kwargs")
+    return call_with_settings(measure_images, settings, where="evaluator_kwargs").results
 
 
-def measure_dataset(
+@dataclass(frozen=True)
+class Measurement:
+    """results: by metric and group. images: a row an image in the set's order, a column a metric with one value each.
+
+    computed: images that each metric had to look at, where a cache was used.
+    """
+
+    results: Results
+    images: pandas.DataFrame
+    computed: Mapping[str, int]
+
+
+def measure_dataset(dataset: PrecomputedInpaintingResultsDataset, **settings: Any) -> Results:
+    """The results of `measure_images`."""
+    return measure_images(dataset, **settings).results
+
+
+def measure_images(
     dataset: PrecomputedInpaintingResultsDataset,
     *,
     ssim: bool = True,
     lpips: bool = True,
     fid: bool = True,
+    ids: bool = False,
+    psnr: bool = False,
+    l1: bool = False,
+    segm: bool = False,
     lpips_weights: str | Path | None = None,
     fid_weights: str | Path | None = None,
+    segm_weights: str | Path | None = None,
     integral_kind: str | None = "lpips_fid100_f1",
     bins: int = 10,
     batch_size: int = 8,
     device: str | None = "auto",
     num_workers: int = 0,
-) -> Results:
+    cache_dir: str | Path | None = None,
+    rows_file: str | Path | None = None,
+) -> Measurement:
     """All metrics in one pass over `dataset`; `device` is `auto`, `cpu`, `cuda`, ….
 
     `integral_kind` is the evaluator's: None leaves the integrals out, the other kinds report all that the
-    metrics allow.
+    metrics allow. `cache_dir`: a folder where the metrics' values are kept by what they were computed from: an
+    interrupted evaluation goes on, and the originals are looked at once for all predictions. `rows_file`: another file
+    than one in there for what belongs to these predictions.
 
     Images of different sizes are legal: a batch ends where the size changes.
     """
+    switches = {"ssim": ssim, "lpips": lpips, "fid": fid, "ids": ids, "psnr": psnr, "l1": l1, "segm": segm}
+    weights = {"lpips_weights": lpips_weights, "fid_weights": fid_weights, "segm_weights": segm_weights}
     try:
-        metrics = make_metrics(ssim=ssim, lpips=lpips, fid=fid, lpips_weights=lpips_weights, fid_weights=fid_weights)
+        metrics = make_metrics(**switches, **weights)  # type: ignore[arg-type]
     except InputError as error:
         raise InputError(f"{error}, or leave it out, for example with --metrics ssim") from error
     if batch_size < 1:
         raise InputError(f"evaluator_kwargs.batch_size: expected at least 1, got {batch_size}")
     chosen = pick_device(device)
     evaluator = InpaintingEvaluator(metrics=metrics, integral_kind=integral_kind, bins=bins).to(chosen)
-    samples = DataLoader(dataset, batch_size=None, num_workers=num_workers)
-    with tqdm(total=len(dataset), desc="evaluate", unit="image") as progress:
+    with contextlib.ExitStack() as stack:
+        cache = None
+        if cache_dir is not None:
+            rows_file = rows_file or Path(cache_dir) / "predictions.sqlite"
+            cache = stack.enter_context(RowCache(Path(cache_dir) / "originals.sqlite", rows_file))
+        progress = stack.enter_context(tqdm(total=len(dataset), desc="evaluate", unit="image"))
+        samples = DataLoader(WithDigests(dataset) if cache else dataset, batch_size=None, num_workers=num_workers)
         for batch in batches_of_equal_size(samples, batch_size):
-            evaluator.update(move_to_device(batch, chosen))
+            evaluator.update(move_to_device(batch, chosen), cache)
             progress.update(len(batch["image"]))
-    return evaluator.compute()
+    return Measurement(evaluator.compute(), _by_image(dataset, evaluator), cache.computed if cache else {})
+
+
+def _by_image(dataset: PrecomputedInpaintingResultsDataset, evaluator: InpaintingEvaluator) -> pandas.DataFrame:
+    import pandas
+
+    names = [Path(os.path.relpath(mask, dataset.datadir)).as_posix() for mask in dataset.mask_filenames]
+    columns: dict[str, Any] = {"image": names}
+    for name, metric in evaluator.metrics.items():
+        rows = metric.gathered_rows()
+        columns.setdefault("hole", [bin_label(group, evaluator.bins) for group in rows["groups"].tolist()])
+        if "values" in rows:
+            columns[name] = rows["values"].numpy()
+    return pandas.DataFrame(columns)
 
 
 def batches_of_equal_size(samples: Iterable[Mapping[str, Any]], batch_size: int) -> Iterator[Mapping[str, Any]]:

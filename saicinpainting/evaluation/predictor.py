@@ -56,8 +56,36 @@ def refined(model: nn.Module, device: torch.device, refiner: Mapping[str, Any]) 
     return fill
 
 
+def load_predictor(model: Mapping[str, Any], device: torch.device, **settings: Any) -> FillBatch:
+    """The trained network of `model`: `path`, a run's folder, and `checkpoint`, a file of its `models/`.
+
+    settings: `out_key` as in `plain`; `refine`: whether to refine, as `refiner` says.
+    """
+    from saicinpainting.config import read_experiment_config
+    from saicinpainting.training.trainers import load_checkpoint
+
+    config = read_experiment_config(model["path"])
+    config.training_model.predict_only = True
+    network = load_checkpoint(config, checkpoint_file(model), strict=False)
+    network.freeze()
+    if settings.get("refine"):
+        return refined(network, device, settings["refiner"])
+    return plain(network, device, settings.get("out_key", "inpainted"))
+
+
+def checkpoint_file(model: Mapping[str, Any]) -> Path:
+    """The file that `path` and `checkpoint` name."""
+    return Path(model["path"]) / "models" / model["checkpoint"]
+
+
 def predict_folder(
-    fill: FillBatch, dataset: MaskedImages, indir: str | Path, outdir: str | Path, *, out_ext: str = ".png"
+    fill: FillBatch,
+    dataset: MaskedImages,
+    indir: str | Path,
+    outdir: str | Path,
+    *,
+    out_ext: str = ".png",
+    keep: bool = False,
 ) -> list[Path]:
     """Fill every image of `dataset` and write it under its mask's name.
 
@@ -67,18 +95,21 @@ def predict_folder(
         indir: the folder the data set was made from; the results keep its sub-folders.
         outdir: where the results go.
         out_ext: `.png` (lossless) or another ending that OpenCV writes.
+        keep: leave out images whose result is there.
 
     Returns:
         The written files.
     """
     written = []
     for index in tqdm.trange(len(dataset), desc="predict", unit="image"):
-        name = Path(os.path.relpath(dataset.mask_filenames[index], indir)).with_suffix(out_ext)
+        file = Path(outdir) / Path(os.path.relpath(dataset.mask_filenames[index], indir)).with_suffix(out_ext)
+        if keep and file.is_file():
+            continue
         batch = default_collate([dataset[index]])
         result = fill(batch)[0].float().cpu()
         height, width = _size(batch)
-        write_image(Path(outdir) / name, result[:, :height, :width])
-        written.append(Path(outdir) / name)
+        write_image(file, result[:, :height, :width])
+        written.append(file)
     return written
 
 

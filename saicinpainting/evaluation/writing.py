@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,10 @@ from saicinpainting.utils import InputError
 
 
 def write_picture(path: str | Path, picture: np.ndarray) -> None:
-    """Write a uint8 RGB picture (H, W, 3) and the folders above it; the ending picks the format."""
+    """Write a uint8 RGB picture (H, W, 3) and the folders above it; the ending picks the format.
+
+    The file appears when it is whole.
+    """
     path = Path(path)
     # OpenCV encodes only: on Windows it cannot open names beyond the system's code page.
     try:
@@ -20,9 +24,11 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
         raise InputError(f"{path}: cannot write a picture with the ending {path.suffix!r}; use .png") from error
     if not written:
         raise InputError(f"{path}: a picture of shape {picture.shape} does not fit the format; use .png")
+    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded.tobytes())
+        part.write_bytes(encoded.tobytes())
+        os.replace(part, path)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be written ({reason}); is there space, is the folder writable?") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,8 +15,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.config import translate_checkpoint_kwargs
+from saicinpainting.evaluation.metrics import HIGHER_IS_BETTER, reported_scores
 from saicinpainting.training.epoch_loop import StepEndCallback
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+
+LOGGER = logging.getLogger(__name__)
+EVALUATOR_SWITCHES = {"ssim": True, "lpips": True, "fid": True, "ids": False, "psnr": False, "l1": False}
 
 
 class TensorsOnlyCheckpointIO(CheckpointIO):
@@ -82,6 +87,8 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
 
     # Lightning saves in one hook or the other, as validation falls.
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.monitor and _is_measured(self.monitor) and self.monitor not in getattr(pl_module, "measured", ()):
+            return  # `evaluator.costly_every`: Lightning would judge by the last value that there is
         super().on_validation_end(trainer, pl_module)
         self._update_best(trainer)
 
@@ -124,7 +131,7 @@ def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> BestM
         filename: str | None = None,
         auto_insert_metric_name: bool = True,
     ) -> BestModelCheckpoint:
-        _check_monitor(monitor, mode, settings)
+        monitor, mode = _usable_monitor(monitor, mode, settings)
         if every_n_train_steps and not save_last:
             raise InputError(
                 "trainer.checkpoint_kwargs.every_n_train_steps writes last.ckpt, which "
@@ -162,23 +169,42 @@ def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> BestM
     return call_with_settings(make, kwargs, where="trainer.checkpoint_kwargs")
 
 
-def _check_monitor(monitor: str | None, mode: str, settings: Mapping[str, Any]) -> None:
-    """Find out now, not after the first epoch, that the monitored value is not logged or has another best."""
+def _usable_monitor(monitor: str | None, mode: str, settings: Mapping[str, Any]) -> tuple[str | None, str]:
+    """What checkpoints are judged by; found out now, not after the first epoch.
+
+    A metric that is switched off is replaced by what is computed, with a warning; a name that is no metric, and a
+    direction that would keep the worst, are errors.
+    """
     if monitor is None:
-        return
+        return None, mode
     modes = _logged_by_validation(settings)
     if monitor not in modes:
         usual = "val_ssim_total_mean" if "val_ssim_total_mean" in modes else "val_gen_l1"
-        raise InputError(
-            f"trainer.checkpoint_kwargs.monitor={monitor} is not computed by this config; "
-            f"{did_you_mean(monitor, modes)}; for example trainer.checkpoint_kwargs.monitor={usual} "
-            f"trainer.checkpoint_kwargs.mode={modes[usual]}"
+        if not _is_measured(monitor) or not monitor.startswith("val_"):
+            raise InputError(
+                f"trainer.checkpoint_kwargs.monitor={monitor} is not computed by this config; "
+                f"{did_you_mean(monitor, modes)}; for example trainer.checkpoint_kwargs.monitor={usual} "
+                f"trainer.checkpoint_kwargs.mode={modes[usual]}"
+            )
+        LOGGER.warning(
+            "trainer.checkpoint_kwargs.monitor: %s is not measured, since the evaluator has it or a part of it "
+            "switched off; checkpoints are judged by %s (%s) instead",
+            monitor,
+            usual,
+            modes[usual],
         )
+        return usual, modes[usual]
     if mode != modes[monitor]:
         raise InputError(
             f"trainer.checkpoint_kwargs.mode={mode} would keep the worst checkpoints by {monitor}; "
             f"set trainer.checkpoint_kwargs.mode={modes[monitor]}"
         )
+    return monitor, mode
+
+
+def _is_measured(monitor: str) -> bool:
+    """Whether this is the mean of a score of the evaluators, as `val_ssim_total_mean` is."""
+    return any(monitor.endswith(f"_{score}_total_mean") for score in HIGHER_IS_BETTER)
 
 
 def _logged_by_validation(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -186,8 +212,9 @@ def _logged_by_validation(settings: Mapping[str, Any]) -> dict[str, str]:
     data, losses, evaluator = (settings.get(name) or {} for name in ("data", "losses", "evaluator"))
     titles = ["val", *(["test"] if data.get("visual_test") else [])]
     titles += [f"extra_val_{name}" for name in data.get("extra_val") or {}]
-    metrics = {name for name in ("ssim", "lpips", "fid") if evaluator and evaluator.get(name, True)}
-    modes = {f"{name}_total_mean": "max" if name == "ssim" else "min" for name in metrics}
+    switches = {name: bool(evaluator.get(name, default)) for name, default in EVALUATOR_SWITCHES.items()}
+    metrics = set(reported_scores(**switches)) if evaluator else set()
+    modes = {f"{name}_total_mean": "max" if HIGHER_IS_BETTER[name] else "min" for name in metrics}
     if "fid" in metrics and evaluator.get("integral_kind", "ssim_fid100_f1"):
         modes |= {f"{name}_fid100_f1_total_mean": "max" for name in metrics & {"ssim", "lpips"}}
     terms = {"gen_pl": "perceptual", "gen_fm": "feature_matching", "gen_resnet_pl": "resnet_pl"}

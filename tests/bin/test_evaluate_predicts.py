@@ -174,7 +174,7 @@ def test_unreadable_configs_are_named(tmp_path: Path) -> None:
 
 
 def test_unknown_metric_is_named() -> None:
-    assert metric_switches("fid, ssim") == {"ssim": True, "lpips": False, "fid": True}
+    assert [name for name, on in metric_switches("fid, ssim").items() if on] == ["ssim", "fid"]
     with pytest.raises(InputError, match=r"--metrics: unknown metric 'lpip'.*'lpips'"):
         metric_switches("ssim,lpip")
 

@@ -23,7 +23,7 @@ from saicinpainting.evaluation.evaluator import (
     write_results_csv,
 )
 from saicinpainting.evaluation.metrics import FIDScore, SSIMScore
-from saicinpainting.evaluation.metrics.base import ImageMetric, NetworkMetric, mean_and_std
+from saicinpainting.evaluation.metrics.base import ImageMetric, Row, mean_and_std
 from saicinpainting.evaluation.metrics.ssim import ssim
 from saicinpainting.utils import InputError, flatten_dict
 from tests.helpers import fill, rand
@@ -34,8 +34,7 @@ class TinyFID(FIDScore):
 
     def __init__(self) -> None:
         layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-        network = fill(torch.nn.Sequential(*layers))
-        NetworkMetric.__init__(self, network, row_shapes={"pred_features": (8,), "target_features": (8,)})
+        super().__init__(network=fill(torch.nn.Sequential(*layers)), features=8)
         self._warned = True
 
 
@@ -43,10 +42,11 @@ class MeanDifference(ImageMetric):
     """Stands in for LPIPS: mean of pred - target of each image."""
 
     def __init__(self) -> None:
-        super().__init__(row_shapes={"values": ()})
+        super().__init__(rows={"values": Row()})
 
-    def measure(self, pred: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"values": (pred - target).mean(dim=(1, 2, 3))}
+    def measure(self, row: str, *inputs: torch.Tensor) -> torch.Tensor:
+        pred, target = inputs
+        return (pred - target).mean(dim=(1, 2, 3))
 
     def summarize(self, rows: Any) -> dict[str, float]:
         return mean_and_std(rows["values"])
@@ -119,7 +119,7 @@ def test_every_integral_is_reported_and_is_the_closed_form(kind: str) -> None:
 
 
 def test_fid_above_100_gives_the_integral_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saicinpainting.evaluation.metrics.fid.frechet_distance", lambda *_: 250.0)
+    monkeypatch.setattr("saicinpainting.evaluation.metrics.fid.Gaussian.distance", lambda *_: 250.0)
     evaluator = small_evaluator()
     evaluator.update(batch(1, 1, 5))
     assert evaluator.compute()["ssim_fid100_f1", "total"]["mean"] == 0
@@ -169,6 +169,28 @@ def test_reset_forgets() -> None:
     for one in (evaluator, fresh):
         one.update(batch(2, 7, 9))
     assert evaluator.compute() == fresh.compute()
+
+
+def test_costly_metrics_in_every_third_round() -> None:
+    evaluator, measured = small_evaluator(costly_every=3), []
+    for _ in range(4):
+        evaluator.update(batch(1, 1, 5))
+        measured.append({name for name, _ in evaluator.compute()})
+        evaluator.reset()
+    everything = {"ssim", "fid", "ssim_fid100_f1"}
+    assert measured == [everything, {"ssim"}, {"ssim"}, everything]
+    with pytest.raises(InputError, match=r"costly_every: expected 1 or more, got 0"):
+        small_evaluator(costly_every=0)
+
+
+def test_switches_of_the_config() -> None:
+    evaluator = make_evaluator(lpips=False, fid=False, psnr=True, l1=True)
+    evaluator.update(batch(1, 1, 5))
+    assert {name for name, _ in evaluator.compute()} == {"ssim", "psnr", "psnr_hole", "l1", "l1_hole"}
+    with pytest.raises(InputError, match=r"evaluator\.ids.*set evaluator\.fid=true"):
+        make_evaluator(lpips=False, fid=False, ids=True)
+    with pytest.raises(InputError, match=r"evaluator\.psnr: expected true or false, got 'false'"):
+        make_evaluator(lpips=False, fid=False, psnr="false")
 
 
 def test_padding_is_not_measured() -> None:

@@ -10,10 +10,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.config import read_experiment_config, register_resolvers
+from saicinpainting.training.checkpoints import make_checkpoint_callback
 from saicinpainting.training.experiment import make_trainer, train, validate_every_epoch
 from saicinpainting.training.resume import resume_path
 from saicinpainting.training.strategy import NetworkwiseDDPStrategy
@@ -140,7 +142,6 @@ def test_a_checkpoint_that_cannot_be_resumed_is_found_beforehand(finished: Path,
 @pytest.mark.parametrize(
     ("monitor", "mode", "message"),
     [
-        ("val_ssim_fid100_f1_total_mean", "max", r"is not computed.*monitor=val_ssim_total_mean.*mode=max"),
         ("val_ssim_totl_mean", "max", "did you mean 'val_ssim_total_mean'"),
         ("val_gen_resnet_pl", "min", "is not computed"),
         ("val_gen_l1", "max", r"worst checkpoints by val_gen_l1; set trainer\.checkpoint_kwargs\.mode=min"),
@@ -151,6 +152,25 @@ def test_a_useless_monitor_is_found_beforehand(finished: Path, tmp_path: Path, m
     config = compose_run(finished, *(f"trainer.checkpoint_kwargs.{key}={value}" for key, value in keys.items()))
     with pytest.raises(InputError, match=message):
         train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "monitor", "instead"),
+    [
+        ("ssim_inpainted", "val_ssim_fid100_f1_total_mean", ("val_ssim_total_mean", "max")),
+        ("null", "val_lpips_total_mean", ("val_gen_l1", "min")),
+        ("ssim_inpainted", "val_ssim_total_mean", None),
+    ],
+)
+def test_a_metric_that_is_switched_off_is_replaced_and_said_so(
+    finished: Path, caplog: pytest.LogCaptureFixture, evaluator: str, monitor: str, instead: tuple[str, str] | None
+):
+    overrides = ["~evaluator"] if evaluator == "null" else [f"evaluator={evaluator}"]
+    config = compose_run(finished, *overrides, f"trainer.checkpoint_kwargs.monitor={monitor}")
+    callback = make_checkpoint_callback(OmegaConf.to_container(config, resolve=True), finished)
+    assert (callback.monitor, callback.mode) == (instead or (monitor, "max"))
+    assert (f"judged by {instead[0]} ({instead[1]})" if instead else "") in caplog.text
+    assert bool(caplog.text) == bool(instead)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,51 +23,103 @@ NO_GROUP = -1
 Statistics = dict[str, float]
 
 
+@dataclass(frozen=True)
+class Row:
+    """What a metric keeps of each image: `shape`, computed from these `inputs` (of `pred`, `target`, `mask`) alone.
+
+    kind: what it is, for rows of the same thing, as the features of both pictures are; None: its own name.
+    """
+
+    inputs: tuple[str, ...] = ("pred", "target")
+    shape: tuple[int, ...] = ()
+    kind: str | None = None
+
+
 class ImageMetric(Metric):
     """Compares pairs of images and keeps one row per image, so that any group of images has its own result.
 
     `compute()` returns the statistics (`mean` and, where it is defined, `std`) of all images under `TOTAL` and
     of each group under its number. Rows and group numbers are gathered from all ranks in the same order.
+
+    rows: the rows by name. signature: names how rows are computed, weights included; rows of equal signatures may
+    stand for each other.
     """
 
     full_state_update = False
     is_differentiable = False
     groups: list[Tensor]
 
-    def __init__(self, *, row_shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, *, rows: Mapping[str, Row]) -> None:
         super().__init__()
+        self.rows = dict(rows)
         self._empty_rows = {"groups": torch.empty(0, dtype=torch.int64)}
-        self._empty_rows |= {name: torch.empty(0, *shape, dtype=torch.float32) for name, shape in row_shapes.items()}
+        self._empty_rows |= {name: torch.empty(0, *row.shape, dtype=torch.float32) for name, row in rows.items()}
         for name in self._empty_rows:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
+    @property
+    def signature(self) -> str:
+        return type(self).__name__
+
     @abstractmethod
-    def measure(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Rows of a batch; pred, target: float32 (B, 3, H, W) in [0, 1]."""
+    def measure(self, row: str, *inputs: Tensor) -> Tensor:
+        """Row `row` of a batch; inputs: those that `rows` names, float32 (B, C, H, W) in [0, 1], masks 0 or 1."""
 
     @abstractmethod
     def summarize(self, rows: Mapping[str, Tensor]) -> Statistics:
         """Statistics of the images behind `rows`; empty if there are too few of them."""
 
-    def update(self, pred: Tensor, target: Tensor, groups: Tensor | None = None) -> None:
-        """Add a batch; pred, target: (B, 3, H, W), clamped to [0, 1]; groups: (B,) group number of each image."""
-        if groups is None:
-            groups = torch.full((len(pred),), NO_GROUP)
+    def update(self, pred: Tensor, target: Tensor, groups: Tensor | None = None, mask: Tensor | None = None) -> None:
+        """Add a batch.
+
+        pred, target: (B, 3, H, W), clamped to [0, 1]; groups: (B,) group number of each image; mask: (B, 1, H, W),
+        1 = hole, for the metrics that look at the hole.
+        """
+        rows = {name: self.measured(name, {"pred": pred, "target": target, "mask": mask}) for name in self.rows}
+        self.append(rows, groups)
+
+    def measured(self, row: str, images: Mapping[str, Tensor | None]) -> Tensor:
+        """Row `row` of the batch `images`."""
+        inputs = [images[name] for name in self.rows[row].inputs]
+        if any(image is None for image in inputs):
+            raise ValueError(f"{type(self).__name__} needs the masks of the images")
         # Under mixed precision the scores would be those of rounded features.
-        with torch.autocast(pred.device.type, enabled=False):
-            rows = self.measure(pred.float().clamp(0, 1), target.float().clamp(0, 1))
+        with torch.autocast(self.device.type, enabled=False):
+            return self.measure(row, *(image.float().clamp(0, 1) for image in inputs if image is not None))
+
+    def append(self, rows: Mapping[str, Tensor], groups: Tensor | None = None) -> None:
+        """Add images whose rows are known."""
+        if groups is None:
+            groups = torch.full((len(next(iter(rows.values()))),), NO_GROUP)
         for name, row in {"groups": groups, **rows}.items():
             getattr(self, name).append(row.to(self.device))
 
     def compute(self) -> dict[str | int, Statistics]:
         if len(self.groups) == 0:
             return {}
-        rows = {name: dim_zero_cat(getattr(self, name)) for name in self._empty_rows}
+        rows = self._joined_rows()
         groups = rows.pop("groups")
         result: dict[str | int, Statistics] = {TOTAL: self.summarize(rows)}
         for group in sorted(set(groups.tolist()) - {NO_GROUP}):
-            result[group] = self.summarize({name: row[groups == group] for name, row in rows.items()})
+            chosen = groups == group
+            result[group] = result[TOTAL] if chosen.all() else self.summarize(_Chosen(rows, chosen))
         return {group: statistics for group, statistics in result.items() if statistics}
+
+    def gathered_rows(self) -> dict[str, Tensor]:
+        """The rows of all ranks, and `groups`, on the CPU; every rank must call it."""
+        if self._computed is not None:
+            self._computed = None
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+            return {name: row.cpu() for name, row in self._joined_rows().items()}
+
+    def _joined_rows(self) -> dict[str, Tensor]:
+        """Each state as one tensor; it takes the place of its parts, so that rows lie in memory once."""
+        joined = {}
+        for name in self._empty_rows:
+            state = getattr(self, name)
+            joined[name] = dim_zero_cat(state if len(state) else [self._empty_rows[name].to(self.device)])
+            setattr(self, name, [joined[name]])
+        return joined
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         # A rank without images takes part in the gathering too, with rows of the shape and type of the others.
@@ -73,13 +129,37 @@ class ImageMetric(Metric):
         super().sync(*args, **kwargs)
 
 
+class _Chosen(Mapping[str, Tensor]):
+    """Some of the rows, picked when they are asked for."""
+
+    def __init__(self, rows: Mapping[str, Tensor], chosen: Tensor) -> None:
+        self._rows, self._chosen = rows, chosen
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._rows[name][self._chosen]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
 class NetworkMetric(ImageMetric):
     """A metric with a fixed network, which is neither trained nor saved: to PyTorch it is no submodule."""
 
-    def __init__(self, network: nn.Module, *, row_shapes: Mapping[str, tuple[int, ...]]) -> None:
-        super().__init__(row_shapes=row_shapes)
+    def __init__(self, network: nn.Module, *, rows: Mapping[str, Row], weights: Sequence[str | Path] = ()) -> None:
+        """weights: the files of the network's weights."""
+        super().__init__(rows=rows)
+        self._weights = tuple(map(Path, weights))
         # A tuple hides the network from state dicts, optimizers, `train()` and DDP's broadcasts.
         self._hidden = (network.eval().requires_grad_(False),)
+
+    @cached_property
+    def signature(self) -> str:  # type: ignore[override]
+        """With the checksums of the weights' files."""
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in self._weights]
+        return "-".join([super().signature, *digests])
 
     @property
     def network(self) -> nn.Module:
@@ -91,11 +171,17 @@ class NetworkMetric(ImageMetric):
         return result
 
 
+def precise(images: Tensor) -> Tensor:
+    """As float64, where the device has it."""
+    return images.float() if images.device.type == "mps" else images.double()
+
+
 def mean_and_std(values: Tensor) -> Statistics:
-    """Mean and population standard deviation of `values` (N,); empty for N = 0."""
+    """Mean and population standard deviation of the `values` (N,) that are not NaN; empty where there are none."""
+    values = values.cpu().double()
+    values = values[~values.isnan()]
     if len(values) == 0:
         return {}
-    values = values.cpu().double()
     return {"mean": values.mean().item(), "std": values.std(unbiased=False).item()}
 
 

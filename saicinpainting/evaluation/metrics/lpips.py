@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from saicinpainting.evaluation.metrics.base import (
     NetworkMetric,
+    Row,
     Statistics,
     load_exactly,
     mean_and_std,
     read_state_dict,
 )
 from saicinpainting.utils import InputError
-from saicinpainting.weights import fetch_weights, torch_home
+from saicinpainting.weights import weights_file
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 WHAT = "VGG16 weights of LPIPS"
@@ -26,18 +27,18 @@ WHAT = "VGG16 weights of LPIPS"
 class LPIPSScore(NetworkMetric):
     """LPIPS distance of each image.
 
-    `weights_path`: VGG16 of torchvision (default: where torchvision keeps it; fetched if it is not there).
+    `weights_path`: VGG16 of torchvision, a file or an address (None: the one where torchvision keeps it; fetched if it
+    is not there).
     """
 
     higher_is_better = False
 
     def __init__(self, *, weights_path: str | Path | None = None) -> None:
-        path = weights_path or torch_home() / "hub" / "checkpoints" / "vgg16-397923af.pth"
-        network = make_lpips_vgg(fetch_weights(path, VGG16_URL, what=WHAT))
-        super().__init__(network, row_shapes={"values": ()})
+        path = weights_file(weights_path, VGG16_URL, what=WHAT)
+        super().__init__(make_lpips_vgg(path), rows={"values": Row()}, weights=[path])
 
-    def measure(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
-        return {"values": self.network(pred, target, normalize=True).flatten()}
+    def measure(self, row: str, *inputs: Tensor) -> Tensor:
+        return self.network(*inputs, normalize=True).flatten()
 
     def summarize(self, rows: Mapping[str, Tensor]) -> Statistics:
         return mean_and_std(rows["values"])

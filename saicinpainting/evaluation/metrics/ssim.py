@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saicinpainting.evaluation.metrics.base import ImageMetric, Statistics, mean_and_std
+from saicinpainting.evaluation.metrics.base import ImageMetric, Row, Statistics, mean_and_std, precise
 
 C1, C2 = 0.01**2, 0.03**2  # for values in [0, 1]; Wang et al., section III.B
 
@@ -44,12 +44,12 @@ class SSIMScore(ImageMetric):
     higher_is_better = True
 
     def __init__(self) -> None:
-        super().__init__(row_shapes={"values": ()})
+        super().__init__(rows={"values": Row()})
 
-    def measure(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
-        # E[x^2] - E[x]^2 loses most digits in TF32, which GPUs use for float32 convolutions; MPS has no float64.
-        dtype = torch.float32 if pred.device.type == "mps" else torch.float64
-        return {"values": ssim(pred.to(dtype), target.to(dtype)).float()}
+    def measure(self, row: str, *inputs: Tensor) -> Tensor:
+        pred, target = inputs
+        # E[x^2] - E[x]^2 loses most digits in TF32, which GPUs use for float32 convolutions.
+        return ssim(precise(pred), precise(target)).float()
 
     def summarize(self, rows: Mapping[str, Tensor]) -> Statistics:
         return mean_and_std(rows["values"])

@@ -121,7 +121,7 @@ def make_resnet_pl(
     name, url = encoder_weights(arch_encoder, segmentation)
     folder = torch_home() if weights_path is None else Path(weights_path)
     path = fetch_weights(folder / name, url, what="weights of losses.resnet_pl")
-    encoder = _load(ResNetEncoder(arch_encoder), path, _load_encoder)
+    encoder = load_weights(ResNetEncoder(arch_encoder), path, load_encoder)
     return ResNetPL(encoder, weight=weight)
 
 
@@ -134,10 +134,10 @@ def make_perceptual_loss(*, weights_path: str | Path | None = None) -> Perceptua
     if path.is_dir() or not path.suffix:
         path = path / VGG19_FILE
     path = fetch_weights(path, VGG19_URL, what="weights of losses.perceptual", sha256=VGG19_SHA256)
-    return PerceptualLoss(_load(VGG19Features(), path, VGG19Features.load_torchvision))
+    return PerceptualLoss(load_weights(VGG19Features(), path, VGG19Features.load_torchvision))
 
 
-def _load(network: M, path: Path, take: Callable[[M, dict[str, Tensor]], None]) -> M:
+def load_weights(network: M, path: Path, take: Callable[[M, dict[str, Tensor]], None]) -> M:
     """`network` after `take(network, state dict in path)`; an `InputError` names the file if it does not fit."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -152,7 +152,8 @@ def _load(network: M, path: Path, take: Callable[[M, dict[str, Tensor]], None]) 
     return network
 
 
-def _load_encoder(encoder: nn.Module, state: dict[str, Tensor]) -> None:
+def load_encoder(encoder: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load what the MIT scene parsing benchmark saved, past what it saved besides; RuntimeError, InputError."""
     state = {k: v for k, v in state.items() if k not in EXTRA_KEYS and not k.endswith(EXTRA_SUFFIXES)}
     missing, unexpected = encoder.load_state_dict(state, strict=False)
     # Files from before torch 0.4.1 have no num_batches_tracked; evaluation mode has no use for it.

@@ -86,6 +86,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         self.val_evaluator = parts.val_evaluator
         self.test_evaluator = parts.test_evaluator
         self.extra_evaluators = nn.ModuleDict(parts.extra_evaluators)
+        self.measured: set[str] = set()  # what the evaluators logged in the last validation
         self.loss_weights = parts.weights
         self.gradient_clip_val = parts.gradient_clip_val
         self.visualizer = parts.visualizer
@@ -308,6 +309,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
             self._visualize(batch, batch_idx, title)
 
     def on_validation_epoch_end(self) -> None:
+        self.measured = set()
         for title in self._val_titles():
             evaluator = self._evaluator(title)
             if evaluator is None:
@@ -327,6 +329,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
                 # Official naming: what is no total starts with an underscore and so sorts to the end.
                 hidden = "" if "total" in name or title.startswith("extra_val") else "_"
                 self.log(f"{hidden}{title}_{name}", float(value))
+                self.measured.add(f"{title}_{name}")
 
     # ---- pictures -----------------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,11 @@ import pytorch_fid.inception
 import torch
 from pytorch_fid.fid_score import calculate_frechet_distance
 
-from saicinpainting.evaluation.metrics import FIDScore
-from saicinpainting.evaluation.metrics.base import NetworkMetric
-from saicinpainting.evaluation.metrics.fid import frechet_distance
+from saicinpainting.evaluation.metrics import FIDScore, make_metrics
+from saicinpainting.evaluation.metrics.fid import discriminative_scores, frechet_distance
 from saicinpainting.evaluation.metrics.inception import _make_inception
 from saicinpainting.utils import InputError
-from tests.helpers import fill, rand
+from tests.helpers import ROOT, fill, rand
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")  # pytorch-fid's use of SciPy
 
@@ -26,9 +27,7 @@ class TinyFID(FIDScore):
 
     def __init__(self) -> None:
         layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-        network = fill(torch.nn.Sequential(*layers))
-        NetworkMetric.__init__(self, network, row_shapes={"pred_features": (8,), "target_features": (8,)})
-        self._warned = False
+        super().__init__(network=fill(torch.nn.Sequential(*layers)), features=8)
 
 
 def features(seed: int, count: int, dims: int) -> torch.Tensor:
@@ -119,3 +118,74 @@ def test_file_of_another_network_is_named(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1)}, path)
     with pytest.raises(InputError, match=r"other\.pth holds weights of another network"):
         FIDScore(weights_path=path)
+
+
+def test_a_score_equals_pytorch_fid_from_pictures_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both packages from pictures to the distance; of 8 features, whose covariance 12 pictures determine."""
+    path = tmp_path / "inception.pth"
+    torch.save(fill(_make_inception()).state_dict(), path)
+    loaded = torch.load(path)
+    monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *args, **kwargs: loaded)
+    reference = pytorch_fid.inception.InceptionV3([3]).eval()
+    metric = FIDScore(weights_path=path)
+    pred, target = rand(1, 12, 3, 32, 32), rand(2, 12, 3, 32, 32) ** 2
+    metric.update(pred, target)
+    with torch.no_grad():
+        x, y = (reference(images)[0].flatten(1)[:, :8].double() for images in (pred, target))
+    rows = metric.gathered_rows()
+    ours = metric.summarize({name: rows[name][:, :8] for name in ("pred_features", "target_features")})
+    assert ours["mean"] == pytest.approx(pytorch_fid_distance(x, y), rel=1e-4)
+
+
+def test_more_images_than_a_part_equal_pytorch_fid() -> None:
+    x, y = features(1, 5000, 40), features(2, 4100, 40)
+    assert frechet_distance(x, y) == pytest.approx(pytorch_fid_distance(x, y), rel=1e-6)
+
+
+THIRTY_THOUSAND = """
+import resource, torch
+from saicinpainting.evaluation.metrics import FIDScore, make_metrics
+metric = FIDScore(network=torch.nn.Identity())
+generator = torch.Generator().manual_seed(0)
+for start in range(0, 30_000, 500):
+    pred, target = torch.rand(2, 500, 2048, generator=generator)
+    groups = (torch.arange(start, start + 500) % 10).clamp(max=1)
+    metric.append({"pred_features": pred, "target_features": target}, groups)
+print(sorted(map(str, metric.compute())), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_thirty_thousand_pairs_stay_below_two_gigabytes() -> None:
+    run = subprocess.run([sys.executable, "-c", THIRTY_THOUSAND], capture_output=True, text=True, check=True, cwd=ROOT)
+    groups, _, kilobytes = run.stdout.strip().rpartition(" ")
+    assert groups == "['0', '1', 'total']"
+    assert int(kilobytes) < 2 * 1024**2
+
+
+# ---- P-IDS and U-IDS -----------------------------------------------------------------------------------------------
+
+
+def test_discriminative_scores_in_closed_form() -> None:
+    """Mirrored sets: the border lies at 0, three of four pictures on their own side of it.
+
+    Of the pairs (real, filled): (-1, 1) four times, judged right; (-1, -1) and (1, 1), a draw; (1, -1), judged wrong.
+    """
+    target = torch.tensor([[-1.0]] * 5 + [[1.0]] * 2 + [[-1.0]])
+    pred = torch.tensor([[1.0]] * 5 + [[-1.0]] + [[1.0]] + [[-1.0]])
+    scores = discriminative_scores(pred, target)
+    assert scores == {"p_ids": pytest.approx(1 / 8), "u_ids": pytest.approx(4 / 16)}
+
+
+def test_sets_that_cannot_or_can_be_told_apart() -> None:
+    x = features(1, 200, 4)
+    assert discriminative_scores(x, x) == {"p_ids": 0, "u_ids": pytest.approx(0.5, abs=1e-9)}
+    assert discriminative_scores(x + 100, x) == {"p_ids": 0, "u_ids": pytest.approx(0, abs=1e-9)}
+    assert np.isnan(discriminative_scores(x * float("nan"), x)["p_ids"])
+
+
+def test_scores_are_asked_for_with_fid() -> None:
+    metric = FIDScore(network=torch.nn.Flatten(), features=12, ids=True)
+    metric.update(rand(1, 40, 3, 2, 2), rand(2, 40, 3, 2, 2))
+    assert set(metric.compute()["total"]) == {"mean", "p_ids", "u_ids"}
+    with pytest.raises(InputError, match=r"ids: .* switch fid on"):
+        make_metrics(ssim=False, lpips=False, fid=False, ids=True)

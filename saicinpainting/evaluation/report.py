@@ -1,0 +1,242 @@
+"""The report of an evaluation: one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import jinja2
+import numpy as np
+import yaml
+
+from saicinpainting.evaluation.metrics import HIGHER_IS_BETTER, SEGMENTATION
+from saicinpainting.evaluation.metrics.base import TOTAL
+from saicinpainting.evaluation.metrics.inception import FEATURES
+from saicinpainting.evaluation.published import PROTOCOLS, PUBLISHED, published_name
+from saicinpainting.utils import InputError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from saicinpainting.evaluation.protocol import SetResult
+
+TEMPLATES = Path(__file__).parent / "templates"
+NAMES = {
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "fid": "FID",
+    "p_ids": "P-IDS",
+    "u_ids": "U-IDS",
+    "psnr": "PSNR, dB",
+    "psnr_hole": "PSNR in the hole, dB",
+    "l1": "L1",
+    "l1_hole": "L1 in the hole",
+    "ssim_fid100_f1": "F1 of SSIM and FID",
+    "lpips_fid100_f1": "F1 of LPIPS and FID",
+    SEGMENTATION: "classes kept in the hole",
+}
+RANKING = ("lpips", "l1_hole", "ssim", "l1", "psnr")
+"""What examples are ordered by: the first of these that was measured."""
+PICTURE_SIDE = 320
+
+
+def write_report(
+    results: Sequence[SetResult], path: Path, history: Mapping[str, Any], *, paper: str | None, examples: int
+) -> None:
+    """Write the page; `paper`: the protocol whose published values stand beside, `examples`: pictures of each kind."""
+    page = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    ranked_by = ranking_column(results[0].images)
+    text = page.get_template("report.html").render(
+        title=f"{history['name']}: inpainting of {len(results)} set{'s' if len(results) > 1 else ''}",
+        subtitle=f"{history['checkpoint']} · {history['date'][:10]}",
+        results=_results_table(results),
+        notes=list(_notes(results)),
+        paper=_paper_table(results, history["name"], paper),
+        plots=[{"name": NAMES.get(m, m), "source": _plot(results, m)} for m in _binned(results)],
+        ranked_by=NAMES.get(ranked_by, ranked_by),
+        examples=[{"name": one.set.name, "examples": list(_examples(one, ranked_by, examples))} for one in results],
+        facts=list(_facts(history)),
+        settings=yaml.safe_dump(history["settings"], sort_keys=False),
+    )
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def ranking_column(images: pandas.DataFrame) -> str:
+    """The column of `images.csv` that tells good from bad."""
+    for name in RANKING:
+        if name in images.columns:
+            return name
+    raise InputError(f"no metric with a value for each image was measured; add one of {', '.join(RANKING)}")
+
+
+def worst_first(images: pandas.DataFrame, column: str) -> pandas.DataFrame:
+    """Rows with a value in `column`, the worst first."""
+    rows = images.dropna(subset=[column])
+    return rows.sort_values(column, ascending=HIGHER_IS_BETTER[column], kind="stable")
+
+
+def summary_table(path: Path) -> str:
+    """The overall values of a `results.json`, for a terminal."""
+    import pandas
+
+    sets = json.loads(path.read_text(encoding="utf-8"))["sets"]
+    columns = {
+        name: {metric: groups[TOTAL]["mean"] for metric, groups in content["results"].items() if TOTAL in groups}
+        for name, content in sets.items()
+    }
+    return pandas.DataFrame(columns).to_string(float_format="{:.4f}".format, na_rep="")
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------
+
+
+def _metrics(results: Sequence[SetResult]) -> list[str]:
+    return list(dict.fromkeys(metric for one in results for metric, group in one.results if group == TOTAL))
+
+
+def _results_table(results: Sequence[SetResult]) -> dict[str, Any]:
+    rows = []
+    for metric in _metrics(results):
+        better = {True: "↑", False: "↓"}.get(HIGHER_IS_BETTER.get(metric, metric == SEGMENTATION), "")
+        cells = [_cell(one.results.get((metric, TOTAL), {})) for one in results]
+        rows.append({"name": NAMES.get(metric, metric), "better": better, "cells": cells})
+    return {"columns": [f"{one.set.name} ({len(one.images):,})" for one in results], "rows": rows}
+
+
+def _cell(statistics: Mapping[str, float]) -> dict[str, str]:
+    return {name: _number(statistics[name]) if name in statistics else "" for name in ("mean", "std")}
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def _notes(results: Sequence[SetResult]) -> Iterator[str]:
+    yield "Mean ± standard deviation over the images; their number in parentheses. ↑ more is better, ↓ less is."
+    few = [one.set.name for one in results if len(one.images) < FEATURES and ("fid", TOTAL) in one.results]
+    if few:
+        yield (
+            f"FID of fewer than {FEATURES:,} images ({', '.join(few)}) is biased upwards: it may be compared with that "
+            "of other models on the same images, not with published values."
+        )
+
+
+def _paper_table(results: Sequence[SetResult], name: str, paper: str | None) -> dict[str, Any] | None:
+    """Rows of the paper and of this model, for the sets that the paper has."""
+    if paper is None:
+        return None
+    columns = [(one, theirs, metric) for one in results if (theirs := published_name(one.set.name))
+               for metric in ("fid", "lpips") if (metric, TOTAL) in one.results]  # fmt: skip
+    if not columns:
+        return None
+    ours = [_published(one.results[metric, TOTAL]["mean"], metric) for one, _, metric in columns]
+    rows: list[dict[str, Any]] = [{"name": name, "ours": True, "cells": ours}]
+    for model, values in PUBLISHED[paper].items():
+        cells = [_published(values.get(theirs, {}).get(metric), metric) for _, theirs, metric in columns]
+        if any(cells):
+            rows.append({"name": model, "ours": False, "cells": cells})
+    headings = [f"{one.set.name} ({theirs}) {NAMES[metric]}" for one, theirs, metric in columns]
+    return {"columns": headings, "rows": rows, "protocol": PROTOCOLS[paper]}
+
+
+def _published(value: float | None, metric: str) -> str:
+    return "" if value is None else f"{value:.2f}" if metric == "fid" else f"{value:.3f}"
+
+
+# ---- plots ---------------------------------------------------------------------------------------------------------
+
+
+def _binned(results: Sequence[SetResult]) -> list[str]:
+    """Metrics that have values for two bins or more of a set."""
+    return [m for m in _metrics(results) if any(len(_bins(one, m)) > 1 for one in results) and m != SEGMENTATION]
+
+
+def _bins(one: SetResult, metric: str) -> dict[str, Mapping[str, float]]:
+    return {group: value for (name, group), value in one.results.items() if name == metric and group.endswith("%")}
+
+
+def _plot(results: Sequence[SetResult], metric: str) -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    labels = sorted({label for one in results for label in _bins(one, metric)}, key=lambda x: float(x.split("-")[0]))
+    for one in results:
+        bins = _bins(one, metric)
+        places = [i for i, label in enumerate(labels) if label in bins]
+        means = np.array([bins[labels[i]]["mean"] for i in places])
+        (line,) = axes.plot(places, means, marker="o", markersize=4, label=one.set.name)
+        stds = np.array([bins[labels[i]].get("std", np.nan) for i in places])
+        if np.isfinite(stds).all():
+            axes.fill_between(places, means - stds, means + stds, color=line.get_color(), alpha=0.12, linewidth=0)
+    axes.set_xticks(range(len(labels)), labels, fontsize=8)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_title(NAMES.get(metric, metric), fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    if len(results) > 1:
+        axes.legend(fontsize=8, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg")
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------------
+
+
+def _examples(one: SetResult, column: str, count: int) -> Iterator[dict[str, Any]]:
+    ordered = worst_first(one.images, column)
+    if ordered.empty:
+        return
+    for rank, places in ranked_places(len(ordered), count).items():
+        for place in places:
+            index = ordered.index[place]
+            row = ordered.loc[index]
+            scores = [f"{NAMES.get(name, name)} {row[name]:.4f}" for name in ordered.columns if name in NAMES]
+            sample = one.dataset[index]
+            masked = sample["image"] * (1 - sample["mask"]) + sample["mask"]
+            pictures = [data_address(picture) for picture in (masked, sample["inpainted"], sample["image"])]
+            yield {
+                "rank": rank,
+                "name": row["image"],
+                "scores": ", ".join([f"hole {row['hole']}", *scores]),
+                "pictures": pictures,
+            }
+
+
+def ranked_places(total: int, count: int) -> dict[str, list[int]]:
+    """Places of the best, median and worst `count` in an order that has the worst first; none of them twice."""
+    worst = list(range(min(count, total)))
+    best = [place for place in range(total - 1, total - 1 - count, -1) if place >= len(worst)]
+    middle = max(0, total // 2 - count // 2)
+    taken = {*worst, *best}
+    median = [place for place in range(middle, min(middle + count, total)) if place not in taken]
+    return {"best": best, "median": median, "worst": worst}
+
+
+def data_address(image: np.ndarray, side: int = PICTURE_SIDE) -> str:
+    """A JPEG within the page; image: (3, H, W) in [0, 1], shrunk to `side` at most."""
+    pixels: Any = (image.transpose(1, 2, 0) * 255).round().clip(0, 255).astype(np.uint8)
+    scale = side / max(pixels.shape[:2])
+    if scale < 1:
+        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+def _facts(history: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "checkpoint", f"{history['checkpoint']} (SHA-256 {history['checkpoint_sha256']})"
+    for name, origin in history["sets"].items():
+        yield f"set {name}", origin
+    for key in ("commit", "date", "device", "python"):
+        yield key, str(history[key])
+    yield "versions", ", ".join(f"{package} {version}" for package, version in history["versions"].items())

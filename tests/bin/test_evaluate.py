@@ -1,0 +1,200 @@
+"""bin/evaluate.py as its user runs it: one command, interrupted, continued, a second checkpoint, the report."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+from torchvision.models.vgg import cfgs, make_layers
+
+from saicinpainting.evaluation.metrics.inception import _make_inception
+from saicinpainting.evaluation.protocol import evaluate_checkpoint
+from saicinpainting.utils import InputError
+from tests.helpers import ROOT, fill, photo, run_script, shrunk, write_data
+
+PHOTOS = 4
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run, photographs, and random weights of the metrics' networks in their files."""
+    root = tmp_path_factory.mktemp("evaluate")
+    write_data(root / "data")
+    run = run_script(
+        "train.py", "-cn", "lama-fourier", *shrunk(root, f"hydra.run.dir={root / 'run'}"), cwd=root
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    (root / "photos").mkdir()
+    for i in range(PHOTOS):
+        Image.fromarray(photo("coffee.png", 300, 25 * i)).save(root / "photos" / f"{i}.png")
+    torch.save(fill(_make_inception()).state_dict(), root / "inception.pth")
+    vgg16 = fill(make_layers(cfgs["D"])).state_dict()
+    torch.save({f"features.{key}": tensor for key, tensor in vgg16.items()}, root / "vgg16.pth")
+    return root
+
+
+def arguments(root: Path, out: Path, *extra: str) -> list[str]:
+    return [
+        f"model.path={root / 'run'}", f"indir={root / 'photos'}", f"outdir={out}", "sets=[thin,thick]", "size=256",
+        f"lpips_weights={root / 'vgg16.pth'}", f"fid_weights={root / 'inception.pth'}", "num_workers=0", "batch_size=2",
+        "device=cpu", "examples=1", *extra,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def evaluated(root: Path) -> Path:
+    run = run_script("evaluate.py", *arguments(root, root / "out"), cwd=root)
+    assert run.returncode == 0, run.stderr
+    assert "lpips" in run.stdout
+    return root / "out" / "run"
+
+
+def test_tables_and_what_made_them(evaluated: Path, root: Path) -> None:
+    table = pd.read_csv(evaluated / "results.csv", sep="\t", index_col=["set", "metric", "group"])
+    content = json.loads((evaluated / "results.json").read_text())
+    images = pd.read_csv(evaluated / "images.csv", sep="\t")
+    for name in ("thin", "thick"):
+        assert content["sets"][name]["images"] == PHOTOS
+        own = images[images["set"] == name]
+        for metric in ("ssim", "lpips", "psnr", "psnr_hole", "l1", "l1_hole"):
+            assert table.loc[(name, metric, "total"), "mean"] == pytest.approx(own[metric].mean(), abs=6e-5)
+            assert content["sets"][name]["results"][metric]["total"]["mean"] == pytest.approx(
+                own[metric].mean(), abs=1e-6
+            )
+        assert table.loc[(name, "fid", "total"), "mean"] > 0
+    made_by = content["made_by"]
+    assert made_by["settings"]["seed"] == 0
+    assert made_by["versions"]["torch"] == torch.__version__
+    assert set(made_by["sets"]) == {"thin", "thick"}
+    # The originals of the second set are other crops, so each is looked at once.
+    assert content["sets"]["thin"]["computed"]["FIDScore/features/target"] == PHOTOS
+
+
+def test_the_same_table_after_interruptions(evaluated: Path, root: Path, tmp_path: Path) -> None:
+    """Killed whenever something new has been written, and started again, until it ends."""
+    command = [sys.executable, str(ROOT / "bin" / "evaluate.py"), *arguments(root, tmp_path / "out")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LAMA_OFFLINE": "1"}
+    marks = ["sets/random_thin_256/*_mask*.png", "run/predictions/thin/*.png", "run/predictions/thick/*.png",
+             "run/rows.sqlite"]  # fmt: skip
+    kills = 0
+    for mark in marks:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+        while process.poll() is None and not list((tmp_path / "out").glob(mark)):
+            time.sleep(0.02)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+        assert process.returncode == -signal.SIGKILL, process.stderr and process.stderr.read().decode()
+    assert kills == len(marks)
+    last = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    for name in ("results.csv", "images.csv"):
+        assert (tmp_path / "out" / "run" / name).read_text() == (evaluated / name).read_text()
+
+
+def test_a_second_checkpoint_finds_the_originals_measured(evaluated: Path, root: Path) -> None:
+    run = run_script("evaluate.py", *arguments(root, root / "out", "model.checkpoint=last.ckpt"), cwd=root)
+    assert run.returncode == 0, run.stderr
+    second = json.loads((root / "out" / "run_last" / "results.json").read_text())
+    for name in ("thin", "thick"):
+        assert "FIDScore/features/target" not in second["sets"][name]["computed"]
+        assert "masks of" in run.stdout
+
+
+def test_predictions_of_another_checkpoint_are_not_taken(evaluated: Path, root: Path) -> None:
+    state = torch.load(root / "run" / "models" / "last.ckpt", weights_only=True)
+    torch.save({**state, "another": 1}, root / "run" / "models" / "another.ckpt")
+    extra = ("model.checkpoint=another.ckpt", "model.name=run")
+    run = run_script("evaluate.py", *arguments(root, root / "out", *extra), cwd=root)
+    assert run.returncode == 1
+    assert re.search(r"error: .*holds predictions of another model.*checkpoint_sha256.*set model\.name", run.stderr)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sets=[thinn]", r"sets: 'thinn' is neither a folder nor a recipe for size=256; known: .*did you mean 'thin'"),
+        ("indir=null", r"indir: the set thin is drawn from photographs"),
+        ("metrics=[fidd]", r"metrics: unknown metric 'fidd'.*did you mean 'fid'"),
+        ("model.checkpoint=nope.ckpt", r"no checkpoint .*nope\.ckpt"),
+        ("paper=placed", r"paper: unknown protocol 'placed'.*did you mean 'places'"),
+        ("model.name=sets", r"model\.name: 'sets' cannot be"),
+    ],
+)
+def test_wrong_settings_are_named(root: Path, tmp_path: Path, override: str, message: str) -> None:
+    with initialize_config_dir(str(ROOT / "configs" / "evaluation"), version_base="1.3"):
+        config = compose("default", arguments(root, tmp_path / "out", override))
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    with pytest.raises(InputError, match=message):
+        evaluate_checkpoint(settings)
+
+
+# ---- the report ----------------------------------------------------------------------------------------------------
+
+PROBE = """<script>
+addEventListener("load", () => {
+  const images = [...document.images];
+  document.body.setAttribute("data-probe", JSON.stringify({
+    images: images.length, loaded: images.filter(image => image.complete && image.naturalWidth > 1).length,
+    plots: document.querySelectorAll("img.plot").length,
+    rows: document.querySelectorAll("#results tbody tr").length,
+    paper: document.querySelectorAll("#paper tbody tr").length,
+    height: document.querySelector("img.plot").getBoundingClientRect().height,
+    wide: document.documentElement.scrollWidth - innerWidth,
+  }));
+});
+</script>"""
+
+
+def browser() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@pytest.mark.skipif(browser() is None, reason="needs Chromium")
+def test_the_report_opens_in_a_browser(evaluated: Path, tmp_path: Path) -> None:
+    """The page in another folder: tables, plots and pictures are there, nothing is wider than the window."""
+    page = tmp_path / "report.html"
+    page.write_text((evaluated / "report.html").read_text().replace("</body>", PROBE + "</body>"))
+    run = subprocess.run(
+        [str(browser()), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+         "--virtual-time-budget=20000", "--window-size=1200,900", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    found = re.search(r'data-probe="([^"]*)"', run.stdout)
+    assert found, run.stderr[-2000:]
+    probe = json.loads(html.unescape(found[1]))
+    # A row of three for each of best, median and worst of two sets; plots of seven metrics at most.
+    assert probe["images"] == probe["loaded"] == probe["plots"] + 2 * 3 * 3
+    assert probe["plots"] >= 6
+    assert probe["rows"] == 9
+    assert probe["paper"] == 3
+    assert probe["height"] > 50
+    assert probe["wide"] <= 0
+
+
+def test_the_report_needs_no_other_file(evaluated: Path) -> None:
+    text = (evaluated / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', text)
+    assert sources
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "object at 0x" not in text

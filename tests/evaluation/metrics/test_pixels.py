@@ -1,0 +1,56 @@
+"""PSNR and L1 against scikit-image and by hand, of the image and of the hole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from saicinpainting.evaluation.metrics import L1Score, PSNRScore
+from saicinpainting.evaluation.metrics.base import ImageMetric
+from saicinpainting.evaluation.metrics.pixels import MAX_PSNR
+from tests.helpers import photo, rand
+
+
+def mean_of(metric: ImageMetric, *images: torch.Tensor, mask: torch.Tensor | None = None) -> float:
+    metric.update(*images, mask=mask)
+    return metric.compute()["total"]["mean"]
+
+
+def test_psnr_equals_scikit_image() -> None:
+    image = torch.tensor(photo()).permute(2, 0, 1)[None] / 255
+    noisy = (image + 0.1 * (rand(1, 1, 3, 64, 64) - 0.5)).clamp(0, 1)
+    expected = peak_signal_noise_ratio(image.numpy(), noisy.numpy(), data_range=1)
+    assert mean_of(PSNRScore(), noisy, image) == pytest.approx(expected, rel=1e-5)
+
+
+def test_only_the_hole_counts() -> None:
+    image, mask = rand(1, 2, 3, 8, 8), torch.zeros(2, 1, 8, 8)
+    mask[:, :, :2] = 1
+    pred = image.clone()
+    pred[:, :, :2] = (image[:, :, :2] + 0.25).where(image[:, :, :2] < 0.5, image[:, :, :2] - 0.25)
+    pred[:, :, 2:] = rand(2, 2, 3, 6, 8)
+    assert mean_of(L1Score(hole=True), pred, image, mask=mask) == pytest.approx(0.25, rel=1e-6)
+    assert mean_of(PSNRScore(hole=True), pred, image, mask=mask) == pytest.approx(-20 * np.log10(0.25), rel=1e-6)
+    assert mean_of(L1Score(), pred, image) == pytest.approx((pred - image).abs().mean().item(), rel=1e-5)
+
+
+def test_images_without_a_hole_are_left_out() -> None:
+    image, mask = rand(1, 2, 3, 8, 8), torch.zeros(2, 1, 8, 8)
+    mask[1] = 1
+    metric = L1Score(hole=True)
+    metric.update(image * 0.5, image, torch.tensor([0, 9]), mask)
+    result = metric.compute()
+    assert result["total"] == result[9] == {"mean": pytest.approx(image[1].mean().item() / 2), "std": 0}
+    assert 0 not in result
+
+
+def test_equal_images_do_not_make_the_mean_infinite() -> None:
+    image = rand(1, 1, 3, 8, 8)
+    assert mean_of(PSNRScore(), image, image) == MAX_PSNR
+
+
+def test_the_hole_needs_masks() -> None:
+    with pytest.raises(ValueError, match="PSNRScore needs the masks"):
+        PSNRScore(hole=True).update(rand(1, 1, 3, 8, 8), rand(2, 1, 3, 8, 8))

@@ -1,0 +1,137 @@
+"""Classes in the hole and metrics by class, with a network whose classes are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from saicinpainting.evaluation.ade20k import CLASSES, PyramidPoolingDecoder, make_segmentation, weight_files
+from saicinpainting.evaluation.evaluator import InpaintingEvaluator
+from saicinpainting.evaluation.metrics import FIDScore, SSIMScore
+from saicinpainting.evaluation.metrics import segmentation as module
+from saicinpainting.evaluation.metrics.segmentation import SegmentationStats, fid_contributions
+from saicinpainting.evaluation.metrics.ssim import ssim
+from saicinpainting.evaluation.metrics.transport import first_order_contributions
+from saicinpainting.training.modules.resnet_encoder import ResNetEncoder
+from saicinpainting.utils import InputError
+from tests.evaluation.metrics.test_fid import features
+from tests.helpers import fill, rand
+
+
+class BrightIsSky(torch.nn.Module):
+    """Class 2, sky, where the red channel is above one half; class 0, wall, elsewhere."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 2 * (image[:, 0] > 0.5).long()
+
+
+def two_images() -> dict[str, torch.Tensor]:
+    """10 x 10: the first all sky with a hole of 20 pixels, the second half sky with a hole of 40, half of it sky."""
+    image, mask = torch.zeros(2, 3, 10, 10), torch.zeros(2, 1, 10, 10)
+    image[0], image[1, :, :, :5] = 1, 1
+    mask[0, :, :2], mask[1, :, :4] = 1, 1
+    inpainted = image.clone()
+    inpainted[1, :, :4] = 0  # the sky in the hole is gone
+    return {"image": image, "mask": mask, "inpainted": inpainted}
+
+
+def test_results_by_hand() -> None:
+    evaluator = InpaintingEvaluator(
+        metrics={
+            "ssim": SSIMScore(),
+            "fid": FIDScore(network=torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()), features=3),
+            "segm_stats": SegmentationStats(network=BrightIsSky()),
+        }
+    )
+    batch = two_images()
+    evaluator.update(batch)
+    results = {key: value["mean"] for key, value in evaluator.compute().items()}
+    by_class = {key: value for key, value in results.items() if key[0] != "segm_stats" and "segm_" in key[0]}
+    # In the holes: 20 + 20 pixels of sky, 20 of wall; predicted: 20 of sky, 40 of wall.
+    assert results["segm_stats", "total"] == pytest.approx(1 - 0.5 * (20 / 60 + 20 / 60))
+    assert by_class["segm_total_freq", "sky"] == pytest.approx(150 / 200)
+    assert by_class["segm_total_freq", "wall"] == pytest.approx(50 / 200)
+    assert by_class["segm_mask_freq", "sky"] == pytest.approx(40 / 60)
+    assert by_class["segm_mask_freq_diff", "sky"] == pytest.approx(-0.5)
+    assert by_class["segm_mask_freq_diff", "wall"] == pytest.approx(1.0)
+    values = ssim(batch["inpainted"], batch["image"])
+    assert by_class["segm_ssim", "sky"] == pytest.approx(values.mean().item(), abs=1e-6)
+    assert by_class["segm_ssim", "wall"] == pytest.approx(values[1].item(), abs=1e-6)
+    # The first image is as it was, so all of FID is the second's.
+    assert by_class["segm_fid", "wall"] == pytest.approx(results["fid", "total"])
+    assert by_class["segm_fid", "sky"] == pytest.approx(results["fid", "total"] / 2)
+    assert {label for _, label in by_class} == {"sky", "wall"}
+
+
+def test_contributions_to_fid_by_their_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against FID computed anew for each image; the changes are small, the derivative is near."""
+    target = features(1, 3000, 16)
+    pred = target + 0.02 * features(2, 3000, 16)
+    monkeypatch.setattr(module, "EXACT_IMAGES", 10**6)
+    exact = fid_contributions(pred[:3000], target)
+    derived = first_order_contributions(pred, target)
+    assert torch.corrcoef(torch.stack([exact, derived]))[0, 1] > 0.999
+    assert (exact - derived).norm() < 0.05 * exact.norm()
+
+
+def test_too_few_images_for_the_derivative_leave_fid_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "EXACT_IMAGES", 1)
+    metric, stats = FIDScore(network=torch.nn.Flatten(), features=300), SegmentationStats(network=BrightIsSky())
+    batch = two_images()
+    evaluator = InpaintingEvaluator(metrics={"fid": metric, "segm_stats": stats})
+    evaluator.update(batch)
+    assert "segm_fid" not in {name for name, _ in evaluator.compute()}
+    assert "segm_fid is left out: it needs 2 to 1 images, or at least 1200" in caplog.text
+
+
+def test_nothing_measured_gives_nothing() -> None:
+    evaluator = InpaintingEvaluator(metrics={"segm_stats": SegmentationStats(network=BrightIsSky())})
+    assert evaluator.compute() == {}
+
+
+# ---- the network -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in files as the benchmark publishes them, with the branch of deep supervision."""
+    folder = tmp_path_factory.mktemp("weights")
+    where = folder / "ade20k" / "ade20k-resnet50dilated-ppm_deepsup"
+    where.mkdir(parents=True)
+    torch.save(fill(ResNetEncoder("resnet50dilated")).state_dict(), where / "encoder_epoch_20.pth")
+    decoder = fill(PyramidPoolingDecoder()).state_dict()
+    deepsup = {"cbr_deepsup.0.weight": torch.zeros(512, 1024, 3, 3), "conv_last_deepsup.weight": torch.zeros(150, 512)}
+    torch.save({**decoder, **deepsup}, where / "decoder_epoch_20.pth")
+    return folder
+
+
+def test_the_network_names_150_classes_at_the_size_of_the_image(weights: Path) -> None:
+    network = make_segmentation(*weight_files(weights)).eval()
+    with torch.no_grad():
+        classes = network(rand(1, 1, 3, 48, 40))
+        scores = network.decoder(network.encoder(network.normalize(rand(1, 1, 3, 48, 40)))[-1])
+    assert classes.shape == (1, 48, 40)
+    assert classes.max() < len(CLASSES) == 150
+    assert scores.shape == (1, 150, 6, 5)
+    assert len(classes.unique()) > 1
+
+
+def test_pooling_sees_the_whole_picture() -> None:
+    """One bright corner changes the scores of the opposite one, by way of the pooled means."""
+    decoder = fill(PyramidPoolingDecoder(channels=4)).eval()
+    x = rand(1, 1, 4, 12, 12)
+    changed = x.clone()
+    changed[:, :, :2, :2] += 1
+    with torch.no_grad():
+        difference = (decoder(changed) - decoder(x)).abs()
+    assert difference[..., -1, -1].max() > 1e-4
+
+
+def test_a_missing_file_says_where_it_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMA_OFFLINE", "1")
+    with pytest.raises(InputError, match=r"ADE20K encoder.*by hand at .*ppm_deepsup/encoder_epoch_20\.pth"):
+        weight_files(tmp_path)

@@ -1,0 +1,172 @@
+"""The cache of metrics' values: what is known is not computed again, whatever happened in between."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from saicinpainting.evaluation import predictions as module
+from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
+from saicinpainting.evaluation.metrics import FIDScore, L1Score, SSIMScore
+from saicinpainting.evaluation.predictions import Measurement, measure_images
+from saicinpainting.evaluation.row_cache import RowCache
+from saicinpainting.utils import InputError
+from tests.helpers import photo
+
+COUNT = 6
+TARGETS, PREDICTIONS = "CountingFID/features/target", "CountingFID/features/pred"
+
+
+class CountingFID(FIDScore):
+    """FID of the mean colours of quarters; counts the images that it looked at."""
+
+    def __init__(self) -> None:
+        super().__init__(network=torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()), features=12)
+        self.seen = 0
+
+    def measure(self, row: str, *inputs: torch.Tensor) -> torch.Tensor:
+        self.seen += len(inputs[0])
+        return super().measure(row, *inputs)
+
+
+@pytest.fixture
+def fid(monkeypatch: pytest.MonkeyPatch) -> list[CountingFID]:
+    """The metrics that evaluations make from now on."""
+    made: list[CountingFID] = []
+
+    def make_metrics(**_: Any) -> dict[str, Any]:
+        made.append(CountingFID())
+        return {"ssim": SSIMScore(), "l1_hole": L1Score(hole=True), "fid": made[-1]}
+
+    monkeypatch.setattr(module, "make_metrics", make_metrics)
+    return made
+
+
+def write_set(root: Path, *predictions: str) -> None:
+    """Photographs of two sizes with masks, and a folder of predictions for each name."""
+    for i in range(COUNT):
+        size = 32 if i % 3 else 40
+        pixels, mask = photo("astronaut.png", size, 30 * i), np.zeros((size, size), np.uint8)
+        mask[4 : 8 + 3 * i, 4:20] = 255
+        for name, content in {f"data/{i}.png": pixels, f"data/{i}_mask000.png": mask}.items():
+            (root / name).parent.mkdir(exist_ok=True, parents=True)
+            Image.fromarray(content).save(root / name)
+        for number, name in enumerate(predictions):
+            filled = np.where(mask[..., None] > 0, (pixels // 2 + 40 * number).astype(np.uint8), pixels)
+            (root / name).mkdir(exist_ok=True)
+            Image.fromarray(filled).save(root / name / f"{i}_mask000.png")
+
+
+def measure(root: Path, name: str, **settings: Any) -> Measurement:
+    dataset = PrecomputedInpaintingResultsDataset(
+        root / "data", root / name, img_suffix=".png", inpainted_suffix=".png"
+    )
+    return measure_images(dataset, batch_size=2, device="cpu", **settings)
+
+
+def same(one: Measurement, other: Measurement) -> bool:
+    pd.testing.assert_frame_equal(one.images, other.images)
+    return one.results == other.results
+
+
+def test_the_second_model_finds_the_originals_measured(tmp_path: Path, fid: list[CountingFID]) -> None:
+    write_set(tmp_path, "first", "second")
+    plain = [measure(tmp_path, name) for name in ("first", "second")]
+    assert not same_results(*plain)
+    cached = [measure(tmp_path, name, cache_dir=tmp_path / "cache") for name in ("first", "second", "second")]
+    assert same(cached[0], plain[0])
+    assert same(cached[1], plain[1])
+    assert same(cached[2], plain[1])
+    assert [m.computed.get(TARGETS, 0) for m in cached] == [COUNT, 0, 0]
+    assert [m.computed.get(PREDICTIONS, 0) for m in cached] == [COUNT, COUNT, 0]
+    assert [one.seen for one in fid] == [2 * COUNT, 2 * COUNT, 2 * COUNT, COUNT, 0]
+    assert cached[2].computed == {}
+
+
+def same_results(one: Measurement, other: Measurement) -> bool:
+    return one.results == other.results
+
+
+def test_a_changed_prediction_is_measured_again(tmp_path: Path, fid: list[CountingFID]) -> None:
+    write_set(tmp_path, "first")
+    measure(tmp_path, "first", cache_dir=tmp_path / "cache")
+    file = tmp_path / "first" / "4_mask000.png"
+    Image.fromarray(255 - np.asarray(Image.open(file))).save(file)
+    again = measure(tmp_path, "first", cache_dir=tmp_path / "cache")
+    assert again.computed[PREDICTIONS] == 1
+    assert same(again, measure(tmp_path, "first"))
+
+
+def test_an_interruption_loses_what_was_not_computed_yet(
+    tmp_path: Path, fid: list[CountingFID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(tmp_path, "first")
+    expected = measure(tmp_path, "first")
+    measured, batches = CountingFID.measure, []
+
+    def interrupted(self: CountingFID, row: str, *inputs: torch.Tensor) -> torch.Tensor:
+        batches.append(row)
+        if len(batches) == 4:
+            raise KeyboardInterrupt
+        return measured(self, row, *inputs)
+
+    monkeypatch.setattr(CountingFID, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path, "first", cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(CountingFID, "measure", measured)
+    again = measure(tmp_path, "first", cache_dir=tmp_path / "cache")
+    assert same(again, expected)
+    assert 0 < again.computed[TARGETS] < COUNT
+    assert 0 < again.computed["SSIMScore/values/pred+target"] < COUNT
+
+
+def test_rows_of_other_weights_are_not_taken(tmp_path: Path) -> None:
+    class Doubled(L1Score):
+        signature = "another"
+
+    image, mask = torch.rand(2, 1, 3, 8, 8), torch.ones(1, 1, 8, 8)
+    images = {"pred": image[0], "target": image[1], "mask": mask}
+    digests = {name: ["same"] for name in images}
+    with RowCache(tmp_path / "originals", tmp_path / "predictions") as cache:
+        for metric in (L1Score(), L1Score(hole=True), Doubled(), L1Score()):
+            cache.measured(metric, "values", images, digests)
+    assert cache.computed == {
+        "L1Score/image/pred+target": 1,
+        "L1Score/hole/pred+target+mask": 1,
+        "Doubled/image/pred+target": 1,
+    }
+
+
+def put_rows(folder: Path, first: int) -> None:
+    metric, mask = L1Score(), torch.ones(1, 1, 8, 8)
+    for number in range(first, first + 30):
+        with RowCache(folder / "originals", folder / "predictions") as cache:
+            images = {"pred": torch.full((1, 3, 8, 8), number / 100), "target": torch.zeros(1, 3, 8, 8), "mask": mask}
+            cache.measured(metric, "values", images, {name: [str(number)] for name in images})
+
+
+def test_two_processes_write_one_cache(tmp_path: Path) -> None:
+    other = multiprocessing.get_context("spawn").Process(target=put_rows, args=(tmp_path, 0))
+    other.start()
+    put_rows(tmp_path, 20)
+    other.join()
+    assert other.exitcode == 0
+    with RowCache(tmp_path / "originals", tmp_path / "predictions") as cache:
+        images = {"pred": torch.ones(50, 3, 8, 8)}
+        digests = {name: [str(n) for n in range(50)] for name in ("pred", "target")}
+        rows = cache.measured(L1Score(), "values", images, digests)
+    assert cache.computed == {}
+    torch.testing.assert_close(rows, torch.arange(50) / 100)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "originals").write_text("no database" * 100)
+    with pytest.raises(InputError, match=r"originals: the rows of metrics cannot be read.*delete the file"):
+        RowCache(tmp_path / "originals", tmp_path / "predictions")
