@@ -226,6 +226,7 @@ def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[st
         "made_by": history,
         "sets": {
             one.set.name: {
+                "folder": str(one.set.folder.resolve()),
                 "images": len(one.images),
                 "computed": dict(one.computed),  # the rest was known, from another checkpoint or an earlier start
                 "results": _nested(one.results),

@@ -49,11 +49,10 @@ def write_report(
     results: Sequence[SetResult], path: Path, history: Mapping[str, Any], *, paper: str | None, examples: int
 ) -> None:
     """Write the page; `paper`: the protocol whose published values stand beside, `examples`: pictures of each kind."""
-    page = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     ranked_by = ranking_column(results[0].images)
-    text = page.get_template("report.html").render(
+    render(
+        "report.html",
+        path,
         title=f"{history['name']}: inpainting of {len(results)} set{'s' if len(results) > 1 else ''}",
         subtitle=f"{history['checkpoint']} · {history['date'][:10]}",
         results=_results_table(results),
@@ -65,6 +64,15 @@ def write_report(
         facts=list(_facts(history)),
         settings=yaml.safe_dump(history["settings"], sort_keys=False),
     )
+
+
+def render(template: str, path: Path, **content: Any) -> None:
+    """Write the page that `template` makes of `content`; it appears when it is whole."""
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    text = pages.get_template(template).render(**content)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import json
 import os
 import re
@@ -14,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,6 +25,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torchvision.models.vgg import cfgs, make_layers
 
+from saicinpainting.evaluation.galleries import find_failures, write_failures
 from saicinpainting.evaluation.metrics.inception import _make_inception
 from saicinpainting.evaluation.protocol import evaluate_checkpoint
 from saicinpainting.utils import InputError
@@ -146,6 +150,67 @@ def test_wrong_settings_are_named(root: Path, tmp_path: Path, override: str, mes
     settings: Any = OmegaConf.to_container(config, resolve=True)
     with pytest.raises(InputError, match=message):
         evaluate_checkpoint(settings)
+
+
+# ---- galleries -----------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_the_images_with_the_worst_values(evaluated: Path, tmp_path: Path) -> None:
+    images = pd.read_csv(evaluated / "images.csv", sep="\t")
+    by_hand = images.sort_values("psnr_hole")
+    run = run_script("analyze_errors.py", str(evaluated), "--by", "psnr_hole", "--top", "3", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    text = (evaluated / "errors.html").read_text()
+    captions = [caption.split(" · ")[1] for caption in re.findall(r"<figcaption>([^<]*)", text)]
+    assert captions == by_hand["image"].head(3).tolist()
+    assert [line.split()[1] for line in run.stdout.splitlines() if line.startswith((" thi", "thi"))] == captions
+    assert text.count('src="data:image/jpeg') == 3 * 3
+    assert len(find_failures(evaluated, set_name="thin").ranked) == PHOTOS
+
+
+def test_failures_against_another_model(evaluated: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(evaluated, other)
+    images = pd.read_csv(other / "images.csv", sep="\t")
+    images.loc[5, "ssim"] += 0.2  # there it came out better
+    images.loc[2, "ssim"] -= 0.1
+    images.to_csv(other / "images.csv", sep="\t", index=False)
+    failures = find_failures(evaluated, by="ssim", against=other)
+    assert failures.ranked["image"].tolist()[0] == images.loc[5, "image"]
+    assert failures.ranked["image"].tolist()[-1] == images.loc[2, "image"]
+    assert failures.ranked["worse by"].tolist()[0] == pytest.approx(0.2)
+    write_failures(evaluated, failures, tmp_path / "page.html", top=2, against=other)
+    assert (tmp_path / "page.html").read_text().count('src="data:image/jpeg') == 2 * 4
+
+
+def test_wrong_questions_about_failures_are_named(evaluated: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no .*images\.csv; expected a model's folder"):
+        find_failures(tmp_path)
+    with pytest.raises(InputError, match=r"--by: .*has no 'sim'.*did you mean 'ssim'"):
+        find_failures(evaluated, by="sim")
+    with pytest.raises(InputError, match=r"--set: .*has no set 'thicc'.*did you mean 'thick'"):
+        find_failures(evaluated, set_name="thicc")
+
+
+def test_several_runs_side_by_side(evaluated: Path, root: Path, tmp_path: Path) -> None:
+    data, first = root / "out" / "sets" / "random_thin_256", evaluated / "predictions" / "thin"
+    second = tmp_path / "second"
+    second.mkdir()
+    for file in first.glob("*.png"):
+        Image.new("RGB", Image.open(file).size, "red").save(second / file.name)
+    run = run_script(
+        "side_by_side.py", str(data), str(tmp_path / "page.html"), f"lama={first}", f"red={second}", "--count", "2",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    text = (tmp_path / "page.html").read_text()
+    assert text.count('src="data:image/jpeg') == 2 * 4
+    pictures = [base64.b64decode(found) for found in re.findall(r'base64,([^"]*)"', text)]
+    means = [np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).mean(axis=(0, 1)) for picture in pictures]
+    np.testing.assert_allclose(means[2], (254, 0, 0), atol=2)
+    assert np.abs(means[1] - means[3]).max() < 60  # LaMa's result and the original
+    wrong = run_script("side_by_side.py", str(data), "page.html", str(first), cwd=tmp_path)
+    assert "expected NAME=PREDICTIONS" in wrong.stderr
 
 
 # ---- the report ----------------------------------------------------------------------------------------------------
