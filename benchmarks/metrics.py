@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""FID, its bins, P-IDS and U-IDS of synthetic features of Inception's size, each in a process of its own.
+
+    benchmarks/metrics.py [--images 30000] [--json FILE]
+
+`reference`: pytorch-fid's distance, which takes the root of a matrix, for all images and each of ten bins. `ours`: the
+metric with the same bins. `peak_mb`: the process at its largest, libraries included. Case `fid value`: the relative
+difference of the two, under `difference`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+from common import ROOT, arguments, report  # isort: skip  (makes the package importable)
+
+PREPARE = """
+import json, resource, sys, time, torch
+import numpy as np
+images, ids = int(sys.argv[1]), sys.argv[2] == "ids"
+generator = torch.Generator().manual_seed(0)
+mixing = torch.randn(2048, 2048, generator=generator) / 45
+parts = []
+for start in range(0, images, 500):
+    target = torch.randn(500, 2048, generator=generator) @ mixing
+    parts.append((target + 0.3 * torch.randn(500, 2048, generator=generator), target))
+groups = torch.arange(images) % 10
+"""
+OURS = (
+    PREPARE
+    + """
+from saicinpainting.evaluation.metrics import FIDScore
+metric = FIDScore(network=torch.nn.Identity(), ids=ids)
+for number, (pred, target) in enumerate(parts):
+    rows = {"pred_features": pred, "target_features": target}
+    metric.append(rows, groups[500 * number : 500 * number + 500])
+del parts, pred, target, rows
+start = time.perf_counter()
+value = metric.compute()["total"]["mean"]
+"""
+)
+REFERENCE = (
+    PREPARE
+    + """
+import warnings; warnings.simplefilter("ignore")
+from pytorch_fid.fid_score import calculate_frechet_distance
+pred, target = (torch.cat(side).numpy() for side in zip(*parts))
+del parts
+def distance(x, y):
+    return float(calculate_frechet_distance(x.mean(0), np.cov(x, rowvar=False), y.mean(0), np.cov(y, rowvar=False)))
+start = time.perf_counter()
+value = distance(pred, target)
+for group in range(10):
+    distance(pred[groups == group], target[groups == group])
+"""
+)
+TELL = """
+seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"value": value, "seconds": seconds, "peak_mb": peak}))
+"""
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--images", type=int, default=30_000, help="pairs of features, a multiple of 500")
+    args = parser.parse_args()
+    case = f"fid and 10 bins, {args.images:,}"
+    reference, ours = (measure(code, args) for code in (REFERENCE, OURS))
+    with_ids = measure(OURS, args, "ids")
+    rows = [
+        row(case, "reference", reference, reference),
+        row(case, "ours", ours, reference),
+        row(f"{case}, P-IDS and U-IDS", "ours", with_ids, with_ids),
+    ]
+    rows[1]["difference"] = abs(ours["value"] / reference["value"] - 1)
+    report(rows, threads=args.threads, json_file=args.json)
+
+
+def measure(code: str, args: argparse.Namespace, *extra: str) -> dict:
+    command = [sys.executable, "-c", code + TELL, str(args.images), *(extra or ("",))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(args.threads)}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if run.returncode:
+        raise SystemExit(run.stderr)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def row(case: str, variant: str, took: dict, reference: dict) -> dict:
+    return {
+        "case": case,
+        "variant": variant,
+        "seconds": took["seconds"],
+        "ratio": reference["seconds"] / took["seconds"],
+        "peak_mb": took["peak_mb"],
+    }
+
+
+if __name__ == "__main__":
+    main()
