@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 
-from saicinpainting.training.modules.resnet_encoder import ResNetEncoder, encoder_weights
+from saicinpainting.evaluation.resnet_encoder import ResNetEncoder, encoder_weights
 
 Row = dict[str, Any]
 

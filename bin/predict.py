@@ -17,22 +17,42 @@ from saicinpainting.config import register_resolvers
 @hydra.main(config_path=str(ROOT / "configs" / "prediction"), config_name="default", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    from saicinpainting.evaluation.predictor import load_predictor, predict_folder
     from saicinpainting.evaluation.utils import pick_device
+    from saicinpainting.inference.folders import load_filler, origin, predict_folder
     from saicinpainting.training.data.datasets import make_default_val_dataset
+    from saicinpainting.utils import InputError
 
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     device = pick_device(settings["device"])
     dataset = make_default_val_dataset(settings["indir"], **settings["dataset"])
-    fill = load_predictor(
+    keys = ("dataset", "out_key", "refine", "refiner", "precision", "strategy", "memory_gb")
+    made_by = origin(settings["model"], {key: settings[key] for key in keys})
+    options = {} if settings["refine"] else {key: settings[key] for key in ("precision", "strategy", "memory_gb")}
+    if not settings["refine"]:
+        options |= {"fold": settings["fold"], "compile_network": settings["compile"]}
+    fill = load_filler(
         settings["model"],
         device,
         out_key=settings["out_key"],
         refine=settings["refine"],
         refiner=settings["refiner"],
+        **options,
     )
-    written = predict_folder(fill, dataset, settings["indir"], settings["outdir"], out_ext=settings["out_ext"])
-    print(f"{len(written)} images written to {settings['outdir']}")
+    summary = predict_folder(
+        fill,
+        dataset,
+        settings["indir"],
+        settings["outdir"],
+        out_ext=settings["out_ext"],
+        batch_size=1 if settings["refine"] else settings["batch_size"],
+        num_workers=settings["num_workers"],
+        existing=settings["existing"],
+        made_by=made_by,
+    )
+    print(f"{summary}: {settings['outdir']}")
+    if summary.skipped:
+        reasons = "; ".join(summary.skipped.values())
+        raise InputError(f"{len(summary.skipped)} of {len(dataset)} images were skipped: {reasons}")
 
 
 if __name__ == "__main__":

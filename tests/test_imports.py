@@ -1,4 +1,4 @@
-"""Imports flow one way: utils -> evaluation -> training -> bin."""
+"""Imports flow one way: utils -> evaluation -> training -> inference -> bin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "saicinpainting"
-LAYERS = {"evaluation": 1, "preparation": 2, "training": 2}
+LAYERS = {"evaluation": 1, "preparation": 2, "training": 2, "inference": 3}
 
 
 def layer(module: str) -> int:

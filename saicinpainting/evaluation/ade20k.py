@@ -11,8 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saicinpainting.training.losses.perceptual import ImageNetNormalization, load_encoder, load_weights
-from saicinpainting.training.modules.resnet_encoder import ResNetEncoder, encoder_weights
+from saicinpainting.evaluation.resnet_encoder import (
+    ImageNetNormalization,
+    ResNetEncoder,
+    encoder_weights,
+    load_encoder,
+    load_weights,
+)
 from saicinpainting.weights import fetch_weights, torch_home
 
 _NAMES = """

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ import jinja2
 import numpy as np
 import yaml
 
+from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
+from saicinpainting.evaluation.evaluator import Results
 from saicinpainting.evaluation.metrics import HIGHER_IS_BETTER, SEGMENTATION
 from saicinpainting.evaluation.metrics.base import TOTAL
 from saicinpainting.evaluation.metrics.inception import FEATURES
@@ -22,8 +25,6 @@ from saicinpainting.utils import InputError
 
 if TYPE_CHECKING:
     import pandas
-
-    from saicinpainting.evaluation.protocol import SetResult
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAMES = {
@@ -43,6 +44,26 @@ NAMES = {
 RANKING = ("lpips", "l1_hole", "ssim", "l1", "psnr")
 """What examples are ordered by: the first of these that was measured."""
 PICTURE_SIDE = 320
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Images with masks in `folder`."""
+
+    name: str
+    folder: Path
+    origin: str
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """images: the table of `measure_images`; dataset: what was measured; computed: see `Measurement`."""
+
+    set: EvaluationSet
+    results: Results
+    images: pandas.DataFrame
+    dataset: PrecomputedInpaintingResultsDataset
+    computed: Mapping[str, int]
 
 
 def write_report(

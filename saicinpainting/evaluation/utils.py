@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,3 +41,22 @@ def move_to_device(obj: Any, device: torch.device | str) -> Any:
     if isinstance(obj, (list, tuple)):
         return type(obj)(move_to_device(value, device) for value in obj)
     return obj
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on `device`; of the machine's memory what the process may still take."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")]
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = (int(file.read_text()) for file in limits)
+        return min(limit - used, _free_memory())
+    return _free_memory()
+
+
+def _free_memory() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return 8 << 30
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

@@ -27,7 +27,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from saicinpainting.evaluation.galleries import find_failures, write_failures
 from saicinpainting.evaluation.metrics.inception import _make_inception
-from saicinpainting.evaluation.protocol import evaluate_checkpoint
+from saicinpainting.inference.protocol import evaluate_checkpoint
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, fill, photo, run_script, shrunk, write_data
 

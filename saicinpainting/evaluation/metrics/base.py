@@ -92,7 +92,11 @@ class ImageMetric(Metric):
         if groups is None:
             groups = torch.full((len(next(iter(rows.values()))),), NO_GROUP)
         for name, row in {"groups": groups, **rows}.items():
-            getattr(self, name).append(row.to(self.device))
+            parts = getattr(self, name)
+            parts.append(row.to(self.device))
+            # Equal parts are joined, so that a few large ones lie in memory, not thousands of small ones.
+            while len(parts) > 1 and len(parts[-1]) >= len(parts[-2]):
+                parts[-2:] = [torch.cat(parts[-2:])]
 
     def compute(self) -> dict[str | int, Statistics]:
         if len(self.groups) == 0:

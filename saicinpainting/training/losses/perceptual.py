@@ -6,43 +6,26 @@ needed download, its weights.
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saicinpainting.evaluation.resnet_encoder import (
+    ImageNetNormalization,
+    ResNetEncoder,
+    encoder_weights,
+    load_encoder,
+    load_weights,
+)
 from saicinpainting.training.modules.base import at_least_float32
-from saicinpainting.training.modules.resnet_encoder import ResNetEncoder, encoder_weights
 from saicinpainting.training.modules.vgg import VGG19_URL, VGG19Features
-from saicinpainting.utils import InputError, set_requires_grad
+from saicinpainting.utils import set_requires_grad
 from saicinpainting.weights import fetch_weights, torch_home
 
-M = TypeVar("M", bound=nn.Module)
 VGG19_FILE = VGG19_URL.rpartition("/")[2]
 VGG19_SHA256 = VGG19_FILE.removesuffix(".pth").rpartition("-")[2]
-# What the published encoder files hold beyond the encoder: ImageNet's classifier, and the scratch numbers of
-# the batch normalisation that the ADE20K encoder was trained with.
-EXTRA_KEYS = ("fc.weight", "fc.bias")
-EXTRA_SUFFIXES = ("._tmp_running_mean", "._tmp_running_var", "._running_iter")
-
-
-class ImageNetNormalization(nn.Module):
-    """(B, 3, H, W) in [0, 1] -> the range that networks trained on ImageNet expect."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return (image - self.mean.to(image)) / self.std.to(image)
 
 
 class ResNetPL(nn.Module):
@@ -135,29 +118,3 @@ def make_perceptual_loss(*, weights_path: str | Path | None = None) -> Perceptua
         path = path / VGG19_FILE
     path = fetch_weights(path, VGG19_URL, what="weights of losses.perceptual", sha256=VGG19_SHA256)
     return PerceptualLoss(load_weights(VGG19Features(), path, VGG19Features.load_torchvision))
-
-
-def load_weights(network: M, path: Path, take: Callable[[M, dict[str, Tensor]], None]) -> M:
-    """`network` after `take(network, state dict in path)`; an `InputError` names the file if it does not fit."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise InputError(f"expected a state dict, got {type(state).__name__}")
-        take(network, state)
-    except (InputError, OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path}: not the weights of {type(network).__name__} ({reason}); delete it to download it again"
-        ) from error
-    return network
-
-
-def load_encoder(encoder: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load what the MIT scene parsing benchmark saved, past what it saved besides; RuntimeError, InputError."""
-    state = {k: v for k, v in state.items() if k not in EXTRA_KEYS and not k.endswith(EXTRA_SUFFIXES)}
-    missing, unexpected = encoder.load_state_dict(state, strict=False)
-    # Files from before torch 0.4.1 have no num_batches_tracked; evaluation mode has no use for it.
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        problem, keys = ("it lacks", missing) if missing else ("unknown key", unexpected)
-        raise InputError(f"{problem} {keys[0]}, {len(keys)} such keys")

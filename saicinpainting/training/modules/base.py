@@ -146,7 +146,7 @@ class Generator(nn.Module):
         return self.model[self.first_block :](features)
 
     def _check_size(self, x: Tensor) -> None:
-        if torch.jit.is_tracing():  # sizes are symbols there
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():  # sizes are symbols there
             return
         height, width = x.shape[-2:]
         if height % self.size_multiple or width % self.size_multiple or min(height, width) < self.min_size:

@@ -66,10 +66,9 @@ def _make_matrices(height: int, width: int, norm: str, dtype: torch.dtype, devic
     cos_h, sin_h = _cos_sin(height, height, device)  # (k, h)
     cos_w, sin_w = _cos_sin(columns, width, device)  # (l, w)
     # The spectrum of a real map is symmetric: the half that is left out counts by its mirror image.
-    twice = torch.full((columns, 1), 2.0, dtype=torch.float64, device=device)
-    twice[0] = 1
-    if width % 2 == 0:
-        twice[-1] = 1
+    # Written without a condition on the width, which exporters do not know.
+    frequency = torch.arange(columns, device=device)[:, None]
+    twice = 2.0 - (frequency == 0).double() - (2 * frequency == width).double()
     cos_i, sin_i = twice * cos_w, twice * sin_w
 
     def block(re_to_re: Tensor, re_to_im: Tensor, im_to_re: Tensor, im_to_im: Tensor) -> Tensor:
@@ -85,9 +84,11 @@ def _make_matrices(height: int, width: int, norm: str, dtype: torch.dtype, devic
 
 
 def _cos_sin(frequencies: int, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin of 2π·k·n/N in float64, (frequencies, positions); k·n is reduced mod N first, which is exact."""
+    """cos and sin of 2π·k·n/N in float64, (frequencies, positions)."""
     k = torch.arange(frequencies, device=device)[:, None]
-    angle = (k * torch.arange(positions, device=device) % positions).double() * (2 * math.pi / positions)
+    turns = (k * torch.arange(positions, device=device)).double() / positions
+    # Whole turns off; not as a remainder of integers, which ONNX exporters want to know beforehand.
+    angle = (turns - turns.floor()) * (2 * math.pi)
     return angle.cos(), angle.sin()
 
 

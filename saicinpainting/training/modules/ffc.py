@@ -115,7 +115,7 @@ class FFC(nn.Module):
                 fft_norm=fft_norm,
             )
         self.gate = nn.Conv2d(in_channels, 2, kernel_size=1) if gated else nn.Identity()
-        self.gated = gated
+        self.gated, self.groups = gated, groups
         self.ratio_gin, self.ratio_gout = ratio_gin, ratio_gout
         self.global_in_num, self.global_out_num = in_cg, out_cg
 
@@ -217,6 +217,7 @@ class FFCResnetBlock(nn.Module):
         self.conv2 = conv()
         self.inline = inline
         ffc = self.conv1.ffc
+        self.global_in_num = ffc.global_in_num
         if ffc.global_in_num != ffc.global_out_num:
             raise InputError(
                 f"FFC residual block: ratio_gin {ffc.ratio_gin} and ratio_gout {ffc.ratio_gout} differ; the "
@@ -230,7 +231,7 @@ class FFCResnetBlock(nn.Module):
         return _concat(out) if self.inline else out
 
     def _split(self, x: Tensor) -> Pair:
-        in_cg = self.conv1.ffc.global_in_num
+        in_cg = self.global_in_num
         x_l, x_g = x.split((x.shape[1] - in_cg, in_cg), dim=1)
         return (x_l if x_l.shape[1] else None), (x_g if in_cg else None)
 

@@ -39,7 +39,20 @@ class SELayer(nn.Module):
         return x * self.fc(x.mean(dim=(-2, -1)))[..., None, None]
 
 
-class FourierUnit(nn.Module):
+class TransformingModule(nn.Module):
+    """A module that transforms by FFT or by products, as its `fft_backend` (see `set_fft_backend`) and sizes decide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fft_backend = "auto"
+
+    def uses_products(self, x: Tensor) -> bool:
+        if self.fft_backend != "auto":
+            return self.fft_backend == "products"
+        return max(x.shape[-2:]) <= _largest_for_products(x)
+
+
+class FourierUnit(TransformingModule):
     """1x1 convolution, batch norm and ReLU on the spectrum of the feature map.
 
     `x`: (B, in_channels, H, W) to (B, out_channels, H, W). The spectrum enters the convolution with real and
@@ -78,7 +91,6 @@ class FourierUnit(nn.Module):
         self.spatial_scale_mode = spatial_scale_mode
         self.spectral_pos_encoding = spectral_pos_encoding
         self.fft_norm = fft_norm
-        self.fft_backend = "auto"
 
     def forward(self, x: Tensor) -> Tensor:
         if self.spatial_scale_factor is None:
@@ -87,12 +99,7 @@ class FourierUnit(nn.Module):
         return self._resize(self._transform(small), size=x.shape[-2:])
 
     def _transform(self, x: Tensor) -> Tensor:
-        return self._with_products(x) if self._use_products(x) else self._with_fft(x)
-
-    def _use_products(self, x: Tensor) -> bool:
-        if self.fft_backend != "auto":
-            return self.fft_backend == "products"
-        return max(x.shape[-2:]) <= _largest_for_products(x)
+        return self._with_products(x) if self.uses_products(x) else self._with_fft(x)
 
     def _with_fft(self, x: Tensor) -> Tensor:
         # There is no half-precision transform for every size and device, so that part runs in float32.
@@ -174,7 +181,7 @@ def set_fft_backend(module: nn.Module, backend: str) -> None:
     if backend not in FFT_BACKENDS:
         raise InputError(f"fft_backend: unknown value {backend!r}; {did_you_mean(backend, FFT_BACKENDS)}")
     for unit in module.modules():
-        if isinstance(unit, FourierUnit):
+        if isinstance(unit, TransformingModule):
             unit.fft_backend = backend
 
 

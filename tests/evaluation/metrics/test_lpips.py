@@ -57,8 +57,9 @@ def test_values_outside_the_range_are_clamped(metric: LPIPSScore) -> None:
     metric.reset()
     metric.update(pred, target)
     metric.update(pred.clamp(0, 1), target)
-    assert metric.values[0] == metric.values[1]
-    assert metric.network(pred, target, normalize=True).item() != pytest.approx(metric.values[0].item(), rel=1e-3)
+    values = metric.gathered_rows()["values"]
+    assert values[0] == values[1]
+    assert metric.network(pred, target, normalize=True).item() != pytest.approx(values[0].item(), rel=1e-3)
 
 
 def test_network_is_neither_trained_nor_saved_but_moves(metric: LPIPSScore) -> None:

@@ -14,7 +14,7 @@ from saicinpainting.evaluation.metrics import segmentation as module
 from saicinpainting.evaluation.metrics.segmentation import SegmentationStats, fid_contributions
 from saicinpainting.evaluation.metrics.ssim import ssim
 from saicinpainting.evaluation.metrics.transport import first_order_contributions
-from saicinpainting.training.modules.resnet_encoder import ResNetEncoder
+from saicinpainting.evaluation.resnet_encoder import ResNetEncoder
 from saicinpainting.utils import InputError
 from tests.evaluation.metrics.test_fid import features
 from tests.helpers import fill, rand

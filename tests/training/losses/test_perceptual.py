@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import vgg
 
+from saicinpainting.evaluation.resnet_encoder import ResNetEncoder, encoder_weights
 from saicinpainting.training.losses.perceptual import (
     PerceptualLoss,
     ResNetPL,
     make_perceptual_loss,
     make_resnet_pl,
 )
-from saicinpainting.training.modules.resnet_encoder import ResNetEncoder, encoder_weights
 from saicinpainting.training.modules.vgg import VGG19Features
 from saicinpainting.utils import InputError
 from tests.helpers import fill, golden_keys, golden_values, rand

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from saicinpainting.training.modules.resnet_encoder import ResNetEncoder, encoder_weights
+from saicinpainting.evaluation.resnet_encoder import ResNetEncoder, encoder_weights
 from saicinpainting.training.modules.vgg import VGG19Features
 from saicinpainting.utils import InputError
 from tests.helpers import fill, rand

@@ -6,13 +6,33 @@ stem of three 3x3 convolutions, and in the dilated variant an output stride of 8
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
 from torch import Tensor, nn
 
-from saicinpainting.training.modules.base import choose
+from saicinpainting.utils import InputError, did_you_mean
+
+M = TypeVar("M", bound=nn.Module)
 
 _WEIGHTS_URL = "http://sceneparsing.csail.mit.edu/model"
 # Dilation of the four stages; a stage with dilation above 1 keeps its resolution instead of halving it.
 _STAGE_DILATIONS = {"resnet50": (1, 1, 1, 1), "resnet50dilated": (1, 1, 2, 4)}
+
+
+# What the published encoder files hold beyond the encoder: ImageNet's classifier, and the scratch numbers of
+# the batch normalisation that the ADE20K encoder was trained with.
+EXTRA_KEYS = ("fc.weight", "fc.bias")
+EXTRA_SUFFIXES = ("._tmp_running_mean", "._tmp_running_var", "._running_iter")
+
+
+def _dilations(arch: str) -> tuple[int, int, int, int]:
+    if arch not in _STAGE_DILATIONS:
+        raise InputError(f"arch_encoder: unknown value {arch!r}; {did_you_mean(str(arch), _STAGE_DILATIONS)}")
+    return _STAGE_DILATIONS[arch]
 
 
 def encoder_weights(arch: str, segmentation: bool) -> tuple[str, str]:
@@ -21,7 +41,7 @@ def encoder_weights(arch: str, segmentation: bool) -> tuple[str, str]:
     With `segmentation` the encoder trained on ADE20K, otherwise the one trained on ImageNet, whose file also
     holds `fc.*`, which `ResNetEncoder` has not.
     """
-    choose(_STAGE_DILATIONS, arch, where="arch_encoder")
+    _dilations(arch)
     if segmentation:
         path = f"ade20k-{arch}-ppm_deepsup/encoder_epoch_20.pth"
         return f"ade20k/{path}", f"{_WEIGHTS_URL}/pytorch/{path}"
@@ -66,7 +86,7 @@ class ResNetEncoder(nn.Module):
 
     def __init__(self, arch: str = "resnet50dilated") -> None:
         super().__init__()
-        dilations = choose(_STAGE_DILATIONS, arch, where="arch_encoder")
+        dilations = _dilations(arch)
         self.conv1, self.bn1 = _conv3x3(3, 64, stride=2), nn.BatchNorm2d(64)
         self.conv2, self.bn2 = _conv3x3(64, 64), nn.BatchNorm2d(64)
         self.conv3, self.bn3 = _conv3x3(64, 128), nn.BatchNorm2d(128)
@@ -97,3 +117,44 @@ def _stage(c_in: int, width: int, *, blocks: int, stride: int, dilation: int) ->
     # Where dilation replaces the stride, the first block, which would have had it, dilates half as much.
     first = Bottleneck(c_in, width, dilation=dilation // 2) if dilation > 1 else Bottleneck(c_in, width, stride=stride)
     return nn.Sequential(first, *(Bottleneck(4 * width, width, dilation=dilation) for _ in range(1, blocks)))
+
+
+class ImageNetNormalization(nn.Module):
+    """(B, 3, H, W) in [0, 1] -> the range that networks trained on ImageNet expect."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image - self.mean.to(image)) / self.std.to(image)
+
+
+def load_weights(network: M, path: Path, take: Callable[[M, dict[str, Tensor]], None]) -> M:
+    """`network` after `take(network, state dict in path)`; an `InputError` names the file if it does not fit."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise InputError(f"expected a state dict, got {type(state).__name__}")
+        take(network, state)
+    except (InputError, OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: not the weights of {type(network).__name__} ({reason}); delete it to download it again"
+        ) from error
+    return network
+
+
+def load_encoder(encoder: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load what the MIT scene parsing benchmark saved, past what it saved besides; RuntimeError, InputError."""
+    state = {k: v for k, v in state.items() if k not in EXTRA_KEYS and not k.endswith(EXTRA_SUFFIXES)}
+    missing, unexpected = encoder.load_state_dict(state, strict=False)
+    # Files from before torch 0.4.1 have no num_batches_tracked; evaluation mode has no use for it.
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        problem, keys = ("it lacks", missing) if missing else ("unknown key", unexpected)
+        raise InputError(f"{problem} {keys[0]}, {len(keys)} such keys")

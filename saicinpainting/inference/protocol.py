@@ -9,7 +9,6 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from saicinpainting.download import digest_of
 from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.evaluator import Results
 from saicinpainting.evaluation.masks.mask_sets import make_mask_set
 from saicinpainting.evaluation.metrics import METRICS
 from saicinpainting.evaluation.predictions import measure_images
-from saicinpainting.evaluation.predictor import checkpoint_file, load_predictor, predict_folder
 from saicinpainting.evaluation.published import PROTOCOLS
+from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_report
 from saicinpainting.evaluation.utils import pick_device
+from saicinpainting.inference.folders import checkpoint_file, load_filler, origin, predict_folder
 from saicinpainting.training.data.datasets import make_default_val_dataset
 from saicinpainting.utils import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    import pandas
+    pass
 
 LOGGER = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
@@ -40,33 +39,11 @@ MADE_BY = "made_by.json"
 PACKAGES = ("torchvision", "pytorch-lightning", "lpips", "pytorch-fid", "numpy", "opencv-python-headless")
 
 
-@dataclass(frozen=True)
-class EvaluationSet:
-    """Images with masks in `folder`."""
-
-    name: str
-    folder: Path
-    origin: str
-
-
-@dataclass(frozen=True)
-class SetResult:
-    """images: the table of `measure_images`; dataset: what was measured; computed: see `Measurement`."""
-
-    set: EvaluationSet
-    results: Results
-    images: pandas.DataFrame
-    dataset: PrecomputedInpaintingResultsDataset
-    computed: Mapping[str, int]
-
-
 def evaluate_checkpoint(settings: Settings) -> Path:
     """Evaluate as configs/evaluation/default.yaml describes it; the model's folder in `outdir`.
 
     It gets `predictions/SET/`, `results.csv`, `results.json`, `images.csv` and `report.html`.
     """
-    from saicinpainting.evaluation.report import write_report
-
     switches = _metric_switches(settings["metrics"])
     paper = _paper(settings)
     outdir = Path(settings["outdir"])
@@ -120,14 +97,8 @@ def _model_name(model: Settings) -> str:
 def _claim(folder: Path, settings: Settings) -> dict[str, Any]:
     """What decides the predictions in `folder`; an `InputError` if others lie there."""
     checkpoint = checkpoint_file(settings["model"])
-    if not checkpoint.is_file():
-        raise InputError(f"no checkpoint {checkpoint}; set model.path and model.checkpoint")
-    refine = bool(settings["refine"])
-    made_by = {
-        "checkpoint_sha256": digest_of(checkpoint, "sha256"),
-        "refiner": settings["refiner"] if refine else None,
-        "dataset": dict(settings["dataset"]),
-    }
+    refiner = settings["refiner"] if settings["refine"] else None
+    made_by = origin(settings["model"], {"refiner": refiner, "dataset": dict(settings["dataset"])})
     record = folder / MADE_BY
     if record.is_file():
         known = json.loads(record.read_text(encoding="utf-8"))
@@ -185,8 +156,10 @@ def _predict(one: EvaluationSet, settings: Settings, outdir: Path) -> None:
         return
     print(f"predictions of {one.name}: {outdir}", flush=True)
     refining = {"refine": settings["refine"], "refiner": settings["refiner"]}
-    fill = load_predictor(settings["model"], pick_device(settings["device"]), **refining)
-    predict_folder(fill, dataset, one.folder, outdir, keep=True)
+    fill = load_filler(settings["model"], pick_device(settings["device"]), **refining)
+    summary = predict_folder(fill, dataset, one.folder, outdir)
+    if summary.skipped:
+        raise InputError(f"{one.name}: {'; '.join(summary.skipped.values())}; mend or remove these images")
 
 
 def _measure(

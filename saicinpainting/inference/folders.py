@@ -1,0 +1,246 @@
+"""From a folder of images with masks to a folder of filled images."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+from tqdm import tqdm
+
+from saicinpainting.config import read_experiment_config
+from saicinpainting.download import digest_of
+from saicinpainting.evaluation.refinement import refine_predict
+from saicinpainting.evaluation.writing import write_picture
+from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.training.trainers import load_checkpoint
+from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+
+Batch = dict[str, Any]
+FillBatch = Callable[[Batch], torch.Tensor]
+RECORD = ".predicted.json"
+EXISTING = ("keep", "overwrite")
+WRITERS = 2
+WAITING_WRITES = 16
+
+
+class MaskedImages(Protocol):
+    """A data set of images with masks that knows the masks' file names."""
+
+    mask_filenames: list[str]
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Batch: ...
+
+
+# ---- what fills ----------------------------------------------------------------------------------------------------
+
+
+def checkpoint_file(model: Mapping[str, Any]) -> Path:
+    """The file that `path`, a run's folder, and `checkpoint` name."""
+    return Path(model["path"]) / "models" / model["checkpoint"]
+
+
+def load_filler(
+    model: Mapping[str, Any],
+    device: torch.device,
+    *,
+    out_key: str = "inpainted",
+    refine: bool = False,
+    refiner: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> FillBatch:
+    """What fills batches with the trained network of `model`.
+
+    model: `path`, a run's folder, and `checkpoint`, a file of its `models/`. out_key: `inpainted`, or
+    `predicted_image`, what the network painted everywhere. refine, refiner: feature refinement and its settings.
+    options: of `Inpainter`, for filling without refinement.
+    """
+    if out_key not in ("inpainted", "predicted_image"):
+        raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
+    if refine:
+        return _refining(model, device, refiner or {})
+    if checkpoint_file(model).suffix == ".onnx":
+        from saicinpainting.inference.onnx_model import OnnxInpainter
+
+        onnx = OnnxInpainter(checkpoint_file(model))
+        return lambda batch: onnx.fill_batch(batch, out_key)
+    inpainter = Inpainter.from_run(model["path"], model["checkpoint"], device=device, **options)
+    return lambda batch: inpainter.fill_batch(batch, out_key)
+
+
+def _refining(model: Mapping[str, Any], device: torch.device, refiner: Mapping[str, Any]) -> FillBatch:
+    config = read_experiment_config(model["path"])
+    config.training_model.predict_only = True
+    network = load_checkpoint(config, checkpoint_file(model), strict=False)
+    network.freeze()
+    network.to(device)
+
+    def fill(batch: Batch) -> torch.Tensor:
+        return call_with_settings(refine_predict, {"batch": batch, "inpainter": network, **refiner}, where="refiner")
+
+    return fill
+
+
+# ---- folders -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FolderSummary:
+    """written: the new files; kept: results that were there; skipped: why, by the mask's name."""
+
+    written: list[Path] = field(default_factory=list)
+    kept: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.written)} images written"]
+        parts += [f"{self.kept} were there already"] if self.kept else []
+        parts += [f"{len(self.skipped)} skipped"] if self.skipped else []
+        return ", ".join(parts)
+
+
+def predict_folder(
+    fill: FillBatch,
+    dataset: MaskedImages,
+    indir: str | Path,
+    outdir: str | Path,
+    *,
+    out_ext: str = ".png",
+    batch_size: int = 1,
+    num_workers: int = 0,
+    existing: str = "keep",
+    made_by: Mapping[str, Any] | None = None,
+) -> FolderSummary:
+    """Fill every image of `dataset` and write it under its mask's name, whole or not at all.
+
+    Reading, computing and writing go side by side. An image that cannot be read, or does not fit its mask, is skipped.
+
+    Args:
+        fill: a batch of images of one padded size in, the filled images (B, 3, H, W) in [0, 1] out.
+        dataset: images with masks, as `make_default_val_dataset` makes them.
+        indir: the folder the data set was made from; the results keep its sub-folders.
+        outdir: where the results go.
+        out_ext: `.png` (lossless) or another ending that OpenCV writes.
+        batch_size: images of equal padded size that are filled at once.
+        num_workers: processes that read ahead.
+        existing: `keep` goes on where an earlier start stopped; `overwrite` makes all results anew.
+        made_by: what decides the results, kept beside them; results of something else are an error.
+
+    Raises:
+        InputError: `outdir` holds such results, or others whose origin is unknown.
+    """
+    if existing not in EXISTING:
+        raise InputError(f"existing: unknown value {existing!r}; {did_you_mean(str(existing), EXISTING)}")
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected 1 or more, got {batch_size}")
+    outdir, summary = Path(outdir), FolderSummary()
+    names = [Path(os.path.relpath(mask, indir)) for mask in dataset.mask_filenames]
+    files = [outdir / name.with_suffix(out_ext) for name in names]
+    _check_origin(outdir, files, existing, made_by)
+    left = [i for i, file in enumerate(files) if existing == "overwrite" or not file.is_file()]
+    summary.kept = len(files) - len(left)
+    reader = DataLoader(_Tolerant(dataset, left), batch_size=None, num_workers=num_workers)
+    with ThreadPoolExecutor(WRITERS) as pool, tqdm(total=len(left), desc="predict", unit="image") as progress:
+        writes: list[Future[None]] = []
+
+        def skip(index: int, reason: str) -> None:
+            summary.skipped[names[index].as_posix()] = reason
+            progress.update()
+
+        for batch, indices in _batches(reader, batch_size, skip):
+            results = fill(batch).float().cpu()
+            for place, index in enumerate(indices):
+                height, width = _size(batch, place, results)
+                writes.append(pool.submit(write_image, files[index], results[place, :, :height, :width]))
+                summary.written.append(files[index])
+            progress.update(len(indices))
+            while len(writes) > WAITING_WRITES:
+                writes.pop(0).result()
+        for write in writes:
+            write.result()
+    return summary
+
+
+def origin(model: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`made_by` for `predict_folder`: the checkpoint's content and the settings that decide the pixels."""
+    checkpoint = checkpoint_file(model)
+    if not checkpoint.is_file():
+        there = sorted(file.name for file in checkpoint.parent.glob("*.*")) or ["nothing"]
+        raise InputError(f"no checkpoint {checkpoint}; there are: {', '.join(there)}")
+    return {"checkpoint_sha256": digest_of(checkpoint, "sha256"), **settings}
+
+
+def _check_origin(outdir: Path, files: Sequence[Path], existing: str, made_by: Mapping[str, Any] | None) -> None:
+    if made_by is None:
+        return
+    record, wanted = outdir / RECORD, json.dumps(made_by, sort_keys=True, indent=1, default=str)
+    there = [file for file in files if file.is_file()]
+    if existing == "keep" and there:
+        found = record.read_text(encoding="utf-8") if record.is_file() else None
+        if found != wanted:
+            what = "another checkpoint or other settings" if found else "unknown origin"
+            raise InputError(
+                f"{outdir} holds {len(there)} results of {what}, such as {there[0].name}; choose another outdir, or "
+                "existing=overwrite to make them anew"
+            )
+    outdir.mkdir(parents=True, exist_ok=True)
+    record.write_text(wanted, encoding="utf-8")
+
+
+class _Tolerant(Dataset[Any]):
+    """(index, sample) of the chosen indices, or (index, reason) where the sample cannot be read."""
+
+    def __init__(self, dataset: MaskedImages, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> tuple[int, Batch | str]:
+        try:
+            return self.indices[i], self.dataset[self.indices[i]]
+        except InputError as error:
+            return self.indices[i], str(error)
+
+
+def _batches(
+    reader: DataLoader[Any], batch_size: int, skip: Callable[[int, str], None]
+) -> Iterator[tuple[Batch, list[int]]]:
+    """Batches of images of one size, as soon as there are enough of it; the last ones may be smaller."""
+    waiting: dict[tuple[int, ...], list[tuple[int, Batch]]] = {}
+    for index, sample in reader:
+        if isinstance(sample, str):
+            skip(index, sample)
+            continue
+        alike = waiting.setdefault(tuple(sample["image"].shape), [])
+        alike.append((index, sample))
+        if len(alike) == batch_size:
+            yield _collated(waiting.pop(tuple(sample["image"].shape)))
+    for alike in waiting.values():
+        yield _collated(alike)
+
+
+def _collated(samples: Sequence[tuple[int, Batch]]) -> tuple[Batch, list[int]]:
+    return default_collate([sample for _, sample in samples]), [index for index, _ in samples]
+
+
+def _size(batch: Mapping[str, Any], place: int, results: torch.Tensor) -> tuple[int, int]:
+    """The size of an image before padding; a refined result may be smaller than the image."""
+    if "unpad_to_size" not in batch:
+        return results.shape[-2], results.shape[-1]
+    height, width = (int(np.asarray(side).reshape(-1)[place]) for side in batch["unpad_to_size"])
+    return height, width
+
+
+def write_image(path: Path, image: torch.Tensor) -> None:
+    """Write (3, H, W) in [0, 1], rounded to 8 bits: a pixel that was read from 8 bits comes back the same."""
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    write_picture(path, pixels)

@@ -1,0 +1,79 @@
+"""Parts of large images: where the holes are, with what surrounds them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+MIN_CONTEXT = 128
+"""Pixels around a hole that the network sees at least."""
+RELATIVE_CONTEXT = 1.0
+"""The same, in sides of the hole: the network was trained on holes of about a third of the picture's side."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Rows `top` to `bottom`, columns `left` to `right`, the last ones not included."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def meets(self, other: Box) -> bool:
+        return (
+            self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
+        )
+
+    def with_(self, other: Box) -> Box:
+        return Box(
+            min(self.top, other.top),
+            min(self.left, other.left),
+            max(self.bottom, other.bottom),
+            max(self.right, other.right),
+        )
+
+
+def boxes_around_holes(hole: np.ndarray) -> list[Box]:
+    """Boxes with context that cover the hole, none of which meet; hole: (H, W) bool. Empty without a hole."""
+    height, width = hole.shape
+    number, _, stats, _ = cv2.connectedComponentsWithStats(hole.astype(np.uint8), connectivity=8)
+    boxes: list[Box] = []
+    for left, top, w, h in stats[1:number, :4].tolist():
+        context = max(MIN_CONTEXT, round(RELATIVE_CONTEXT * max(w, h)))
+        box = Box(
+            max(top - context, 0),
+            max(left - context, 0),
+            min(top + h + context, height),
+            min(left + w + context, width),
+        )
+        # Holes that see each other are filled together.
+        while meeting := next((other for other in boxes if other.meets(box)), None):
+            boxes.remove(meeting)
+            box = box.with_(meeting)
+        boxes.append(box)
+    return sorted(boxes, key=lambda box: (box.top, box.left))
+
+
+def resize_to_fit(image: Tensor, mask: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
+    """(1, 3, H, W) and its mask, made smaller where they have more than `pixels`; a pixel with any hole is hole."""
+    height, width = image.shape[2:]
+    if height * width <= pixels:
+        return image, mask
+    scale = math.sqrt(pixels / (height * width))
+    size = max(int(height * scale), 1), max(int(width * scale), 1)
+    # What is in the hole must not reach the pixels around it.
+    weight = F.interpolate(1 - mask, size, mode="area")
+    known = F.interpolate(image * (1 - mask), size, mode="area")
+    hole = (F.interpolate(mask, size, mode="area") > 0).to(mask)
+    return known / weight.clamp(min=1e-6) * (1 - hole), hole
+
+
+def resize_to_size(image: Tensor, height: int, width: int) -> Tensor:
+    """(1, 3, h, w) enlarged."""
+    return F.interpolate(image, (height, width), mode="bicubic", align_corners=False).clamp(0, 1)

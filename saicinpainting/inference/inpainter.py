@@ -1,0 +1,192 @@
+"""A trained generator ready to fill holes: `Inpainter`, for arrays and tensors of any size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saicinpainting.config import read_experiment_config
+from saicinpainting.evaluation.data import ceil_modulo
+from saicinpainting.evaluation.utils import available_memory, pick_device
+from saicinpainting.inference.high_resolution import Box, boxes_around_holes, resize_to_fit, resize_to_size
+from saicinpainting.inference.padding import mirrored
+from saicinpainting.training.modules.folding import fold as folded
+from saicinpainting.training.trainers import load_checkpoint
+from saicinpainting.utils import InputError, did_you_mean
+
+LOGGER = logging.getLogger(__name__)
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+STRATEGIES = ("auto", "whole", "crop")
+GB_PER_MEGAPIXEL = {"folded": 0.2, "plain": 0.9}
+"""What a forward pass of big-lama takes in float32, measured by benchmarks/predict.py at 2048 x 2048."""
+MEMORY_SHARE = 0.5
+"""Part of the free memory that an image may take, unless `memory_gb` says how much."""
+
+
+class Inpainter:
+    """Fills the holes of images; everything outside them comes back as it was.
+
+    Args:
+        generator: a trained one, (B, 4, H, W) or, without `concat_mask`, (B, 3, H, W) to (B, 3, H, W).
+        device: `auto`, `cpu`, `cuda`, ….
+        precision: `fp32`, `bf16` or `fp16`; the transforms and the output stay in float32.
+        fold: multiply out what only training keeps apart, see `training.modules.folding`.
+        compile_network: with `torch.compile`; a size that was not met before takes a minute.
+        strategy: `whole`: the image at once; `crop`: parts around the holes, one after the other; `auto`: whole where
+            it fits into the memory. A part that does not fit is filled at a smaller size.
+        memory_gb: what an image may take; None: half of what is free.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        *,
+        concat_mask: bool = True,
+        device: str | torch.device | None = "auto",
+        precision: str = "fp32",
+        fold: bool = True,
+        compile_network: bool = False,
+        strategy: str = "auto",
+        memory_gb: float | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"precision: unknown value {precision!r}; {did_you_mean(str(precision), PRECISIONS)}")
+        if strategy not in STRATEGIES:
+            raise InputError(f"strategy: unknown value {strategy!r}; {did_you_mean(str(strategy), STRATEGIES)}")
+        if memory_gb is not None and memory_gb <= 0:
+            raise InputError(f"memory_gb: expected gigabytes above 0, got {memory_gb}")
+        self.device = device if isinstance(device, torch.device) else pick_device(device)
+        self.dtype, self.concat_mask, self.strategy = PRECISIONS[precision], concat_mask, strategy
+        self.memory_gb = memory_gb
+        self.modulo, self.min_size = int(generator.size_multiple), int(generator.min_size)  # type: ignore[arg-type]
+        self._gb_per_megapixel = GB_PER_MEGAPIXEL["folded" if fold else "plain"] * self.dtype.itemsize / 4
+        if fold:
+            generator = folded(generator)  # type: ignore[arg-type]
+        network = generator.eval().requires_grad_(False).to(self.device, self.dtype)
+        self.network: Any = network.to(memory_format=torch.channels_last)
+        if compile_network:
+            self.network = torch.compile(self.network)
+
+    @classmethod
+    def from_run(cls, path: str | Path, checkpoint: str = "best.ckpt", **options: Any) -> Inpainter:
+        """The generator of an experiment's folder, ours or a published one; `options`: those of the class."""
+        config = read_experiment_config(path)
+        config.training_model.predict_only = True
+        model: Any = load_checkpoint(config, Path(path) / "models" / checkpoint, strict=False)
+        average = model.generator_average
+        generator = model.generator if average is None or not average.filled else average.average
+        return cls(generator, concat_mask=model.concat_mask, **options)
+
+    # ---- arrays and tensors ----------------------------------------------------------------------------------------
+
+    def __call__(self, image: Any, mask: Any) -> Any:
+        """The filled image, of the kind of `image`.
+
+        image: uint8 array (H, W, 3) with mask (H, W), hole where not 0; or float tensors (B, 3, H, W) in [0, 1] and
+        (B, 1, H, W), hole where above 0. Any size. Outside the hole the result equals the image in every bit.
+        """
+        if isinstance(image, np.ndarray):
+            return self._fill_array(image, np.asarray(mask))
+        if not torch.is_tensor(image) or not torch.is_tensor(mask):
+            raise InputError(f"expected an array or tensors, got {type(image).__name__} and {type(mask).__name__}")
+        if image.dim() != 4 or image.shape[1] != 3 or mask.shape != (len(image), 1, *image.shape[2:]):
+            raise InputError(
+                f"expected an image (B, 3, H, W) with a mask (B, 1, H, W), got {tuple(image.shape)} and "
+                f"{tuple(mask.shape)}"
+            )
+        hole = mask > 0
+        return torch.where(hole, self.predict(image, hole.float()).to(image), image)
+
+    def _fill_array(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or mask.shape != image.shape[:2]:
+            raise InputError(
+                f"expected uint8 pixels (H, W, 3) with a mask (H, W), got {image.dtype} {image.shape} and {mask.shape}"
+            )
+        hole = mask > 0
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+        predicted = self.predict(pixels, torch.from_numpy(hole)[None, None].float())[0]
+        rounded = (predicted.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        return np.where(hole[..., None], rounded, image)
+
+    def predict(self, image: Tensor, mask: Tensor) -> Tensor:
+        """What the network paints, float32 (B, 3, H, W) on the image's device; outside the holes it may be anything.
+
+        image: (B, 3, H, W) in [0, 1]; mask: (B, 1, H, W), 1 = hole.
+        """
+        if not self._crops(image):
+            return self._forward(image, mask)
+        filled = image.clone()
+        for i in range(len(image)):
+            self._fill_parts(filled[i : i + 1], mask[i : i + 1])
+        return filled
+
+    # ---- parts -----------------------------------------------------------------------------------------------------
+
+    def _crops(self, image: Tensor) -> bool:
+        if self.strategy != "auto":
+            return self.strategy == "crop"
+        return image.shape[0] * image.shape[2] * image.shape[3] > self.largest_pixels()
+
+    def largest_pixels(self) -> int:
+        """How many pixels go through the network at once."""
+        gigabytes = self.memory_gb
+        if gigabytes is None:
+            gigabytes = MEMORY_SHARE * available_memory(self.device) / 1e9
+        return max(int(gigabytes / self._gb_per_megapixel * 1e6), self.min_size**2)
+
+    def _fill_parts(self, image: Tensor, mask: Tensor) -> None:
+        """Fill (1, 3, H, W) in place, box after box: what is filled is known to the next."""
+        left = mask.clone()
+        boxes = boxes_around_holes(mask[0, 0].cpu().numpy() > 0)
+        LOGGER.info("%d parts around the holes of %d x %d pixels", len(boxes), image.shape[3], image.shape[2])
+        for box in boxes:
+            part, hole = _cut(image, box), _cut(left, box)
+            painted = self._fitting(part, hole)
+            part.copy_(torch.where(hole > 0, painted.to(part), part))
+            hole.zero_()
+
+    def _fitting(self, image: Tensor, mask: Tensor) -> Tensor:
+        """The network's picture of a part, made smaller and enlarged again where it does not fit."""
+        small_image, small_mask = resize_to_fit(image, mask, self.largest_pixels())
+        painted = self._forward(small_image, small_mask)
+        if painted.shape == image.shape:
+            return painted
+        LOGGER.warning(
+            "a part of %d x %d pixels does not fit into memory_gb; it is filled at %d x %d",
+            image.shape[3], image.shape[2], painted.shape[3], painted.shape[2],
+        )  # fmt: skip
+        return resize_to_size(painted, image.shape[2], image.shape[3])
+
+    @torch.inference_mode()
+    def _forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        height, width = image.shape[2:]
+        x = (image * (1 - mask)).to(self.device)
+        if self.concat_mask:
+            x = torch.cat([x, mask.to(x)], dim=1)
+        x = self._padded(x)
+        y = self.network(x.to(self.dtype, memory_format=torch.channels_last))
+        return y[:, :, :height, :width].float().to(image.device)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Mirrored at the right and the bottom, as `pad_img_to_modulo` does it, to what the network takes."""
+        height, width = x.shape[2:]
+        rows = max(ceil_modulo(height, self.modulo), ceil_modulo(self.min_size, self.modulo))
+        columns = max(ceil_modulo(width, self.modulo), ceil_modulo(self.min_size, self.modulo))
+        return mirrored(x, rows, columns)
+
+    def fill_batch(self, batch: Mapping[str, Any], out_key: str = "inpainted") -> Tensor:
+        """`inpainted` or `predicted_image` of a batch of a data set: `image` and `mask`, float32 (B, 3, H, W)."""
+        image, mask = batch["image"], batch["mask"]
+        if out_key == "predicted_image":
+            return self.predict(image, mask)
+        return self(image, mask)
+
+
+def _cut(x: Tensor, box: Box) -> Tensor:
+    return x[:, :, box.top : box.bottom, box.left : box.right]

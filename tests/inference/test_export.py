@@ -1,0 +1,96 @@
+"""Exports against the model, by other runtimes and at other sizes than they were made with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from saicinpainting.inference import export as module
+from saicinpainting.inference.export import ExportableInpainter, export
+from saicinpainting.inference.onnx_model import OnnxInpainter
+from saicinpainting.training.modules.folding import fold
+from saicinpainting.utils import InputError
+from tests.helpers import rand
+from tests.training.modules.test_folding import generator
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+SIZES = ((1, 256, 256), (3, 256, 256), (1, 512, 768), (3, 1000, 600))
+
+
+@pytest.fixture(scope="module")
+def model() -> ExportableInpainter:
+    return ExportableInpainter(fold(generator("lama-fourier"))).eval()
+
+
+@pytest.fixture(scope="module")
+def onnx_file(model: ExportableInpainter, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "lama.onnx"
+    assert export(model, path, sizes=SIZES[:1]) < 1e-4
+    return path
+
+
+def inputs(batch: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.zeros(batch, 1, height, width)
+    mask[:, :, height // 3 : height // 2, 40:90] = 1
+    return rand(batch, batch, 3, height, width), mask
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_onnx_runtime_gives_the_models_results(model: ExportableInpainter, onnx_file: Path, size: Any) -> None:
+    image, mask = inputs(*size)
+    session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
+    (result,) = session.run(["inpainted"], {"image": image.numpy(), "mask": mask.numpy()})
+    with torch.no_grad():
+        expected = model(image, mask)
+    np.testing.assert_allclose(result, expected.numpy(), atol=1e-4)
+
+
+def test_the_onnx_file_has_no_fourier_operator_and_tells_of_itself(onnx_file: Path) -> None:
+    proto = onnx.load(onnx_file)
+    assert not {node.op_type for node in proto.graph.node} & {"DFT", "STFT"}
+    assert {node.op_type for node in proto.graph.node} >= {"Conv", "MatMul"}
+    about = {entry.key: entry.value for entry in proto.metadata_props}
+    assert about["size_multiple"] == "8"
+    assert "1 = hole" in about["mask"]
+    assert [node.name for node in proto.graph.input] == ["image", "mask"]
+
+
+def test_an_onnx_file_fills_images_of_any_size(model: ExportableInpainter, onnx_file: Path) -> None:
+    image, mask = inputs(2, 101, 93)
+    filled = OnnxInpainter(onnx_file).fill_batch({"image": image, "mask": mask})
+    assert torch.equal(filled[mask.expand_as(image) == 0], image[mask.expand_as(image) == 0])
+    with pytest.raises(InputError, match="gives the filled image alone"):
+        OnnxInpainter(onnx_file).fill_batch({"image": image, "mask": mask}, "predicted_image")
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pt2"])
+def test_torchscript_and_torch_export(model: ExportableInpainter, tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"lama{ending}"
+    assert export(model, path, sizes=SIZES[:1]) < 1e-4
+    loaded: Any = torch.jit.load(path) if ending == ".pt" else torch.export.load(path).module()
+    for size in ((2, 264, 312), (1, 128, 80)):
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(*inputs(*size)), model(*inputs(*size)), atol=1e-4, rtol=0)
+
+
+def test_an_export_that_computes_something_else_is_no_file(
+    model: ExportableInpainter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOADERS", {"torchscript": lambda path: lambda image, mask: model(image, mask) + 0.01})
+    with pytest.raises(InputError, match=r"lama\.pt: the export differs from the model by 0\.01, more than 0\.001"):
+        export(model, tmp_path / "lama.pt", sizes=((1, 64, 128),))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_kinds_and_broken_files_are_named(model: ExportableInpainter, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lama\.tflite: unknown kind of export '\.tflite'; known: onnx, torch_export"):
+        export(model, tmp_path / "lama.tflite")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"broken\.onnx: ONNX Runtime cannot load it"):
+        OnnxInpainter(tmp_path / "broken.onnx")

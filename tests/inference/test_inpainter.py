@@ -1,0 +1,145 @@
+"""The inpainter: arrays and tensors, known pixels, parts of large images, precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from saicinpainting.evaluation.data import pad_img_to_modulo
+from saicinpainting.inference.high_resolution import Box, boxes_around_holes, resize_to_fit
+from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.inference.padding import mirrored
+from saicinpainting.utils import InputError
+from tests.helpers import photo, rand
+from tests.training.modules.test_folding import generator
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    return generator("lama-fourier")
+
+
+def soft_mask(height: int, width: int) -> np.ndarray:
+    """A box with a soft edge, uint8."""
+    rows, columns = np.mgrid[:height, :width]
+    distance = np.maximum(abs(rows - height // 2), abs(columns - width // 2)).astype(float)
+    return (np.clip(14 - distance, 0, 4) * 63).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 75), (5, 90), (3, 3)])
+@pytest.mark.parametrize("options", [{}, {"precision": "bf16"}, {"strategy": "crop"}, {"fold": False}])
+def test_known_pixels_stay_in_every_bit(network: Any, size: tuple[int, int], options: dict[str, Any]) -> None:
+    height, width = size
+    image = np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8)
+    mask = soft_mask(height, width)
+    filled = Inpainter(network, device="cpu", **options)(image, mask)
+    assert filled.shape == image.shape
+    assert filled.dtype == np.uint8
+    np.testing.assert_array_equal(filled[mask == 0], image[mask == 0])
+    assert (filled[mask > 0] != image[mask > 0]).mean() > 0.5
+
+
+def test_tensors_and_arrays_agree_and_are_the_networks(network: Any) -> None:
+    image, mask = photo("coffee.png", 64), soft_mask(64, 64)
+    inpainter = Inpainter(network, device="cpu")
+    pixels, hole = torch.tensor(image).permute(2, 0, 1)[None] / 255, torch.tensor(mask > 0).float()[None, None]
+    as_tensor = inpainter(pixels, hole)
+    with torch.no_grad():
+        painted = network(torch.cat([pixels * (1 - hole), hole], dim=1))
+    torch.testing.assert_close(as_tensor, torch.where(hole > 0, painted, pixels), atol=1e-5, rtol=0)
+    as_array = inpainter(image, mask).astype(float)
+    assert np.abs(as_array - as_tensor[0].permute(1, 2, 0).numpy() * 255).max() <= 0.51
+    torch.testing.assert_close(
+        inpainter(pixels.repeat(3, 1, 1, 1), hole.repeat(3, 1, 1, 1))[2:], as_tensor, atol=1e-5, rtol=0
+    )
+
+
+def test_padding_is_that_of_the_data_sets() -> None:
+    image = rand(1, 1, 3, 13, 21)
+    expected = pad_img_to_modulo(image[0].numpy(), 8)
+    np.testing.assert_array_equal(mirrored(image, 16, 24)[0].numpy(), expected)
+    assert mirrored(image[:, :, :2, :3], 16, 8).shape == (1, 3, 16, 8)
+
+
+def test_half_precision_is_near(network: Any) -> None:
+    image, mask = photo("coffee.png", 64), soft_mask(64, 64)
+    exact, rough = (Inpainter(network, device="cpu", precision=p)(image, mask).astype(float) for p in ("fp32", "bf16"))
+    error = np.square(exact - rough)[mask > 0].mean()
+    assert 0 < error < 255**2 * 10**-3.0
+
+
+# ---- large images --------------------------------------------------------------------------------------------------
+
+
+def test_boxes_cover_holes_with_context_and_do_not_meet() -> None:
+    hole = np.zeros((1000, 1500), bool)
+    hole[100:120, 100:130] = hole[700:900, 900:1000] = hole[130:140, 300:310] = True
+    boxes = boxes_around_holes(hole)
+    assert boxes == [Box(0, 0, 268, 438), Box(500, 700, 1000, 1200)]
+    assert boxes_around_holes(np.zeros((10, 10), bool)) == []
+
+
+def test_parts_are_what_the_network_makes_of_them(network: Any) -> None:
+    image, hole = rand(1, 1, 3, 640, 704), torch.zeros(1, 1, 640, 704)
+    hole[:, :, 40:60, 40:60] = hole[:, :, 600:610, 650:660] = 1
+    filled = Inpainter(network, device="cpu", strategy="crop")(image, hole)
+    whole = Inpainter(network, device="cpu", strategy="whole")
+    # Boxes: 128 pixels around each hole.
+    for rows, columns in ((slice(0, 188), slice(0, 188)), (slice(472, 640), slice(522, 704))):
+        part = (slice(None), slice(None), rows, columns)
+        torch.testing.assert_close(filled[part], whole(image[part], hole[part]), atol=1e-5, rtol=0)
+    assert torch.equal(filled[hole.expand_as(image) == 0], image[hole.expand_as(image) == 0])
+
+
+def test_the_memory_decides(network: Any) -> None:
+    calls: list[tuple[int, int]] = []
+    inpainter = Inpainter(network, device="cpu", memory_gb=0.02)  # 100,000 pixels in float32
+    assert inpainter.largest_pixels() == pytest.approx(100_000, abs=1)
+    inpainter.network.register_forward_hook(lambda _, args, __: calls.append(tuple(args[0].shape[-2:])))
+    image, hole = rand(1, 1, 3, 400, 600), torch.zeros(1, 1, 400, 600)
+    hole[:, :, 10:20, 10:20] = 1
+    inpainter(image[:, :, :304, :304], hole[:, :, :304, :304])
+    assert calls == [(304, 304)]
+    inpainter(image, hole)
+    assert calls[1:] == [(152, 152)]  # 148 pixels around the hole
+    hole[:, :, 100:300, 100:400] = 1
+    calls.clear()
+    filled = inpainter(image, hole)  # one part that is too large, so smaller
+    assert len(calls) == 1
+    assert calls[0][0] * calls[0][1] < 110_000
+    assert torch.equal(filled[hole.expand_as(image) == 0], image[hole.expand_as(image) == 0])
+    assert torch.isfinite(filled).all()
+
+
+def test_a_smaller_image_has_nothing_of_the_hole_in_it() -> None:
+    image, hole = torch.full((1, 3, 40, 60), 0.25), torch.zeros(1, 1, 40, 60)
+    hole[:, :, 11:20, 13:31] = 1
+    image[hole.expand_as(image) > 0] = 100.0
+    small, small_hole = resize_to_fit(image, hole, 600)
+    assert small.shape[2] * small.shape[3] <= 600
+    known = small_hole.expand_as(small) == 0
+    torch.testing.assert_close(small[known], torch.full_like(small[known], 0.25))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "bf61"}, r"precision: unknown value 'bf61'.*did you mean 'bf16'"),
+        ({"strategy": "corp"}, r"strategy: unknown value 'corp'.*did you mean 'crop'"),
+        ({"memory_gb": 0}, "memory_gb: expected gigabytes above 0"),
+    ],
+)
+def test_wrong_options_are_named(network: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Inpainter(network, device="cpu", **options)
+
+
+def test_wrong_images_are_named(network: Any) -> None:
+    inpainter = Inpainter(network, device="cpu")
+    with pytest.raises(InputError, match=r"expected uint8 pixels \(H, W, 3\).*float64 \(8, 8, 3\)"):
+        inpainter(np.zeros((8, 8, 3)), np.zeros((8, 8)))
+    with pytest.raises(InputError, match=r"mask \(B, 1, H, W\), got \(1, 3, 8, 8\) and \(1, 1, 8, 9\)"):
+        inpainter(torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 9))
