@@ -8,7 +8,7 @@ the features behind the encoder are optimised until the prediction, halved, agre
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from saicinpainting.evaluation.data import pad_tensor_to_modulo
@@ -172,10 +173,41 @@ def _inpaint_level(
             halved = _halve(prediction[:, :, :height, :width])
             return _mean_distance(prediction, padded_image, 1 - hole) + _mean_distance(halved, coarser, inside)
 
-        features = _refine(features, generator.decode, loss_of, n_steps=n_iters - 1, lr=lr)
+        features = _refine(features, _sparing_decode(generator), loss_of, n_steps=n_iters - 1, lr=lr)
     with torch.no_grad():
         prediction = generator.decode(features)
     return (hole * prediction + (1 - hole) * padded_image)[:, :, :height, :width]
+
+
+def _sparing_decode(generator: Any) -> Callable[[Features], Tensor]:
+    """`generator.decode`, of which the backward pass keeps what goes from part to part and computes the rest again.
+
+    A part is a residual block, or the layers of one halving. Large pictures would not fit otherwise.
+    """
+    layers = list(getattr(generator, "model", ()))[getattr(generator, "first_block", 0) :]
+    if not layers:
+        return generator.decode
+    parts: list[list[nn.Module]] = []
+    for layer in layers:
+        # What has no weights of its own, or only a norm's, belongs to the part before it.
+        light = not any(isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)) for part in layer.modules())
+        if parts and light:
+            parts[-1].append(layer)
+        else:
+            parts.append([layer])
+
+    def decode(features: Features) -> Tensor:
+        for part in parts:
+            features = checkpoint(_run, part, features, use_reentrant=False)
+        return features
+
+    return decode
+
+
+def _run(layers: Sequence[nn.Module], x: Any) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 def _refine(

@@ -89,6 +89,32 @@ def _refining(model: Mapping[str, Any], device: torch.device, refiner: Mapping[s
     return fill
 
 
+def array_filler(
+    model: Mapping[str, Any], device: torch.device, **options: Any
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """What fills a uint8 image (H, W, 3) where its mask (H, W) is not 0; options: those of `load_filler`.
+
+    A refined image that was too large comes back at its own size: the rest of it was never changed.
+    """
+    fill = load_filler(model, device, **options)
+
+    def fill_array(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        hole = mask > 0
+        batch: Batch = {
+            "image": torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255,
+            "mask": torch.from_numpy(hole)[None, None].float(),
+            "unpad_to_size": image.shape[:2],
+        }
+        filled = fill(batch).float().cpu()
+        if filled.shape[2:] != image.shape[:2]:
+            size = (image.shape[0], image.shape[1])
+            filled = torch.nn.functional.interpolate(filled, size, mode="bicubic", align_corners=False)
+        pixels = (filled[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return np.where(hole[..., None], pixels, image)
+
+    return fill_array
+
+
 # ---- folders -------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""A local page to try a checkpoint: `bin/demo.py model.path=RUN`"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from saicinpainting.cli import one_line_errors, run_command
+from saicinpainting.config import register_resolvers
+
+
+@hydra.main(config_path=str(ROOT / "configs" / "prediction"), config_name="demo", version_base="1.3")
+@one_line_errors
+def main(config: DictConfig) -> None:
+    from saicinpainting.evaluation.utils import pick_device
+    from saicinpainting.inference.folders import array_filler
+    from saicinpainting.inference.page import MAX_UPLOAD_MB, PLAIN, REFINED, make_page
+
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    device = pick_device(settings["device"])
+    fills = {
+        PLAIN: array_filler(settings["model"], device, precision=settings["precision"]),
+        REFINED: array_filler(settings["model"], device, refine=True, refiner=settings["refiner"]),
+    }
+    page = make_page(fills, title=f"LaMa: {settings['model']['path']}", max_megapixels=settings["max_megapixels"])
+    page.queue(max_size=8, default_concurrency_limit=1)
+    page.launch(
+        server_name=settings["host"],
+        server_port=settings["port"],
+        max_file_size=f"{MAX_UPLOAD_MB}mb",
+        show_error=True,
+    )
+
+
+if __name__ == "__main__":
+    register_resolvers()
+    run_command(main)

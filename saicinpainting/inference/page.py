@@ -1,0 +1,82 @@
+"""A local page to try a checkpoint: load a photograph, paint the hole, fill it. Needs gradio, an optional extra."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saicinpainting.evaluation.writing import write_picture
+from saicinpainting.utils import InputError
+
+MAX_UPLOAD_MB = 30
+MAX_MEGAPIXELS = 16.0
+PLAIN, REFINED = "plain", "refined (slow)"
+Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def split_drawing(drawing: Mapping[str, Any] | None, *, max_megapixels: float) -> tuple[np.ndarray, np.ndarray]:
+    """The photograph (H, W, 3) and the mask (H, W) bool of what gradio's editor gives.
+
+    drawing: `background`, uint8 (H, W, 3 or 4), and `layers` of RGBA; what was painted is hole, whatever its colour.
+
+    Raises:
+        InputError: nothing was loaded or painted, or the photograph is too large.
+    """
+    background = None if drawing is None else drawing.get("background")
+    if background is None:
+        raise InputError("load a photograph first")
+    photograph = np.ascontiguousarray(background[..., :3])
+    height, width = photograph.shape[:2]
+    if height * width > max_megapixels * 1e6:
+        raise InputError(
+            f"the photograph has {height * width / 1e6:.1f} megapixels, at most {max_megapixels:g} are taken here; "
+            "bin/predict.py fills larger ones"
+        )
+    mask = np.zeros((height, width), bool)
+    for layer in (drawing or {}).get("layers") or []:
+        if layer.shape[:2] == mask.shape:
+            mask |= layer[..., 3] > 0
+    if not mask.any():
+        raise InputError("paint what is to be filled with the brush")
+    return photograph, mask
+
+
+def make_page(fills: Mapping[str, Fill], *, title: str, max_megapixels: float = MAX_MEGAPIXELS) -> Any:
+    """The gradio page; fills: what each of the modes does with a photograph and a mask."""
+    try:
+        import gradio
+    except ImportError:
+        raise InputError("the page needs gradio: pip install gradio") from None
+    folder = Path(tempfile.mkdtemp(prefix="lama-"))
+
+    def fill(drawing: Mapping[str, Any] | None, mode: str) -> tuple[Any, str]:
+        try:
+            photograph, mask = split_drawing(drawing, max_megapixels=max_megapixels)
+            result = fills[mode](photograph, mask)
+        except InputError as error:
+            raise gradio.Error(str(error), print_exception=False) from error
+        path = folder / f"filled{len(list(folder.iterdir()))}.png"
+        write_picture(path, result)
+        return (photograph, result), str(path)
+
+    with gradio.Blocks(title=title) as page:
+        gradio.Markdown(f"### {title}\nLoad a photograph, paint over what is to go, fill.")
+        editor = gradio.ImageEditor(
+            type="numpy",
+            label="Photograph",
+            sources=["upload", "clipboard"],
+            brush=gradio.Brush(colors=["#ff2a2a"], default_size=30, color_mode="fixed"),
+            eraser=gradio.Eraser(default_size=30),
+            transforms=(),
+            layers=False,
+        )
+        mode = gradio.Radio(list(fills), value=next(iter(fills)), label="How")
+        button = gradio.Button("Fill", variant="primary")
+        slider = gradio.ImageSlider(label="Before and after", interactive=False)
+        download = gradio.File(label="Result, PNG", interactive=False)
+        button.click(fill, [editor, mode], [slider, download])
+    return page

@@ -1,0 +1,140 @@
+"""The page: what a drawing means, and, where gradio, playwright and Chromium are installed, a real brush stroke."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+
+from saicinpainting.checkpoint import write_checkpoint
+from saicinpainting.config import register_resolvers
+from saicinpainting.inference.page import split_drawing
+from saicinpainting.training.trainers import make_training_model
+from saicinpainting.utils import InputError
+from tests.helpers import ROOT, fill, photo, shrunk
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
+MISSING += [] if CHROMIUM else ["chromium"]
+
+
+def drawing(*strokes: slice) -> dict[str, Any]:
+    layer = np.zeros((40, 60, 4), np.uint8)
+    for stroke in strokes:
+        layer[stroke, 10:20, 3] = 90  # half transparent, at a stroke's edge
+    background = np.dstack([photo("coffee.png", 60)[:40], np.full((40, 60), 255, np.uint8)])
+    return {"background": background, "layers": [layer], "composite": None}
+
+
+def test_what_was_painted_is_hole() -> None:
+    photograph, mask = split_drawing(drawing(slice(5, 9), slice(20, 22)), max_megapixels=1)
+    np.testing.assert_array_equal(photograph, photo("coffee.png", 60)[:40])
+    assert sorted(set(np.nonzero(mask)[0])) == [5, 6, 7, 8, 20, 21]
+    assert mask.sum() == 6 * 10
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "load a photograph first"),
+        ({"background": None, "layers": []}, "load a photograph first"),
+        (drawing(), "paint what is to be filled"),
+    ],
+)
+def test_what_is_missing_is_named(given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        split_drawing(given, max_megapixels=1)
+
+
+def test_large_photographs_are_refused() -> None:
+    with pytest.raises(InputError, match=r"has 0\.0 megapixels, at most 0\.002 are taken here"):
+        split_drawing(drawing(slice(5, 9)), max_megapixels=0.002)
+
+
+# ---- in a browser --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A page that serves a small network with seeded weights."""
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
+        config = compose("lama-fourier", shrunk(tmp_path, "+training_model.predict_only=true"))
+    run = tmp_path / "run"
+    run.mkdir()
+    OmegaConf.save(config, run / "config.yaml", resolve=True)
+    model = make_training_model(config)
+    fill(model.generator)
+    write_checkpoint({"state_dict": model.state_dict()}, run / "models" / "best.ckpt")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "bin" / "demo.py"), f"model.path={run}", f"port={port}", "device=cpu"]
+    log = (tmp_path / "log.txt").open("w")
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(240):
+            assert process.poll() is None, (tmp_path / "log.txt").read_text()
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
+def test_a_brush_stroke_is_filled_and_nothing_else(address: str, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright  # type: ignore[import-not-found]
+
+    picture = tmp_path / "coffee.png"
+    Image.fromarray(photo("coffee.png", 256)).save(picture)
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        page = browser.new_page(viewport={"width": 1200, "height": 1400})
+        page.goto(address)
+        page.get_by_role("button", name="Fill", exact=True).click()
+        page.wait_for_selector("text=load a photograph first")
+        page.set_input_files("input[type=file]", str(picture))
+        page.wait_for_timeout(3000)
+        box = page.locator("canvas").first.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x - 40, y)
+        page.mouse.down()
+        for step in range(9):
+            page.mouse.move(x - 40 + 10 * step, y)
+        page.mouse.up()
+        page.wait_for_timeout(1000)
+        page.get_by_role("button", name="Fill", exact=True).click()
+        link = page.locator("a[download*=filled]").first
+        link.wait_for(timeout=60_000)
+        data = urllib.request.urlopen(link.get_attribute("href"), timeout=20).read()
+        assert "Traceback" not in page.content()
+        browser.close()
+    before, after = photo("coffee.png", 256).astype(int), np.asarray(Image.open(io.BytesIO(data))).astype(int)
+    assert after.shape == before.shape
+    rows, columns = np.nonzero(np.abs(after - before).max(axis=2) > 0)
+    # A stroke across the middle, of the brush's width; the rest is as it was.
+    assert np.ptp(columns) > 60
+    assert np.ptp(rows) < 100
+    assert abs(rows.mean() - 128) < 25
+    assert 500 < len(rows) < 256 * 256 / 3
