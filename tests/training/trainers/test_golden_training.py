@@ -115,8 +115,8 @@ def test_trained_generator_equals_the_official_one(trained):
 def test_the_default_is_matrix_products():
     model = make_training_model(golden_config())
     (unit, *_) = [module for module in model.generator.modules() if isinstance(module, FourierUnit)]
-    assert unit._use_products(torch.zeros(1, 1, 8, 8))  # maps of these batches
-    assert unit._use_products(torch.zeros(1, 1, 32, 32, dtype=torch.bfloat16))  # of a crop of 256 pixels
+    assert unit.uses_products(torch.zeros(1, 1, 8, 8))  # maps of these batches
+    assert unit.uses_products(torch.zeros(1, 1, 32, 32, dtype=torch.bfloat16))  # of a crop of 256 pixels
 
 
 def test_a_global_step_is_a_batch(trained):
