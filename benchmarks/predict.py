@@ -78,7 +78,18 @@ def network(args: argparse.Namespace) -> torch.nn.Module:
     register_resolvers()
     with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
         config = compose(args.config, ["location=places_example"])
-    return fill(make_generator(**OmegaConf.to_container(config.generator, resolve=True))).eval()
+    return calibrated(fill(make_generator(**OmegaConf.to_container(config.generator, resolve=True))))
+
+
+@torch.no_grad()
+def calibrated(generator: torch.nn.Module) -> torch.nn.Module:
+    """With the batch norms' statistics of a photograph, so that maps are of a trained network's size."""
+    for part in generator.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = 1.0
+    image, mask = photograph(256)
+    generator.train()(torch.cat([image * (1 - mask), mask], dim=1))
+    return generator.eval()
 
 
 def variants(args: argparse.Namespace, folder: Path) -> dict[str, Fill]:
