@@ -22,21 +22,20 @@ import numpy as np
 images, ids = int(sys.argv[1]), sys.argv[2] == "ids"
 generator = torch.Generator().manual_seed(0)
 mixing = torch.randn(2048, 2048, generator=generator) / 45
-parts = []
-for start in range(0, images, 500):
-    target = torch.randn(500, 2048, generator=generator) @ mixing
-    parts.append((target + 0.3 * torch.randn(500, 2048, generator=generator), target))
 groups = torch.arange(images) % 10
+def parts():
+    for start in range(0, images, 500):
+        target = torch.randn(500, 2048, generator=generator) @ mixing
+        yield target + 0.3 * torch.randn(500, 2048, generator=generator), target
 """
 OURS = (
     PREPARE
     + """
 from saicinpainting.evaluation.metrics import FIDScore
 metric = FIDScore(network=torch.nn.Identity(), ids=ids)
-for number, (pred, target) in enumerate(parts):
+for number, (pred, target) in enumerate(parts()):
     rows = {"pred_features": pred, "target_features": target}
     metric.append(rows, groups[500 * number : 500 * number + 500])
-del parts, pred, target, rows
 start = time.perf_counter()
 value = metric.compute()["total"]["mean"]
 """
@@ -46,8 +45,7 @@ REFERENCE = (
     + """
 import warnings; warnings.simplefilter("ignore")
 from pytorch_fid.fid_score import calculate_frechet_distance
-pred, target = (torch.cat(side).numpy() for side in zip(*parts))
-del parts
+pred, target = (torch.cat(side).numpy() for side in zip(*parts()))
 def distance(x, y):
     return float(calculate_frechet_distance(x.mean(0), np.cov(x, rowvar=False), y.mean(0), np.cov(y, rowvar=False)))
 start = time.perf_counter()
