@@ -14,10 +14,10 @@ from saicinpainting.cli import run_command
 from saicinpainting.config import register_resolvers
 
 
-def main(kind: str | None = None) -> None:
+def main(kind: str | None = None, description: str | None = __doc__) -> None:
     from saicinpainting.inference.export import CHECKED_SIZES, export, exportable
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("run", type=Path, help="folder of an experiment: config.yaml and models/")
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--checkpoint", default="best.ckpt", help="file of RUN/models (default: %(default)s)")

@@ -13,10 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import yaml
 
 from saicinpainting.cli import run_command
-from saicinpainting.evaluation.masks.mask_sets import make_mask_set
+from saicinpainting.evaluation.masks.mask_sets import make_mask_set, read_recipe
 from saicinpainting.utils import InputError
 
 
@@ -34,25 +33,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_config(path: Path) -> dict:
-    if not path.is_file():
-        raise InputError(f"no config {path}; configs/data_gen holds the published ones")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not a YAML file: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: expected keys such as generator_kind, found {type(config).__name__}")
-    return config
-
-
 def main() -> None:
     args = parse_arguments()
-    config = read_config(args.config)
-    if args.device:
-        if config.get("generator_kind") != "segmentation":
-            raise InputError("--device: only segmentation masks use a device")
-        config["mask_generator_kwargs"] = {**config.get("mask_generator_kwargs", {}), "device": args.device}
+    config = read_recipe(args.config, device=args.device)
+    if args.device and config.get("generator_kind") != "segmentation":
+        raise InputError("--device: only segmentation masks use a device")
     summary = make_mask_set(config, args.indir, args.outdir, ext=args.ext, n_jobs=args.n_jobs, seed=args.seed)
     for reason in summary.skipped:
         print(f"skipped {reason}", file=sys.stderr)

@@ -20,12 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 from saicinpainting.cli import run_command
+from saicinpainting.download import TIMEOUT_SECONDS, is_address
 from saicinpainting.training.data.shard_index import (
-    TIMEOUT_SECONDS,
     Shard,
     describe,
     expand,
-    is_address,
     read_index,
     write_index,
 )
@@ -106,10 +105,9 @@ def read_through(place: str) -> Shard:
 
 
 def verify(place: str) -> None:
-    base = place.rpartition("/")[0] if place.endswith(".json") else place.rstrip("/")
     wrong = []
     for shard in tqdm(read_index(place), unit="shard"):
-        name = shard.name if is_address(shard.name) or Path(shard.name).is_absolute() else f"{base}/{shard.name}"
+        name = shard.place(place)
         try:
             found = read_through(name)
         except InputError as error:

@@ -27,15 +27,14 @@ def main(config: DictConfig) -> None:
     dataset = make_default_val_dataset(settings["indir"], **settings["dataset"])
     keys = ("dataset", "out_key", "refine", "refiner", "precision", "strategy", "memory_gb")
     made_by = origin(settings["model"], {key: settings[key] for key in keys})
-    options = {} if settings["refine"] else {key: settings[key] for key in ("precision", "strategy", "memory_gb")}
-    if not settings["refine"]:
-        options |= {"fold": settings["fold"], "compile_network": settings["compile"]}
+    options = {key: settings[key] for key in ("precision", "strategy", "memory_gb", "fold")}
     fill = load_filler(
         settings["model"],
         device,
         out_key=settings["out_key"],
         refine=settings["refine"],
         refiner=settings["refiner"],
+        compile_network=settings["compile"],
         **options,
     )
     summary = predict_folder(

@@ -15,12 +15,12 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
+from saicinpainting.preparation.command import add_shared_arguments, carry_out, make_parser, shared_settings
 from saicinpainting.preparation.places import EVAL_SETS, PlacesPlan, prepare_places
-from saicinpainting.preparation.steps import Steps, read_checksums, write_location
+from saicinpainting.preparation.steps import read_checksums
 
 
 def main() -> None:
@@ -31,24 +31,15 @@ def main() -> None:
         visual_images=args.visual_images,
         eval_images=args.eval_images,
         eval_list=args.eval_list,
-        eval_sets=args.eval_sets,
-        seed=args.seed,
-        keep_archives=args.keep_archives,
-        n_jobs=args.n_jobs,
         address=args.url,
         checksums=read_checksums(args.checksums),
+        **shared_settings(args),
     )
-    print(plan.describe())
-    if args.dry_run:
-        return
-    prepare_places(args.outdir, plan, Steps(args.outdir))
-    name = write_location(args.location_dir / f"{args.location}.yaml", data=args.outdir, results=args.results)
-    print(f"finished; train with: bin/train.py -cn lama-fourier location={name}")
+    carry_out(args, plan, prepare_places, config="lama-fourier")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("outdir", type=Path, help="folder of the data set")
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--train", choices=("standard", "challenge", "none"), default="standard", help="training images"
     )
@@ -56,16 +47,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--visual-images", type=int, default=100, help="images for pictures (default: 100)")
     parser.add_argument("--eval-images", type=int, default=30000, help="images of the evaluation (default: 30000)")
     parser.add_argument("--eval-list", type=Path, help="a file that names them, instead of a random draw")
-    parser.add_argument("--eval-sets", nargs="*", default=EVAL_SETS, help="configs of configs/data_gen (default: six)")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
-    parser.add_argument("--keep-archives", action="store_true", help="do not delete archives that are unpacked")
-    parser.add_argument("--n-jobs", type=int, default=1, help="processes for the evaluation sets (default: 1)")
     parser.add_argument("--url", help="folder of a mirror")
     parser.add_argument("--checksums", type=Path, help="md5sum file of the mirror's archives, if they are others")
-    parser.add_argument("--location", default="places", help="name of the location config (default: places)")
-    parser.add_argument("--location-dir", type=Path, default=ROOT / "configs/training/location", help="its folder")
-    parser.add_argument("--results", type=Path, default=ROOT, help="where runs and logs will go (default: here)")
-    parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    add_shared_arguments(parser, eval_sets=EVAL_SETS, location="places")
     return parser.parse_args()
 
 

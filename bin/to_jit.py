@@ -10,4 +10,4 @@ from export import main, register_resolvers, run_command
 
 if __name__ == "__main__":
     register_resolvers()
-    run_command(lambda: main("torchscript"))
+    run_command(lambda: main("torchscript", __doc__))

@@ -33,6 +33,11 @@ class Checksum:
         return f"{self.algorithm} {self.hexadecimal}"
 
 
+def is_address(place: str) -> bool:
+    """Whether this is to be fetched, not opened."""
+    return place.startswith(("http://", "https://"))
+
+
 def fetch(
     address: str,
     path: Path,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from saicinpainting.download import Checksum, fetch
+from saicinpainting.download import Checksum, fetch, is_address
 from saicinpainting.utils import InputError
 
 ATTEMPTS = 3
@@ -20,22 +20,15 @@ def torch_home() -> Path:
     return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
 
 
-def is_address(place: object) -> bool:
-    return isinstance(place, str) and place.startswith(("http://", "https://", "file://"))
-
-
 def weights_file(place: str | Path | None, url: str, *, what: str) -> Path:
     """The file of weights that a setting names: a file, an address, or None for `url`.
 
-    What has an address is downloaded once, to where PyTorch keeps its own. As PyTorch does it, a name that ends in a
-    dash and eight or more hexadecimal digits tells how the file's SHA-256 begins.
+    What has an address is downloaded once, to where PyTorch keeps its own.
     """
-    if place is not None and not is_address(place):
-        path = Path(place).expanduser()
-        return path if path.is_file() else fetch_weights(path, url, what=what, sha256=_digits(url))
     address = url if place is None else str(place)
-    path = torch_home() / "hub" / "checkpoints" / address.rpartition("/")[2]
-    return fetch_weights(path, address, what=what, sha256=_digits(address))
+    if place is not None and not address.startswith("file://") and not is_address(address):
+        return fetch_weights(Path(place).expanduser(), url, what=what)
+    return fetch_weights(torch_home() / "hub" / "checkpoints" / address.rpartition("/")[2], address, what=what)
 
 
 def _digits(address: str) -> str | None:
@@ -48,13 +41,15 @@ def fetch_weights(path: str | Path, url: str, *, what: str, sha256: str | None =
 
     The file appears only when complete, so an interrupted download never passes for weights; the next start goes on
     with it. Processes that need the same file wait for the one that downloads it. `what` names it in errors and in
-    the progress bar; `sha256`: its checksum or the first digits of it. LAMA_OFFLINE=1 forbids the download.
+    the progress bar; `sha256`: its checksum or the first digits of it. Without it, as PyTorch does it, an address that
+    ends in a dash and eight or more hexadecimal digits tells them. LAMA_OFFLINE=1 forbids the download.
     """
     path = Path(path)
     if path.is_file():
         return path
     if os.environ.get("LAMA_OFFLINE", "") not in ("", "0"):
         raise InputError(f"{what}: cannot download {url} (LAMA_OFFLINE is set); {_by_hand(path)}")
+    sha256 = sha256 or _digits(url)
     checksum = None if sha256 is None else Checksum("sha256", sha256.lower())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,11 @@ def mean_colour_fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return image * known + mean * mask
 
 
+def white_hole(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """What the network is asked to fill: image (3, H, W) with the hole of mask (1, H, W) in white."""
+    return image * (1 - mask) + mask
+
+
 def hole_l1(image: np.ndarray, filled: np.ndarray, mask: np.ndarray) -> float:
     """Mean absolute difference over the hole's pixels, all (3, H, W) in [0, 1], mask (1, H, W)."""
     return float((np.abs(image - filled) * mask).sum() / max(3 * mask.sum(), 1))
@@ -54,7 +59,7 @@ def side_by_side(datasets: Iterable[PrecomputedInpaintingResultsDataset]) -> np.
         for index in range(len(dataset)):
             item = dataset[index]
             image, mask = item["image"], item["mask"]
-            rows.append(_row([image * (1 - mask) + mask, np.repeat(mask, 3, axis=0), item["inpainted"], image]))
+            rows.append(_row([white_hole(image, mask), np.repeat(mask, 3, axis=0), item["inpainted"], image]))
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, GAP), (0, width - row.shape[1]), (0, 0)), constant_values=1) for row in rows]
     return (np.concatenate(padded)[:-GAP] * 255).round().clip(0, 255).astype(np.uint8)

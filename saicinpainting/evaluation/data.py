@@ -107,6 +107,11 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
     return sorted(found)
 
 
+def images_in(folder: str | os.PathLike[str], endings: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
+    """Images under `folder` as paths from there, sorted; endings in lower case stand for all spellings."""
+    return [Path(f).relative_to(folder).as_posix() for f in list_files(folder) if f.lower().endswith(endings)]
+
+
 def _describe(files: list[str]) -> str:
     counts = Counter(Path(file).suffix or "no suffix" for file in files)
     return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(4)) or "nothing"

@@ -13,7 +13,7 @@ import numpy as np
 
 from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.metrics import HIGHER_IS_BETTER
-from saicinpainting.evaluation.report import NAMES, data_address, ranking_column, render, worst_first
+from saicinpainting.evaluation.report import NAMES, picture_row, ranking_column, render, scores_of, worst_first
 from saicinpainting.utils import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,14 +39,8 @@ def write_side_by_side(
         chosen = sorted(random.Random(seed).sample(chosen, count))  # type: ignore[assignment]
     rows = []
     for index in chosen:
-        samples = [dataset[index] for dataset in datasets.values()]
-        pictures = [masked_input(samples[0]), *(sample["inpainted"] for sample in samples), samples[0]["image"]]
-        rows.append(
-            {
-                "caption": Path(masks[index]).relative_to(datadir).as_posix(),
-                "pictures": list(map(data_address, pictures)),
-            }
-        )
+        pictures = picture_row([dataset[index] for dataset in datasets.values()])
+        rows.append({"caption": Path(masks[index]).relative_to(datadir).as_posix(), "pictures": pictures})
     notes = [
         f"{len(rows)} of {len(masks)} images of {datadir}",
         *(f"{name}: {folder}" for name, folder in runs.items()),
@@ -54,11 +48,6 @@ def write_side_by_side(
     render("gallery.html", out, title=", ".join(runs), notes=notes, table=None,
            columns=["input", *runs, "original"], rows=rows)  # fmt: skip
     return len(rows)
-
-
-def masked_input(sample: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The image with a white hole, (3, H, W)."""
-    return sample["image"] * (1 - sample["mask"]) + sample["mask"]
 
 
 # ---- failures ------------------------------------------------------------------------------------------------------
@@ -158,7 +147,5 @@ def _failure_rows(
                 )
             mask = str(folders[row["set"]] / row["image"])
             samples.append(datasets[key][datasets[key].mask_filenames.index(mask)])
-        pictures = [masked_input(samples[0]), *(sample["inpainted"] for sample in samples), samples[0]["image"]]
-        numbers = [f"{NAMES.get(n, n)} {row[n]:.4f}" for n in failures.ranked.columns if n in NAMES or n == DIFFERENCE]
-        caption = f"{row['set']} · {row['image']} · hole {row['hole']} · {', '.join(numbers)}"
-        yield {"caption": caption, "pictures": list(map(data_address, pictures))}
+        caption = f"{row['set']} · {row['image']} · {scores_of(row, more=[DIFFERENCE])}"
+        yield {"caption": caption, "pictures": picture_row(samples)}

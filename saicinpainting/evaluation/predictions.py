@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
@@ -19,7 +21,7 @@ from saicinpainting.evaluation.evaluator import InpaintingEvaluator, Results, bi
 from saicinpainting.evaluation.metrics import METRICS, make_metrics
 from saicinpainting.evaluation.row_cache import RowCache, WithDigests
 from saicinpainting.evaluation.utils import move_to_device, pick_device
-from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+from saicinpainting.utils import InputError, call_with_settings, check_known_keys, did_you_mean
 
 if TYPE_CHECKING:
     import pandas
@@ -43,8 +45,7 @@ def evaluate_predictions(
         {**config["dataset_kwargs"], "datadir": datadir, "predictdir": predictdir},
         where="dataset_kwargs",
     )
-    settings = {**config["evaluator_kwargs"], **overrides, "dataset": dataset}
-    return call_with_settings(measure_images, settings, where="evaluator_kwargs").results
+    return measure_images(dataset, **{**config["evaluator_kwargs"], **overrides}).results
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,16 @@ class Measurement:
     computed: Mapping[str, int]
 
 
-def measure_dataset(dataset: PrecomputedInpaintingResultsDataset, **settings: Any) -> Results:
-    """The results of `measure_images`."""
-    return measure_images(dataset, **settings).results
+def measure_images(dataset: PrecomputedInpaintingResultsDataset, **settings: Any) -> Measurement:
+    """`measure_with` a `make_measuring_evaluator`; settings: those of both."""
+    pass_settings = set(inspect.signature(measure_with).parameters) - {"evaluator", "dataset"}
+    known = pass_settings | set(inspect.signature(make_measuring_evaluator).parameters)
+    check_known_keys(settings, known, where="evaluator_kwargs")
+    own = {name: settings.pop(name) for name in pass_settings & set(settings)}
+    return measure_with(make_measuring_evaluator(**settings), dataset, **own)
 
 
-def measure_images(
-    dataset: PrecomputedInpaintingResultsDataset,
+def make_measuring_evaluator(
     *,
     ssim: bool = True,
     lpips: bool = True,
@@ -79,20 +83,12 @@ def measure_images(
     segm_weights: str | Path | None = None,
     integral_kind: str | None = "lpips_fid100_f1",
     bins: int = 10,
-    batch_size: int = 8,
     device: str | None = "auto",
-    num_workers: int = 0,
-    cache_dir: str | Path | None = None,
-    rows_file: str | Path | None = None,
-) -> Measurement:
-    """All metrics in one pass over `dataset`; `device` is `auto`, `cpu`, `cuda`, ….
+) -> InpaintingEvaluator:
+    """An evaluator of these metrics on `device`: `auto`, `cpu`, `cuda`, ….
 
     `integral_kind` is the evaluator's: None leaves the integrals out, the other kinds report all that the
-    metrics allow. `cache_dir`: a folder where the metrics' values are kept by what they were computed from: an
-    interrupted evaluation goes on, and the originals are looked at once for all predictions. `rows_file`: another file
-    than one in there for what belongs to these predictions.
-
-    Images of different sizes are legal: a batch ends where the size changes.
+    metrics allow.
     """
     switches = {"ssim": ssim, "lpips": lpips, "fid": fid, "ids": ids, "psnr": psnr, "l1": l1, "segm": segm}
     weights = {"lpips_weights": lpips_weights, "fid_weights": fid_weights, "segm_weights": segm_weights}
@@ -100,10 +96,31 @@ def measure_images(
         metrics = make_metrics(**switches, **weights)  # type: ignore[arg-type]
     except InputError as error:
         raise InputError(f"{error}, or leave it out, for example with --metrics ssim") from error
+    evaluator = InpaintingEvaluator(metrics=metrics, integral_kind=integral_kind, bins=bins)
+    return evaluator.to(pick_device(device))
+
+
+def measure_with(
+    evaluator: InpaintingEvaluator,
+    dataset: PrecomputedInpaintingResultsDataset,
+    *,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    cache_dir: str | Path | None = None,
+    rows_file: str | Path | None = None,
+) -> Measurement:
+    """All metrics of `evaluator`, which forgets what it saw before, in one pass over `dataset`.
+
+    `cache_dir`: a folder where the metrics' values are kept by what they were computed from: an
+    interrupted evaluation goes on, and the originals are looked at once for all predictions. `rows_file`: another file
+    than one in there for what belongs to these predictions.
+
+    Images of different sizes are legal: a batch ends where the size changes.
+    """
     if batch_size < 1:
         raise InputError(f"evaluator_kwargs.batch_size: expected at least 1, got {batch_size}")
-    chosen = pick_device(device)
-    evaluator = InpaintingEvaluator(metrics=metrics, integral_kind=integral_kind, bins=bins).to(chosen)
+    evaluator.reset()
+    device = next((metric.device for metric in evaluator.metrics.values()), torch.device("cpu"))
     with contextlib.ExitStack() as stack:
         cache = None
         if cache_dir is not None:
@@ -112,7 +129,7 @@ def measure_images(
         progress = stack.enter_context(tqdm(total=len(dataset), desc="evaluate", unit="image"))
         samples = DataLoader(WithDigests(dataset) if cache else dataset, batch_size=None, num_workers=num_workers)
         for batch in batches_of_equal_size(samples, batch_size):
-            evaluator.update(move_to_device(batch, chosen), cache)
+            evaluator.update(move_to_device(batch, device), cache)
             progress.update(len(batch["image"]))
     return Measurement(evaluator.compute(), _by_image(dataset, evaluator), cache.computed if cache else {})
 
@@ -143,12 +160,14 @@ def batches_of_equal_size(samples: Iterable[Mapping[str, Any]], batch_size: int)
         yield default_collate(waiting)
 
 
-def metric_switches(names: str) -> dict[str, bool]:
-    """`ssim,fid` -> {"ssim": True, "lpips": False, "fid": True}."""
-    chosen = [name.strip() for name in names.split(",")]
+def metric_switches(names: str | Sequence[str], *, where: str = "--metrics") -> dict[str, bool]:
+    """`ssim,fid` or a list of them -> {"ssim": True, "lpips": False, "fid": True, …}; where: what errors call it."""
+    chosen = [str(name).strip() for name in (names.split(",") if isinstance(names, str) else names)]
+    if not chosen:
+        raise InputError(f"{where}: nothing to measure; known: {', '.join(METRICS)}")
     for name in chosen:
         if name not in METRICS:
-            raise InputError(f"--metrics: unknown metric {name!r}; {did_you_mean(name, METRICS)}")
+            raise InputError(f"{where}: unknown metric {name!r}; {did_you_mean(name, METRICS)}")
     return {name: name in chosen for name in METRICS}
 
 

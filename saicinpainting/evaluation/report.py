@@ -15,12 +15,15 @@ import jinja2
 import numpy as np
 import yaml
 
+from saicinpainting.evaluation.comparison import white_hole
 from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.evaluator import Results
 from saicinpainting.evaluation.metrics import HIGHER_IS_BETTER, SEGMENTATION
 from saicinpainting.evaluation.metrics.base import TOTAL
 from saicinpainting.evaluation.metrics.inception import FEATURES
 from saicinpainting.evaluation.published import PROTOCOLS, PUBLISHED, published_name
+from saicinpainting.evaluation.writing import to_pixels
+from saicinpainting.files import write_whole
 from saicinpainting.utils import InputError
 
 if TYPE_CHECKING:
@@ -93,10 +96,7 @@ def render(template: str, path: Path, **content: Any) -> None:
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
     text = pages.get_template(template).render(**content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_whole(path, text)
 
 
 def ranking_column(images: pandas.DataFrame) -> str:
@@ -230,16 +230,25 @@ def _examples(one: SetResult, column: str, count: int) -> Iterator[dict[str, Any
         for place in places:
             index = ordered.index[place]
             row = ordered.loc[index]
-            scores = [f"{NAMES.get(name, name)} {row[name]:.4f}" for name in ordered.columns if name in NAMES]
-            sample = one.dataset[index]
-            masked = sample["image"] * (1 - sample["mask"]) + sample["mask"]
-            pictures = [data_address(picture) for picture in (masked, sample["inpainted"], sample["image"])]
             yield {
                 "rank": rank,
                 "name": row["image"],
-                "scores": ", ".join([f"hole {row['hole']}", *scores]),
-                "pictures": pictures,
+                "scores": scores_of(row),
+                "pictures": picture_row([one.dataset[index]]),
             }
+
+
+def scores_of(row: pandas.Series, more: Sequence[str] = ()) -> str:
+    """The values of an image, a row of `images.csv`, in words; more: columns besides the metrics."""
+    values = [f"{NAMES.get(name, name)} {row[name]:.4f}" for name in row.index if name in NAMES or name in more]
+    return ", ".join([f"hole {row['hole']}", *values])
+
+
+def picture_row(samples: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
+    """Input, the result of each of the samples, which are of one image, and the original, as `data_address`es."""
+    image, mask = samples[0]["image"], samples[0]["mask"]
+    pictures = [white_hole(image, mask), *(sample["inpainted"] for sample in samples), image]
+    return [data_address(picture) for picture in pictures]
 
 
 def ranked_places(total: int, count: int) -> dict[str, list[int]]:
@@ -254,7 +263,7 @@ def ranked_places(total: int, count: int) -> dict[str, list[int]]:
 
 def data_address(image: np.ndarray, side: int = PICTURE_SIDE) -> str:
     """A JPEG within the page; image: (3, H, W) in [0, 1], shrunk to `side` at most."""
-    pixels: Any = (image.transpose(1, 2, 0) * 255).round().clip(0, 255).astype(np.uint8)
+    pixels: Any = to_pixels(image)
     scale = side / max(pixels.shape[:2])
     if scale < 1:
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

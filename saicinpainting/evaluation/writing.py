@@ -1,14 +1,27 @@
-"""Writing pictures."""
+"""Pictures: pixels, tensors, files."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
+from saicinpainting.files import write_whole
 from saicinpainting.utils import InputError
+
+
+def from_pixels(pixels: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
+
+
+def to_pixels(image: Tensor | np.ndarray) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> uint8 (H, W, 3), rounded: a pixel that was read from 8 bits comes back the same."""
+    values = torch.as_tensor(image).detach().cpu().float()
+    return (values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
 def write_picture(path: str | Path, picture: np.ndarray) -> None:
@@ -24,11 +37,8 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
         raise InputError(f"{path}: cannot write a picture with the ending {path.suffix!r}; use .png") from error
     if not written:
         raise InputError(f"{path}: a picture of shape {picture.shape} does not fit the format; use .png")
-    part = path.with_name(f"{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(encoded.tobytes())
-        os.replace(part, path)
+        write_whole(path, encoded.tobytes())
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be written ({reason}); is there space, is the folder writable?") from error

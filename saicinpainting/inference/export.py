@@ -48,6 +48,8 @@ class ExportableInpainter(nn.Module):
 def exportable(path: str | Path, checkpoint: str = "best.ckpt", *, device: str = "cpu") -> ExportableInpainter:
     """The folded generator of an experiment's folder."""
     inpainter = Inpainter.from_run(path, checkpoint, device=device)
+    if inpainter.noise is not None:
+        raise InputError(f"{path}: a generator with noise as an input (training_model.add_noise_kwargs) has no export")
     network = inpainter.network.to(memory_format=torch.contiguous_format)
     return ExportableInpainter(network, concat_mask=inpainter.concat_mask).eval()
 

@@ -18,7 +18,9 @@ from tqdm import tqdm
 from saicinpainting.config import read_experiment_config
 from saicinpainting.download import digest_of
 from saicinpainting.evaluation.refinement import refine_predict
-from saicinpainting.evaluation.writing import write_picture
+from saicinpainting.evaluation.writing import from_pixels, to_pixels, write_picture
+from saicinpainting.files import write_whole
+from saicinpainting.inference.high_resolution import resize_to_size
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.training.trainers import load_checkpoint
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
@@ -101,16 +103,14 @@ def array_filler(
     def fill_array(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         hole = mask > 0
         batch: Batch = {
-            "image": torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255,
+            "image": from_pixels(image)[None],
             "mask": torch.from_numpy(hole)[None, None].float(),
             "unpad_to_size": image.shape[:2],
         }
-        filled = fill(batch).float().cpu()
+        filled = fill(batch)
         if filled.shape[2:] != image.shape[:2]:
-            size = (image.shape[0], image.shape[1])
-            filled = torch.nn.functional.interpolate(filled, size, mode="bicubic", align_corners=False)
-        pixels = (filled[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        return np.where(hole[..., None], pixels, image)
+            filled = resize_to_size(filled, image.shape[0], image.shape[1])
+        return np.where(hole[..., None], to_pixels(filled[0]), image)
 
     return fill_array
 
@@ -207,18 +207,26 @@ def origin(model: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
 def _check_origin(outdir: Path, files: Sequence[Path], existing: str, made_by: Mapping[str, Any] | None) -> None:
     if made_by is None:
         return
-    record, wanted = outdir / RECORD, json.dumps(made_by, sort_keys=True, indent=1, default=str)
+    record = outdir / RECORD
     there = [file for file in files if file.is_file()]
     if existing == "keep" and there:
-        found = record.read_text(encoding="utf-8") if record.is_file() else None
-        if found != wanted:
-            what = "another checkpoint or other settings" if found else "unknown origin"
+        other = difference(record, made_by) if record.is_file() else "their origin is unknown"
+        if other:
             raise InputError(
-                f"{outdir} holds {len(there)} results of {what}, such as {there[0].name}; choose another outdir, or "
-                "existing=overwrite to make them anew"
+                f"{outdir} holds {len(there)} results of another checkpoint or setting ({other}), such as "
+                f"{there[0].name}; choose another outdir, or existing=overwrite to make them anew"
             )
-    outdir.mkdir(parents=True, exist_ok=True)
-    record.write_text(wanted, encoding="utf-8")
+    write_whole(record, json.dumps(made_by, indent=1))
+
+
+def difference(record: Path, made_by: Mapping[str, Any]) -> str | None:
+    """In which key the JSON file `record` says something else than `made_by`; None: in none, or there is no file."""
+    if not record.is_file():
+        return None
+    known = json.loads(record.read_text(encoding="utf-8"))
+    wanted = json.loads(json.dumps(made_by))
+    changed = [key for key in wanted if known.get(key) != wanted[key]]
+    return f"{changed[0]}: {known.get(changed[0])}, now {wanted[changed[0]]}" if changed else None
 
 
 class _Tolerant(Dataset[Any]):
@@ -267,6 +275,5 @@ def _size(batch: Mapping[str, Any], place: int, results: torch.Tensor) -> tuple[
 
 
 def write_image(path: Path, image: torch.Tensor) -> None:
-    """Write (3, H, W) in [0, 1], rounded to 8 bits: a pixel that was read from 8 bits comes back the same."""
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    write_picture(path, pixels)
+    """Write (3, H, W) in [0, 1], rounded to 8 bits."""
+    write_picture(path, to_pixels(image))

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from saicinpainting.config import read_experiment_config
-from saicinpainting.evaluation.data import ceil_modulo
 from saicinpainting.evaluation.utils import available_memory, pick_device
+from saicinpainting.evaluation.writing import from_pixels, to_pixels
 from saicinpainting.inference.high_resolution import Box, boxes_around_holes, resize_to_fit, resize_to_size
-from saicinpainting.inference.padding import mirrored
+from saicinpainting.inference.padding import padded
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
+from saicinpainting.training.trainers.batch_transforms import NoiseInput, batch_rng
 from saicinpainting.utils import InputError, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Inpainter:
 
     Args:
         generator: a trained one, (B, 4, H, W) or, without `concat_mask`, (B, 3, H, W) to (B, 3, H, W).
+        noise: the input channels of noise that the generator was trained with.
         device: `auto`, `cpu`, `cuda`, ….
         precision: `fp32`, `bf16` or `fp16`; the transforms and the output stay in float32.
         fold: multiply out what only training keeps apart, see `training.modules.folding`.
@@ -48,6 +50,7 @@ class Inpainter:
         generator: nn.Module,
         *,
         concat_mask: bool = True,
+        noise: NoiseInput | None = None,
         device: str | torch.device | None = "auto",
         precision: str = "fp32",
         fold: bool = True,
@@ -63,6 +66,7 @@ class Inpainter:
             raise InputError(f"memory_gb: expected gigabytes above 0, got {memory_gb}")
         self.device = device if isinstance(device, torch.device) else pick_device(device)
         self.dtype, self.concat_mask, self.strategy = PRECISIONS[precision], concat_mask, strategy
+        self.noise = noise
         self.memory_gb = memory_gb
         self.modulo, self.min_size = int(generator.size_multiple), int(generator.min_size)  # type: ignore[arg-type]
         self._gb_per_megapixel = GB_PER_MEGAPIXEL["folded" if fold else "plain"] * self.dtype.itemsize / 4
@@ -79,9 +83,7 @@ class Inpainter:
         config = read_experiment_config(path)
         config.training_model.predict_only = True
         model: Any = load_checkpoint(config, Path(path) / "models" / checkpoint, strict=False)
-        average = model.generator_average
-        generator = model.generator if average is None or not average.filled else average.average
-        return cls(generator, concat_mask=model.concat_mask, **options)
+        return cls(model.generator, concat_mask=model.concat_mask, noise=model.batch_options.noise, **options)
 
     # ---- arrays and tensors ----------------------------------------------------------------------------------------
 
@@ -109,10 +111,8 @@ class Inpainter:
                 f"expected uint8 pixels (H, W, 3) with a mask (H, W), got {image.dtype} {image.shape} and {mask.shape}"
             )
         hole = mask > 0
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-        predicted = self.predict(pixels, torch.from_numpy(hole)[None, None].float())[0]
-        rounded = (predicted.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        return np.where(hole[..., None], rounded, image)
+        predicted = self.predict(from_pixels(image)[None], torch.from_numpy(hole)[None, None].float())[0]
+        return np.where(hole[..., None], to_pixels(predicted), image)
 
     def predict(self, image: Tensor, mask: Tensor) -> Tensor:
         """What the network paints, float32 (B, 3, H, W) on the image's device; outside the holes it may be anything.
@@ -166,19 +166,14 @@ class Inpainter:
     @torch.inference_mode()
     def _forward(self, image: Tensor, mask: Tensor) -> Tensor:
         height, width = image.shape[2:]
-        x = (image * (1 - mask)).to(self.device)
+        known = padded((image * (1 - mask)).to(self.device), self.modulo, self.min_size)
+        hole = padded(mask.to(known), self.modulo, self.min_size)
+        # As the training module fills: noise of a fixed seed, where there is any.
+        x = known if self.noise is None else self.noise(known, hole, batch_rng(0, 0, 0))
         if self.concat_mask:
-            x = torch.cat([x, mask.to(x)], dim=1)
-        x = self._padded(x)
+            x = torch.cat([x, hole], dim=1)
         y = self.network(x.to(self.dtype, memory_format=torch.channels_last))
         return y[:, :, :height, :width].float().to(image.device)
-
-    def _padded(self, x: Tensor) -> Tensor:
-        """Mirrored at the right and the bottom, as `pad_img_to_modulo` does it, to what the network takes."""
-        height, width = x.shape[2:]
-        rows = max(ceil_modulo(height, self.modulo), ceil_modulo(self.min_size, self.modulo))
-        columns = max(ceil_modulo(width, self.modulo), ceil_modulo(self.min_size, self.modulo))
-        return mirrored(x, rows, columns)
 
     def fill_batch(self, batch: Mapping[str, Any], out_key: str = "inpainted") -> Tensor:
         """`inpainted` or `predicted_image` of a batch of a data set: `image` and `mask`, float32 (B, 3, H, W)."""

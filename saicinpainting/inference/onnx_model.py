@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saicinpainting.evaluation.data import ceil_modulo
-from saicinpainting.inference.padding import mirrored
+from saicinpainting.inference.padding import padded
 from saicinpainting.utils import InputError
 
 
@@ -44,9 +43,10 @@ class OnnxInpainter:
             raise InputError("out_key: an ONNX file gives the filled image alone, inpainted")
         image, mask = batch["image"].float(), (batch["mask"] > 0).float()
         height, width = image.shape[2:]
-        rows, columns = (ceil_modulo(max(side, self.min_size), self.modulo) for side in (height, width))
-        inputs = {"image": image, "mask": mask}
-        padded = {name: mirrored(x, rows, columns).contiguous().numpy() for name, x in inputs.items()}
-        (result,) = self.session.run(["inpainted"], padded)
+        inputs = {
+            name: padded(x, self.modulo, self.min_size).contiguous().numpy()
+            for name, x in (("image", image), ("mask", mask))
+        }
+        (result,) = self.session.run(["inpainted"], inputs)
         filled = torch.from_numpy(result)[:, :, :height, :width]
         return torch.where(mask > 0, filled, image)

@@ -5,6 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from saicinpainting.evaluation.data import ceil_modulo
+
+
+def padded(x: Tensor, modulo: int, min_size: int) -> Tensor:
+    """(B, C, H, W) with sides that are multiples of `modulo` and at least `min_size`, see `mirrored`."""
+    rows, columns = (ceil_modulo(max(side, min_size), modulo) for side in x.shape[2:])
+    return mirrored(x, rows, columns)
+
 
 def mirrored(x: Tensor, rows: int, columns: int) -> Tensor:
     """(B, C, H, W) continued by its mirror image to the right and the bottom, as `pad_img_to_modulo` does it."""

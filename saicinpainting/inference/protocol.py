@@ -5,31 +5,27 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-import yaml
 
 from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
-from saicinpainting.evaluation.evaluator import Results
-from saicinpainting.evaluation.masks.mask_sets import make_mask_set
-from saicinpainting.evaluation.metrics import METRICS
-from saicinpainting.evaluation.predictions import measure_images
+from saicinpainting.evaluation.evaluator import InpaintingEvaluator, Results
+from saicinpainting.evaluation.masks.mask_sets import make_mask_set, read_recipe
+from saicinpainting.evaluation.predictions import make_measuring_evaluator, measure_with, metric_switches
 from saicinpainting.evaluation.published import PROTOCOLS
 from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_report
 from saicinpainting.evaluation.utils import pick_device
-from saicinpainting.inference.folders import checkpoint_file, load_filler, origin, predict_folder
+from saicinpainting.files import write_whole
+from saicinpainting.inference.folders import FillBatch, checkpoint_file, difference, load_filler, origin, predict_folder
 from saicinpainting.training.data.datasets import make_default_val_dataset
 from saicinpainting.utils import InputError, did_you_mean
-
-if TYPE_CHECKING:
-    pass
 
 LOGGER = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
@@ -44,7 +40,7 @@ def evaluate_checkpoint(settings: Settings) -> Path:
 
     It gets `predictions/SET/`, `results.csv`, `results.json`, `images.csv` and `report.html`.
     """
-    switches = _metric_switches(settings["metrics"])
+    switches = metric_switches(settings["metrics"], where="metrics")
     paper = _paper(settings)
     outdir = Path(settings["outdir"])
     name = _model_name(settings["model"])
@@ -53,9 +49,13 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     sets = [_make_set(one, settings, outdir / "sets") for one in settings["sets"]]
     if len({one.name for one in sets}) < len(sets):
         raise InputError(f"sets: two of {', '.join(one.name for one in sets)} have the same name; rename a folder")
+    fill = _lazy_filler(settings)
     for one in sets:
-        _predict(one, settings, folder / "predictions" / one.name)
-    results = [_measure(one, settings, switches, outdir, folder) for one in sets]
+        _predict(one, settings, fill, folder / "predictions" / one.name)
+    kept = ("lpips_weights", "fid_weights", "segm_weights", "device")
+    options: dict[str, Any] = {**switches, **{key: settings[key] for key in kept}}
+    evaluator = make_measuring_evaluator(**options)
+    results = [_measure(one, settings, evaluator, outdir, folder) for one in sets]
     history = {**made_by, "name": name, "sets": {one.name: one.origin for one in sets}, **_circumstances(settings)}
     write_tables(results, folder, history)
     write_report(results, folder / "report.html", history, paper=paper, examples=int(settings["examples"]))
@@ -63,15 +63,6 @@ def evaluate_checkpoint(settings: Settings) -> Path:
 
 
 # ---- what is asked -------------------------------------------------------------------------------------------------
-
-
-def _metric_switches(names: Sequence[str]) -> dict[str, bool]:
-    for name in names:
-        if name not in METRICS:
-            raise InputError(f"metrics: unknown metric {name!r}; {did_you_mean(str(name), METRICS)}")
-    if not names:
-        raise InputError(f"metrics: nothing to measure; known: {', '.join(METRICS)}")
-    return {name: name in names for name in METRICS}
 
 
 def _paper(settings: Settings) -> str | None:
@@ -100,19 +91,15 @@ def _claim(folder: Path, settings: Settings) -> dict[str, Any]:
     refiner = settings["refiner"] if settings["refine"] else None
     made_by = origin(settings["model"], {"refiner": refiner, "dataset": dict(settings["dataset"])})
     record = folder / MADE_BY
-    if record.is_file():
-        known = json.loads(record.read_text(encoding="utf-8"))
-        for key, value in made_by.items():
-            if known.get(key) != value:
-                raise InputError(
-                    f"{folder} holds predictions of another model or setting ({key}: {known.get(key)}, now {value}); "
-                    "set model.name to write beside them, or remove that folder"
-                )
-    elif folder.is_dir() and any(folder.iterdir()):
+    if not record.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no evaluation; set model.name or another outdir")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_text(record, json.dumps(made_by, indent=1))
+    other = difference(record, made_by)
+    if other:
+        raise InputError(
+            f"{folder} holds predictions of another model or setting ({other}); set model.name to write beside them, "
+            "or remove that folder"
+        )
+    write_whole(record, json.dumps(made_by, indent=1))
     return {"checkpoint": str(checkpoint), **made_by}
 
 
@@ -133,10 +120,7 @@ def _make_set(name: str, settings: Settings, folder: Path) -> EvaluationSet:
         )
     if settings["indir"] is None:
         raise InputError(f"indir: the set {name} is drawn from photographs; name their folder")
-    config = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    if config.get("generator_kind") == "segmentation":
-        device = str(pick_device(settings["device"]).type)
-        config["mask_generator_kwargs"] = {**config.get("mask_generator_kwargs", {}), "device": device}
+    config = read_recipe(recipe, device=pick_device(settings["device"]).type)
     out = folder / recipe.stem
     print(f"masks of {name}: {out}", flush=True)
     summary = make_mask_set(
@@ -149,21 +133,27 @@ def _make_set(name: str, settings: Settings, folder: Path) -> EvaluationSet:
     return EvaluationSet(name, out, f"{recipe.stem}, seed {settings['seed']}, of {settings['indir']}: {summary}")
 
 
-def _predict(one: EvaluationSet, settings: Settings, outdir: Path) -> None:
-    dataset: Any = make_default_val_dataset(one.folder, **settings["dataset"])
-    files = [Path(os.path.relpath(mask, one.folder)).with_suffix(".png") for mask in dataset.mask_filenames]
-    if all((outdir / file).is_file() for file in files):
-        return
+def _lazy_filler(settings: Settings) -> FillBatch:
+    """The network is loaded with the first image that has no prediction yet."""
+
+    @cache
+    def loaded() -> FillBatch:
+        refining = {"refine": settings["refine"], "refiner": settings["refiner"]}
+        return load_filler(settings["model"], pick_device(settings["device"]), **refining)
+
+    return lambda batch: loaded()(batch)
+
+
+def _predict(one: EvaluationSet, settings: Settings, fill: FillBatch, outdir: Path) -> None:
     print(f"predictions of {one.name}: {outdir}", flush=True)
-    refining = {"refine": settings["refine"], "refiner": settings["refiner"]}
-    fill = load_filler(settings["model"], pick_device(settings["device"]), **refining)
+    dataset: Any = make_default_val_dataset(one.folder, **settings["dataset"])
     summary = predict_folder(fill, dataset, one.folder, outdir)
     if summary.skipped:
         raise InputError(f"{one.name}: {'; '.join(summary.skipped.values())}; mend or remove these images")
 
 
 def _measure(
-    one: EvaluationSet, settings: Settings, switches: dict[str, bool], outdir: Path, folder: Path
+    one: EvaluationSet, settings: Settings, evaluator: InpaintingEvaluator, outdir: Path, folder: Path
 ) -> SetResult:
     print(f"metrics of {one.name}", flush=True)
     dataset = PrecomputedInpaintingResultsDataset(
@@ -172,9 +162,14 @@ def _measure(
         inpainted_suffix=".png",
         img_suffix=settings["dataset"].get("img_suffix", ".jpg"),
     )
-    kept = ("lpips_weights", "fid_weights", "segm_weights", "batch_size", "num_workers", "device")
-    options: dict[str, Any] = {**switches, **{key: settings[key] for key in kept}}
-    measured = measure_images(dataset, **options, cache_dir=outdir / "cache", rows_file=folder / "rows.sqlite")
+    measured = measure_with(
+        evaluator,
+        dataset,
+        batch_size=settings["batch_size"],
+        num_workers=settings["num_workers"],
+        cache_dir=outdir / "cache",
+        rows_file=folder / "rows.sqlite",
+    )
     return SetResult(one, measured.results, measured.images, dataset, measured.computed)
 
 
@@ -191,10 +186,10 @@ def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[st
         for (metric, group), statistics in one.results.items()
     ]
     table = pandas.DataFrame(rows, columns=["set", "metric", "group", "mean", "std"])
-    _write_text(folder / "results.csv", table.to_csv(sep="\t", index=False, float_format="%.4f"))
+    write_whole(folder / "results.csv", table.to_csv(sep="\t", index=False, float_format="%.4f"))
     images = pandas.concat([one.images.assign(set=one.set.name) for one in results], ignore_index=True)
     images = images[["set", *(name for name in images.columns if name != "set")]]
-    _write_text(folder / "images.csv", images.to_csv(sep="\t", index=False, float_format="%.6f"))
+    write_whole(folder / "images.csv", images.to_csv(sep="\t", index=False, float_format="%.6f"))
     content = {
         "made_by": history,
         "sets": {
@@ -207,7 +202,7 @@ def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[st
             for one in results
         },
     }
-    _write_text(folder / "results.json", json.dumps(content, indent=1))
+    write_whole(folder / "results.json", json.dumps(content, indent=1))
 
 
 def _nested(results: Results) -> dict[str, dict[str, dict[str, float]]]:
@@ -215,13 +210,6 @@ def _nested(results: Results) -> dict[str, dict[str, dict[str, float]]]:
     for (metric, group), statistics in results.items():
         nested.setdefault(metric, {})[group] = {name: float(value) for name, value in statistics.items()}
     return nested
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def _circumstances(settings: Settings) -> dict[str, Any]:
@@ -232,20 +220,16 @@ def _circumstances(settings: Settings) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
         "python": platform.python_version(),
-        "versions": {
-            "torch": torch.__version__,
-            **{package: importlib.metadata.version(package) for package in PACKAGES if _is_installed(package)},
-        },
+        "versions": {"torch": torch.__version__, **{package: _version(package) for package in PACKAGES}},
         "settings": settings,
     }
 
 
-def _is_installed(package: str) -> bool:
+def _version(package: str) -> str:
     try:
-        importlib.metadata.version(package)
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return "not installed"
 
 
 def _commit() -> str:

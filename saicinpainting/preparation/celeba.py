@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +11,9 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from saicinpainting.evaluation.data import read_image
-from saicinpainting.preparation.sets import draw, images_in, make_set
+from saicinpainting.evaluation.data import images_in, read_image
+from saicinpainting.files import link_or_copy
+from saicinpainting.preparation.sets import draw, make_set
 from saicinpainting.preparation.steps import Archive, Steps
 from saicinpainting.utils import InputError
 
@@ -99,15 +99,8 @@ def _fill(folder: Path, original: Path, names: Sequence[str]) -> str:
         part = target.with_name(f".{target.name}.part")
         part.unlink(missing_ok=True)
         if fits:
-            _link(original / name, part)
+            link_or_copy(original / name, part)
         else:
             read_image(original / name).resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(part, "png")
         os.replace(part, target)
     return f"{len(names)} images" + (f", {resized} of them resized" if resized else "")
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or a file system without links
-        shutil.copyfile(source, target)

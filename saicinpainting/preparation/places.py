@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from saicinpainting.download import Checksum
-from saicinpainting.preparation.sets import draw, images_in, make_set, named
+from saicinpainting.evaluation.data import images_in
+from saicinpainting.preparation.sets import draw, make_set, named
 from saicinpainting.preparation.steps import Archive, Steps
 
 BASE = "http://data.csail.mit.edu/places/places365"

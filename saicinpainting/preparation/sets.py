@@ -6,22 +6,15 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
-from saicinpainting.evaluation.data import IMAGE_SUFFIXES, list_files
-from saicinpainting.evaluation.masks.mask_sets import make_mask_set
+from saicinpainting.evaluation.data import images_in
+from saicinpainting.evaluation.masks.mask_sets import make_mask_set, read_recipe
 from saicinpainting.preparation.steps import Steps
 from saicinpainting.utils import InputError
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
-
-def images_in(folder: Path) -> list[str]:
-    """Paths from `folder`, sorted."""
-    return [Path(f).relative_to(folder).as_posix() for f in list_files(folder) if f.lower().endswith(IMAGE_SUFFIXES)]
+RECIPES = Path(__file__).resolve().parents[2] / "configs" / "data_gen"
 
 
 def draw(names: Sequence[str], seed: int, *counts: int) -> list[list[str]]:
@@ -67,7 +60,7 @@ def make_set(
     """An evaluation set at `root/folder` from images of `source`; `recipe`: a config of configs/data_gen."""
 
     def work() -> str:
-        config: dict[str, Any] = yaml.safe_load((CONFIGS / "data_gen" / f"{recipe}.yaml").read_text(encoding="utf-8"))
+        config = read_recipe(RECIPES / f"{recipe}.yaml")
         summary = make_mask_set(config, source, steps.root / folder, n_jobs=n_jobs, seed=seed, names=names)
         for reason in summary.skipped:
             steps.say(f"skipped {reason}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saicinpainting.download import Checksum, digest_of, fetch, require_space, size_at
+from saicinpainting.files import write_whole
 from saicinpainting.preparation.extraction import extract
 from saicinpainting.utils import InputError
 
@@ -107,10 +107,7 @@ class Steps:
             ) from error
 
     def _write(self, done: Mapping[str, Any]) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        part = self._file.with_name(f"{self._file.name}.part")
-        part.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, self._file)
+        write_whole(self._file, json.dumps(done, indent=1) + "\n")
 
 
 def read_checksums(path: Path | None) -> dict[str, Checksum]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.config import translate_checkpoint_kwargs
-from saicinpainting.evaluation.metrics import HIGHER_IS_BETTER, reported_scores
+from saicinpainting.evaluation.metrics import HIGHER_IS_BETTER, SWITCHES, reported_scores
+from saicinpainting.files import link_or_copy
 from saicinpainting.training.epoch_loop import StepEndCallback
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
-EVALUATOR_SWITCHES = {"ssim": True, "lpips": True, "fid": True, "ids": False, "psnr": False, "l1": False}
 
 
 class TensorsOnlyCheckpointIO(CheckpointIO):
@@ -108,10 +107,7 @@ def replace_by_link(source: Path, target: Path) -> None:
         return  # renaming one link onto another of the same file does nothing, and would leave the first behind
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
-    try:
-        os.link(source, part)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, part)
+    link_or_copy(source, part)
     os.replace(part, target)
 
 
@@ -212,8 +208,8 @@ def _logged_by_validation(settings: Mapping[str, Any]) -> dict[str, str]:
     data, losses, evaluator = (settings.get(name) or {} for name in ("data", "losses", "evaluator"))
     titles = ["val", *(["test"] if data.get("visual_test") else [])]
     titles += [f"extra_val_{name}" for name in data.get("extra_val") or {}]
-    switches = {name: bool(evaluator.get(name, default)) for name, default in EVALUATOR_SWITCHES.items()}
-    metrics = set(reported_scores(**switches)) if evaluator else set()
+    switches = {name: bool(evaluator[name]) for name in SWITCHES if name in evaluator}
+    metrics = set(reported_scores(switches)) if evaluator else set()
     modes = {f"{name}_total_mean": "max" if HIGHER_IS_BETTER[name] else "min" for name in metrics}
     if "fid" in metrics and evaluator.get("integral_kind", "ssim_fid100_f1"):
         modes |= {f"{name}_fid100_f1_total_mean": "max" for name in metrics & {"ssim", "lpips"}}

@@ -12,9 +12,11 @@ from saicinpainting.evaluation.data import pad_img_to_modulo
 from saicinpainting.inference.high_resolution import Box, boxes_around_holes, resize_to_fit
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.padding import mirrored
+from saicinpainting.training.trainers import make_training_model
 from saicinpainting.utils import InputError
-from tests.helpers import photo, rand
+from tests.helpers import fill, photo, rand
 from tests.training.modules.test_folding import generator
+from tests.training.trainers.test_golden_training import golden_config
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,21 @@ def test_half_precision_is_near(network: Any) -> None:
     exact, rough = (Inpainter(network, device="cpu", precision=p)(image, mask).astype(float) for p in ("fp32", "bf16"))
     error = np.square(exact - rough)[mask > 0].mean()
     assert 0 < error < 255**2 * 10**-3.0
+
+
+def test_noise_is_an_input_as_in_training() -> None:
+    """A generator with noise channels, against the training module's own way to fill."""
+    config = golden_config()
+    config["training_model"] |= {"predict_only": True, "add_noise_kwargs": {"scales": 3}, "noise_fill_hole": True}
+    config["generator"]["input_nc"] = 7
+    model = make_training_model(config).eval()
+    fill(model.generator)
+    image, hole = rand(1, 1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    hole[:, :, 10:30, 20:50] = 1
+    with torch.no_grad():
+        expected = model({"image": image, "mask": hole})["inpainted"]
+    inpainter = Inpainter(model.generator, noise=model.batch_options.noise, device="cpu")
+    torch.testing.assert_close(inpainter(image, hole), expected, atol=1e-5, rtol=0)
 
 
 # ---- large images --------------------------------------------------------------------------------------------------

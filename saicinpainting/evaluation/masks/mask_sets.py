@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from PIL import Image
 from tqdm import tqdm
 
-from saicinpainting.evaluation.data import IMAGE_SUFFIXES, list_files, read_image
+from saicinpainting.evaluation.data import IMAGE_SUFFIXES, images_in, read_image
 from saicinpainting.evaluation.masks.generators import MaskRandom
 from saicinpainting.evaluation.masks.mixed import MixedMaskGenerator
 from saicinpainting.evaluation.masks.segmentation import SegmentationMasks
+from saicinpainting.files import map_in_processes, whole
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 
 ROUNDS = 10
@@ -191,17 +191,36 @@ def make_mask_set(
         summary.add(masks, problem)
     left = [name for name in found if name not in log.done]
     work = partial(_process_image, maker=maker, indir=Path(indir), outdir=Path(outdir), seed=seed)
-    for name, (masks, problem) in zip(left, _run(work, left, n_jobs), strict=True):
+    made = tqdm(map_in_processes(work, left, n_jobs, chunksize=4), total=len(left), unit="image")
+    for name, (masks, problem) in zip(left, made, strict=True):
         log.add(name, masks, problem)
         summary.add(masks, problem)
     return summary
+
+
+def read_recipe(path: Path, *, device: str | None = None) -> dict[str, Any]:
+    """A file of configs/data_gen, for `make_mask_set`.
+
+    device: where the network of segmentation masks runs, `cpu` or `cuda`; other masks have none.
+    """
+    if not path.is_file():
+        raise InputError(f"no config {path}; configs/data_gen holds the published ones")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: expected keys such as generator_kind, found {type(config).__name__}")
+    if device and config.get("generator_kind") == "segmentation":
+        config["mask_generator_kwargs"] = {**config.get("mask_generator_kwargs", {}), "device": device}
+    return config
 
 
 def _find_images(indir: Path, ext: str) -> list[str]:
     endings = (
         IMAGE_SUFFIXES if ext == "auto" else tuple("." + e.strip().lower().removeprefix(".") for e in ext.split(","))
     )
-    names = [Path(f).relative_to(indir).as_posix() for f in list_files(indir) if f.lower().endswith(endings)]
+    names = images_in(indir, endings)
     if not names:
         raise InputError(f"{indir}: no image *{', *'.join(endings)} there; set --ext to the images' ending")
     return names
@@ -251,17 +270,6 @@ class _Log:
             file.write(f"{name}\t{masks}\t{' '.join((problem or '').split())}\n")
 
 
-def _run(work: Any, names: list[str], n_jobs: int) -> Iterator[tuple[int, str | None]]:
-    progress = partial(tqdm, total=len(names), unit="image")
-    if n_jobs < 2:
-        yield from progress(map(work, names))
-        return
-    # Spawned processes start clean on every system; forked ones may inherit locks of OpenCV's threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_jobs, mp_context=context) as pool:
-        yield from progress(pool.map(work, names, chunksize=4))
-
-
 def _process_image(name: str, *, maker: MaskSetMaker, indir: Path, outdir: Path, seed: int) -> tuple[int, str | None]:
     """How many masks were written, and why none."""
     rng = MaskRandom.seeded(zlib.crc32(f"{seed}:{name}".encode()))
@@ -279,7 +287,5 @@ def _process_image(name: str, *, maker: MaskSetMaker, indir: Path, outdir: Path,
 
 
 def _save(image: Image.Image, path: str) -> None:
-    """Whole or not at all."""
-    part = f"{path}.part"
-    image.save(part, "png")
-    os.replace(part, path)
+    with whole(Path(path)) as part:
+        image.save(part, "png")

@@ -19,10 +19,9 @@ from PIL import Image
 from saicinpainting.checkpoint import read_checkpoint
 from saicinpainting.evaluation.masks.generators import MaskRandom
 from saicinpainting.utils import InputError
-from saicinpainting.weights import fetch_weights, torch_home
+from saicinpainting.weights import weights_file
 
 WEIGHTS = "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth"
-SHA256 = "73cbd019"
 RIGIDNESS = ("soft", "rigid")
 
 
@@ -76,12 +75,9 @@ class ObjectDetector:
         return network.eval().to(self.device)
 
     def _file(self) -> Path:
-        if self.weights is not None:
-            if not Path(self.weights).is_file():
-                raise InputError(f"mask_generator_kwargs.weights: no file {self.weights}")
-            return Path(self.weights)
-        path = torch_home() / "hub" / "checkpoints" / WEIGHTS.rpartition("/")[2]
-        return fetch_weights(path, WEIGHTS, what="Mask R-CNN for segmentation masks", sha256=SHA256)
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise InputError(f"mask_generator_kwargs.weights: no file {self.weights}")
+        return weights_file(self.weights, WEIGHTS, what="Mask R-CNN for segmentation masks")
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from saicinpainting.evaluation.data import InpaintingDataset
+from saicinpainting.files import map_in_processes
 
 BINS = 10
 
@@ -29,19 +28,16 @@ class Hole:
     width: int
     height: int
 
+    @property
+    def bin(self) -> int:
+        return min(int(self.share * BINS), BINS - 1)
+
 
 def measure(dataset: InpaintingDataset, *, n_jobs: int = 1) -> list[Hole]:
     """Every mask of the set, in its order; `n_jobs` processes read."""
     work = partial(_measure_one, dataset=dataset)
-    return list(tqdm(_run(work, len(dataset), n_jobs), total=len(dataset), unit="mask"))
-
-
-def _run(work: partial[Hole], count: int, n_jobs: int) -> Iterator[Hole]:
-    if n_jobs < 2:
-        yield from map(work, range(count))
-        return
-    with ProcessPoolExecutor(n_jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(work, range(count), chunksize=16)
+    found = map_in_processes(work, range(len(dataset)), n_jobs, chunksize=16)
+    return list(tqdm(found, total=len(dataset), unit="mask"))
 
 
 def _measure_one(index: int, *, dataset: InpaintingDataset) -> Hole:
@@ -53,11 +49,9 @@ def _measure_one(index: int, *, dataset: InpaintingDataset) -> Hole:
 
 def table(holes: Sequence[Hole]) -> str:
     """Tab-separated: masks and their share of the set, overall and by tenths of the picture that are hole."""
-    shares = np.array([hole.share for hole in holes])
     lines = ["hole\tmasks\tshare\tmean\tstd\tholes\twidth\theight", _row("total", holes, len(holes))]
-    which = np.minimum((shares * BINS).astype(int), BINS - 1)
     for number in range(BINS):
-        inside = [hole for hole, own in zip(holes, which, strict=True) if own == number]
+        inside = [hole for hole in holes if hole.bin == number]
         lines.append(_row(f"{100 * number // BINS}-{100 * (number + 1) // BINS}%", inside, len(holes)))
     return "\n".join(lines) + "\n"
 
@@ -89,9 +83,8 @@ def plot(holes: Sequence[Hole], path: Path, *, title: str) -> None:
 def write_samples(dataset: InpaintingDataset, holes: Sequence[Hole], folder: Path, *, per_bin: int, seed: int) -> int:
     """Pictures with their holes painted red, `per_bin` of each tenth, as `30-40_NAME.jpg`; returns how many."""
     rng, written = np.random.RandomState(seed), 0
-    which = [min(int(hole.share * BINS), BINS - 1) for hole in holes]
     for number in range(BINS):
-        inside = [i for i, own in enumerate(which) if own == number]
+        inside = [i for i, hole in enumerate(holes) if hole.bin == number]
         for i in rng.permutation(inside)[:per_bin]:
             sample = dataset[int(i)]
             picture = (sample["image"] * (1 - sample["mask"])).transpose(1, 2, 0)

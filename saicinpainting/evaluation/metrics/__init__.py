@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from saicinpainting.evaluation.metrics.base import ImageMetric
@@ -13,8 +14,9 @@ from saicinpainting.utils import InputError
 
 __all__ = ["METRICS", "FIDScore", "ImageMetric", "L1Score", "LPIPSScore", "PSNRScore", "SSIMScore", "make_metrics"]
 
-METRICS = ("ssim", "lpips", "fid", "ids", "psnr", "l1", "segm")
-"""The switches of `make_metrics`."""
+SWITCHES = {"ssim": True, "lpips": True, "fid": True, "ids": False, "psnr": False, "l1": False, "segm": False}
+"""The switches of `make_metrics`, and whether they are on unless told otherwise."""
+METRICS = tuple(SWITCHES)
 
 SEGMENTATION = "segm_stats"
 """The name of `SegmentationStats`, whose rows give the other metrics by class."""
@@ -63,10 +65,7 @@ def make_metrics(
     return metrics
 
 
-def reported_scores(
-    *, ssim: bool = True, lpips: bool = True, fid: bool = True, ids: bool = False, psnr: bool = False, l1: bool = False
-) -> list[str]:
-    """The scores that `make_metrics` with these switches computes."""
-    names = [name for name, on in (("ssim", ssim), ("lpips", lpips), ("fid", fid)) if on]
-    names += ["p_ids", "u_ids"] if ids else []
-    return names + [full for name, on in (("psnr", psnr), ("l1", l1)) if on for full in (name, f"{name}_hole")]
+def reported_scores(switches: Mapping[str, bool]) -> list[str]:
+    """The scores of images and sets, not of classes, that `make_metrics` with these switches computes."""
+    parts = {"ids": ["p_ids", "u_ids"], "psnr": ["psnr", "psnr_hole"], "l1": ["l1", "l1_hole"], "segm": []}
+    return [score for name, on in {**SWITCHES, **switches}.items() if on for score in parts.get(name, [name])]

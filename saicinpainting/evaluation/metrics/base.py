@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from saicinpainting.download import digest_of
 from saicinpainting.utils import InputError
 
 TOTAL = "total"
@@ -162,7 +162,7 @@ class NetworkMetric(ImageMetric):
     @cached_property
     def signature(self) -> str:  # type: ignore[override]
         """With the checksums of the weights' files."""
-        digests = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in self._weights]
+        digests = [digest_of(path, "sha256")[:16] for path in self._weights]
         return "-".join([super().signature, *digests])
 
     @property

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -12,6 +10,7 @@ from typing import NamedTuple
 import cv2
 from tqdm import tqdm
 
+from saicinpainting.files import map_in_processes
 from saicinpainting.training.data.loading import WORDS, Finding, Fitting, failure_of, reason_of
 from saicinpainting.training.data.sources import ImageSource
 from saicinpainting.utils import InputError
@@ -36,13 +35,10 @@ class Report(NamedTuple):
 def check(source: ImageSource, fitting: Fitting, *, n_jobs: int = 1) -> Iterator[Report]:
     """A report of every image, in the order of the source, with a progress bar; `n_jobs` processes read."""
     work = partial(_check_one, source=source, fitting=fitting)
-    progress = partial(tqdm, total=len(source), unit="image")
-    if n_jobs < 2:
-        yield from progress(map(work, range(len(source))))
-        return
-    context = multiprocessing.get_context("spawn")  # clean on every system; see evaluation/masks/mask_sets.py
-    with ProcessPoolExecutor(n_jobs, mp_context=context, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
-        yield from progress(pool.map(work, range(len(source)), chunksize=CHUNK))
+    reports = map_in_processes(
+        work, range(len(source)), n_jobs, chunksize=CHUNK, initializer=cv2.setNumThreads, initargs=(0,)
+    )
+    yield from tqdm(reports, total=len(source), unit="image")
 
 
 def _check_one(index: int, *, source: ImageSource, fitting: Fitting) -> Report:

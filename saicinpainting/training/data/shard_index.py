@@ -9,17 +9,18 @@ import os
 import re
 import tarfile
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from saicinpainting.download import TIMEOUT_SECONDS, is_address
+from saicinpainting.files import write_whole
 from saicinpainting.training.data.sources import SourceError
 from saicinpainting.utils import InputError
 
 INDEX = "index.json"
 FORMAT = "lama-shards-1"
-TIMEOUT_SECONDS = 30.0
 IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
 
 
@@ -37,6 +38,18 @@ class Shard:
     images: int
     companions: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Shard:
+        """What an index says of a shard; KeyError or TypeError if it says something else."""
+        return cls(**{**entry, "companions": tuple(entry["companions"])})
+
+    def place(self, index: str) -> str:
+        """The file or address of the shard, for the index at `index`: it lies beside it unless its name says where."""
+        if is_address(self.name) or os.path.isabs(self.name):
+            return self.name
+        folder, slash, _ = index_place(index).rpartition("/")
+        return f"{folder}{slash}{self.name}"
+
 
 @dataclass(frozen=True)
 class Member:
@@ -53,10 +66,6 @@ class ShardSample:
     key: str
     image: Member
     labels: dict[str, Member]
-
-
-def is_address(place: str) -> bool:
-    return place.startswith(("http://", "https://"))
 
 
 def samples_of(tar: tarfile.TarFile, name: str) -> list[ShardSample]:
@@ -137,9 +146,7 @@ def write_index(path: Path, shards: Iterable[Shard]) -> None:
     content = {"format": FORMAT, "shards": [asdict(shard) for shard in shards]}
     sums = "".join(f"{shard.sha256}  {shard.name}\n" for shard in shards)
     for file, text in ((path.with_name("SHA256SUMS"), sums), (path, json.dumps(content, indent=1) + "\n")):
-        part = file.with_name(f"{file.name}.part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, file)
+        write_whole(file, text)
 
 
 def read_index(place: str) -> list[Shard]:
@@ -169,7 +176,7 @@ def _parse(place: str, text: str) -> list[Shard]:
         content: dict[str, Any] = json.loads(text)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r}")
-        shards = [Shard(**{**shard, "companions": tuple(shard["companions"])}) for shard in content["shards"]]
+        shards = [Shard.of(shard) for shard in content["shards"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{place} is no index of shards ({error}); make it with bin/make_shards.py") from error
     if not any(shard.images for shard in shards):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import webdataset
 from tqdm import tqdm
 
+from saicinpainting.files import map_in_processes, whole
 from saicinpainting.training.data.shard_index import INDEX, Shard, describe, write_index
 from saicinpainting.training.data.sources import ImageSource
 from saicinpainting.utils import InputError
@@ -59,7 +58,7 @@ def write_shards(
     plans = list(_plans(source, root, shard_images, shuffle))
     _check_same(outdir, plans, source.companions)
     work = partial(_write_one, source=source, outdir=outdir)
-    shards = list(tqdm(_run(work, plans, n_jobs), total=len(plans), unit="shard"))
+    shards = list(tqdm(map_in_processes(work, plans, n_jobs), total=len(plans), unit="shard"))
     write_index(outdir / INDEX, shards)
     for plan in plans:
         (outdir / f"{plan.name}{DONE}").unlink(missing_ok=True)
@@ -103,30 +102,25 @@ def _check_same(outdir: Path, plans: list[Plan], companions: tuple[str, ...]) ->
     file.write_text(digest)
 
 
-def _run(work: partial[Shard], plans: list[Plan], n_jobs: int) -> Iterator[Shard]:
-    if n_jobs < 2:
-        yield from map(work, plans)
-        return
-    with ProcessPoolExecutor(n_jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(work, plans)
-
-
 def _write_one(plan: Plan, *, source: ImageSource, outdir: Path) -> Shard:
     path, done = outdir / plan.name, outdir / f"{plan.name}{DONE}"
     known = _known(path, done, outdir)
     if known is not None:
         return known
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file, webdataset.TarWriter(file, user="", group="", mode=0o644, mtime=0) as tar:
+    with whole(path) as part:
+        shard = _write_tar(part, plan, source)
+    done.write_text(json.dumps(asdict(shard)))
+    return shard
+
+
+def _write_tar(path: Path, plan: Plan, source: ImageSource) -> Shard:
+    with path.open("wb") as file, webdataset.TarWriter(file, user="", group="", mode=0o644, mtime=0) as tar:
         for index, key in zip(plan.images, plan.keys, strict=True):
             kind = os.path.splitext(source.name(index))[1].lower().lstrip(".")
             labels = {f"{name}.png": source.read_companion(index, name) for name in source.companions}
             tar.write({"__key__": key, kind: source.read(index), **labels})
-    with part.open("rb") as written:
-        shard = describe(plan.name, written)
-    os.replace(part, path)
-    done.write_text(json.dumps(asdict(shard)))
-    return shard
+    with path.open("rb") as written:
+        return describe(plan.name, written)
 
 
 def _known(path: Path, done: Path, outdir: Path) -> Shard | None:
@@ -142,5 +136,5 @@ def _known(path: Path, done: Path, outdir: Path) -> Shard | None:
             return None
     for shard in found:
         if shard["name"] == path.name and shard["bytes"] == path.stat().st_size:
-            return Shard(**{**shard, "companions": tuple(shard["companions"])})
+            return Shard.of(shard)
     return None

@@ -16,14 +16,12 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from saicinpainting.download import Checksum, fetch
+from saicinpainting.download import Checksum, fetch, is_address
 from saicinpainting.training.data.sampler import Nearby, Order
 from saicinpainting.training.data.shard_index import (
     Member,
     Shard,
     ShardSample,
-    index_place,
-    is_address,
     read_index,
     read_samples,
 )
@@ -52,10 +50,7 @@ class ShardSource(ImageSource):
         self.shards = [shard for shard in read_index(self.index) if shard.images]
         self.companions = tuple(sorted(set.intersection(*(set(shard.companions) for shard in self.shards))))
         self._ends = list(accumulate(shard.images for shard in self.shards))
-        base = index_place(self.index).rpartition("/")[0]
-        self._places = [
-            s.name if is_address(s.name) or os.path.isabs(s.name) else f"{base}/{s.name}" for s in self.shards
-        ]
+        self._places = [shard.place(self.index) for shard in self.shards]
         self._cache = self._make_cache(cache_dir, cache_gb)
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
 

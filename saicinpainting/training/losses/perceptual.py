@@ -25,7 +25,6 @@ from saicinpainting.utils import set_requires_grad
 from saicinpainting.weights import fetch_weights, torch_home
 
 VGG19_FILE = VGG19_URL.rpartition("/")[2]
-VGG19_SHA256 = VGG19_FILE.removesuffix(".pth").rpartition("-")[2]
 
 
 class ResNetPL(nn.Module):
@@ -116,5 +115,5 @@ def make_perceptual_loss(*, weights_path: str | Path | None = None) -> Perceptua
     path = torch_home() / "hub" / "checkpoints" if weights_path is None else Path(weights_path)
     if path.is_dir() or not path.suffix:
         path = path / VGG19_FILE
-    path = fetch_weights(path, VGG19_URL, what="weights of losses.perceptual", sha256=VGG19_SHA256)
+    path = fetch_weights(path, VGG19_URL, what="weights of losses.perceptual")
     return PerceptualLoss(load_weights(VGG19Features(), path, VGG19Features.load_torchvision))

@@ -19,13 +19,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from saicinpainting.training.modules import dft
 from saicinpainting.training.modules.base import Features, Generator
-from saicinpainting.training.modules.ffc import FFC_BN_ACT, FFCResnetBlock, Pair
+from saicinpainting.training.modules.ffc import FFC_BN_ACT, Pair
 from saicinpainting.training.modules.fourier import FourierUnit, SpectralTransform, TransformingModule
 
 STRIP_PIXELS = 1 << 20
 """Pixels of a strip, about; maps of smaller images are made whole."""
-ENCODER_HALO = 32
-"""Rows of the image beyond a strip: the encoder of up to four halvings looks at most 25 rows far."""
 DECODER_HALO = 4
 """Rows of features beyond a strip: the decoder looks at less than three rows far."""
 
@@ -33,30 +31,28 @@ DECODER_HALO = 4
 def fold(generator: Generator) -> FoldedGenerator:
     """`generator` for prediction, a new module in evaluation mode without gradients; the original stays as it is."""
     copied = copy.deepcopy(generator).eval().requires_grad_(False)
-    strips = not any(_looks_far(part) for part in _outer_layers(copied))
     _fold_children(copied)
-    return FoldedGenerator(copied, strips=strips).eval().requires_grad_(False)
+    return FoldedGenerator(copied).eval().requires_grad_(False)
 
 
 class FoldedGenerator(nn.Module):
     """`forward`, `encode` and `decode` as the generator's; large images in strips where that is exact.
 
-    strips: whether the layers around the residual blocks see their neighbourhood only.
+    strips: whether it is: the layers around the residual blocks see their neighbourhood only.
     """
 
-    def __init__(self, generator: Generator, *, strips: bool = True) -> None:
+    def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
         self.size_multiple, self.min_size = generator.size_multiple, generator.min_size
         self.first_block = generator.first_block
-        self.strips = strips
         self.strip_pixels = STRIP_PIXELS
         layers = list(generator.model)
-        self._after_blocks = next(
-            (i for i in range(len(layers) - 1, -1, -1) if isinstance(layers[i], nn.ConvTranspose2d)), len(layers)
-        )
-        while self._after_blocks > 0 and _is_decoder(layers[self._after_blocks - 1]):
-            self._after_blocks -= 1
+        self._after_blocks = _first_upsampling(layers)
+        outer = [*layers[: self.first_block], *layers[self._after_blocks :]]
+        self.strips = not any(map(_looks_far, outer))
+        # The 7x7 convolution of the stem looks 3 rows far, the halvings together one less than the sizes' multiple.
+        self._encoder_halo = 2 * self.size_multiple
 
     def forward(self, x: Tensor) -> Tensor:
         """`x`: (B, input_nc, H, W) to (B, output_nc, H, W)."""
@@ -66,7 +62,7 @@ class FoldedGenerator(nn.Module):
         generator = self.generator
         generator._check_size(x)
         layers = generator.model[: self.first_block]
-        return self._in_strips(layers, x, halo=ENCODER_HALO, scale=1 / self.size_multiple)
+        return self._in_strips(layers, x, halo=self._encoder_halo, scale=1 / self.size_multiple)
 
     def decode(self, features: Features) -> Tensor:
         model = self.generator.model
@@ -105,24 +101,15 @@ def _tensors(features: Features) -> list[Tensor]:
     return [half for half in (features if isinstance(features, tuple) else (features,)) if half is not None]
 
 
-def _is_decoder(layer: nn.Module) -> bool:
-    """Whether a layer belongs to the upsampling part, which looks at neighbours only."""
-    return isinstance(layer, (nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.ReLU, nn.Identity))
-
-
-def _outer_layers(generator: Generator) -> list[nn.Module]:
-    """The layers before the residual blocks and after the last upsampling."""
-    layers = list(generator.model)
-    last = max((i for i, layer in enumerate(layers) if isinstance(layer, nn.ConvTranspose2d)), default=0)
-    first = last
-    while first > 0 and _is_decoder(layers[first - 1]):
-        first -= 1
-    return [*layers[: generator.first_block], *layers[first:]]
+def _first_upsampling(layers: Sequence[nn.Module]) -> int:
+    """Where the upsampling part begins, the end if there is none."""
+    transposed = [i for i, layer in enumerate(layers) if isinstance(layer, nn.ConvTranspose2d)]
+    return transposed[0] if transposed else len(layers)
 
 
 def _looks_far(layer: nn.Module) -> bool:
     """Whether a pixel of the result depends on more than the neighbourhood."""
-    return any(isinstance(part, (nn.InstanceNorm2d, FourierUnit, FFCResnetBlock)) for part in layer.modules())
+    return any(isinstance(part, (nn.InstanceNorm2d, TransformingModule)) for part in layer.modules())
 
 
 # ---- folding -------------------------------------------------------------------------------------------------------

@@ -95,12 +95,18 @@ def test_few_images_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None
     assert [record.getMessage()[:15] for record in caplog.records] == ["FID of 5 images"]
 
 
-def test_inception_equals_pytorch_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "inception.pth"
+@pytest.fixture(scope="module")
+def inceptions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
+    """Random weights in a file of pytorch-fid's format, and that package's network with them."""
+    path = tmp_path_factory.mktemp("inception") / "inception.pth"
     torch.save(fill(_make_inception()).state_dict(), path)
-    loaded = torch.load(path)
-    monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *args, **kwargs: loaded)
-    reference = pytorch_fid.inception.InceptionV3([3]).eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *args, **kwargs: torch.load(path))
+        return path, pytorch_fid.inception.InceptionV3([3]).eval()
+
+
+def test_inception_equals_pytorch_fid(inceptions: tuple[Path, torch.nn.Module]) -> None:
+    path, reference = inceptions
     metric = FIDScore(weights_path=path)
     pred, target = rand(1, 2, 3, 64, 64), rand(2, 2, 3, 64, 64)
     metric.update(pred, target)
@@ -121,13 +127,9 @@ def test_file_of_another_network_is_named(tmp_path: Path) -> None:
         FIDScore(weights_path=path)
 
 
-def test_a_score_equals_pytorch_fid_from_pictures_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_score_equals_pytorch_fid_from_pictures_on(inceptions: tuple[Path, torch.nn.Module]) -> None:
     """Both packages from pictures to the distance; of 8 features, whose covariance 12 pictures determine."""
-    path = tmp_path / "inception.pth"
-    torch.save(fill(_make_inception()).state_dict(), path)
-    loaded = torch.load(path)
-    monkeypatch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *args, **kwargs: loaded)
-    reference = pytorch_fid.inception.InceptionV3([3]).eval()
+    path, reference = inceptions
     metric = FIDScore(weights_path=path)
     pred, target = rand(1, 12, 3, 32, 32), rand(2, 12, 3, 32, 32) ** 2
     metric.update(pred, target)

@@ -82,6 +82,11 @@ def test_the_webdataset_library_reads_them_and_they_read_its(photos, shards, tmp
     assert read.companions == ()
 
 
+def test_an_index_in_the_working_directory(shards, monkeypatch):
+    monkeypatch.chdir(shards)
+    assert ShardSource("index.json").read(0) == ShardSource(str(shards)).read(0)
+
+
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_what_an_interruption_leaves_is_gone_on_with(photos, shards, tmp_path, n_jobs, monkeypatch):
     """As if killed in the third shard: two are done, one is a part; the result is that of one go."""
