@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,14 +69,25 @@ def load_filler(
     if out_key not in ("inpainted", "predicted_image"):
         raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
     if refine:
+        _refuse(options, "refine=true")
         return _refining(model, device, refiner or {})
     if checkpoint_file(model).suffix == ".onnx":
+        _refuse(options, "an ONNX file")
         from saicinpainting.inference.onnx_model import OnnxInpainter
 
         onnx = OnnxInpainter(checkpoint_file(model))
         return lambda batch: onnx.fill_batch(batch, out_key)
     inpainter = Inpainter.from_run(model["path"], model["checkpoint"], device=device, **options)
     return lambda batch: inpainter.fill_batch(batch, out_key)
+
+
+def _refuse(options: Mapping[str, Any], whom: str) -> None:
+    """An `InputError` for options that say something else than `Inpainter` does without them; folding is no matter."""
+    defaults = inspect.signature(Inpainter).parameters
+    for name in options.keys() - {"fold"}:
+        if options[name] != defaults[name].default:
+            key = "compile" if name == "compile_network" else name
+            raise InputError(f"{key}={options[name]}: {whom} cannot follow it; leave {key} out")
 
 
 def _refining(model: Mapping[str, Any], device: torch.device, refiner: Mapping[str, Any]) -> FillBatch:

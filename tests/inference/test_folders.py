@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from saicinpainting.evaluation.data import InpaintingDataset
-from saicinpainting.inference.folders import predict_folder
+from saicinpainting.inference.folders import load_filler, predict_folder
 from saicinpainting.utils import InputError
 from tests.helpers import photo
 
@@ -114,3 +114,18 @@ def test_a_full_disk_is_named(mixed: Path, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match="No space left"):
         run(mixed, tmp_path, Red())
     assert threads[0] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("model", [{"checkpoint": "best.ckpt", "refine": True}, {"checkpoint": "lama.onnx"}])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"precision": "bf16"}, "precision=bf16: .* cannot follow it; leave precision out"),
+        ({"compile_network": True}, "compile=True"),
+        ({"strategy": "crop"}, "strategy=crop"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(model: dict[str, Any], option: dict[str, Any], message: str) -> None:
+    settings = {"path": "run", "checkpoint": model["checkpoint"]}
+    with pytest.raises(InputError, match=message):
+        load_filler(settings, torch.device("cpu"), refine=model.get("refine", False), fold=True, **option)
