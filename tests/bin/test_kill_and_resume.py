@@ -158,6 +158,7 @@ def test_two_processes_validate_three_images_as_one_does(data: Path):
 
     register_resolvers()
     settings = read_experiment_config(data / name)
+    settings.visualizer.outdir = str(data / "alone")  # as in the config it would be written to the working directory
     model = load_checkpoint(settings, data / name / "models" / "last.ckpt", strict=True)
     alone = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
     alone.validate(model, datamodule=make_data_module(OmegaConf.to_container(settings)), verbose=False)
