@@ -2,7 +2,7 @@
 
 A folded generator computes what the original computes in evaluation mode, to rounding. Batch norms are in the
 convolutions; of a fast Fourier convolution the local branches that read the same map are one convolution; the spectrum
-has its real parts first, so that no channel changes its place on the way.
+has its real parts first, so that no channel changes its place on the way; 3x3 convolutions are `WinogradConv2d`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from saicinpainting.training.modules import dft
 from saicinpainting.training.modules.base import Features, Generator
 from saicinpainting.training.modules.ffc import FFC_BN_ACT, Pair
 from saicinpainting.training.modules.fourier import FourierUnit, SpectralTransform, TransformingModule
+from saicinpainting.training.modules.winograd import WinogradConv2d
 
 STRIP_PIXELS = 1 << 20
 """Pixels of a strip, about; maps of smaller images are made whole."""
@@ -32,6 +33,9 @@ def fold(generator: Generator) -> FoldedGenerator:
     """`generator` for prediction, a new module in evaluation mode without gradients; the original stays as it is."""
     copied = copy.deepcopy(generator).eval().requires_grad_(False)
     _fold_children(copied)
+    for part in copied.modules():
+        if WinogradConv2d.fits(part):
+            WinogradConv2d.of(part)
     return FoldedGenerator(copied).eval().requires_grad_(False)
 
 

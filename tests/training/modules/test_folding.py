@@ -13,6 +13,7 @@ from torch import nn
 from saicinpainting.training.modules import make_generator
 from saicinpainting.training.modules.folding import FoldedFFC, FoldedFourierUnit, fold
 from saicinpainting.training.modules.fourier import set_fft_backend
+from saicinpainting.training.modules.winograd import WinogradConv2d
 from tests.helpers import ROOT, fill, rand
 
 
@@ -61,6 +62,17 @@ def test_nothing_is_left_to_fold() -> None:
     assert [part for part in folded.modules() if isinstance(part, FoldedFFC)]
     assert [part for part in folded.modules() if isinstance(part, FoldedFourierUnit)]
     assert not [parameter for parameter in folded.parameters() if parameter.requires_grad]
+
+
+@pytest.mark.parametrize("name", ["lama-fourier", "lama-regular"])
+def test_wide_networks_take_the_fast_convolutions(name: str) -> None:
+    original, x = generator(name, "generator.ngf=32"), rand(1, 1, 4, 136, 152)
+    folded = fold(original)
+    fast = [part for part in folded.modules() if isinstance(part, WinogradConv2d)]
+    assert len(fast) == {"lama-fourier": 8, "lama-regular": 4}[name]
+    with torch.no_grad():
+        assert fast[0]._is_faster(rand(2, 1, fast[0].in_channels, 16, 18))
+        torch.testing.assert_close(folded(x), original(x), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("backend", ["fft", "products"])

@@ -1,0 +1,81 @@
+"""Winograd's convolution against the direct one in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from saicinpainting.training.modules import winograd
+from saicinpainting.training.modules.winograd import WinogradConv2d
+from tests.helpers import fill, rand
+
+
+def conv(**settings: Any) -> nn.Conv2d:
+    return fill(nn.Conv2d(64, 96, 3, **settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"padding": 1, "padding_mode": "reflect"}, (16, 16)),
+        ({"padding": 1, "padding_mode": "replicate", "bias": False}, (17, 22)),
+        ({"padding": 1}, (19, 35)),
+        ({}, (18, 21)),
+    ],
+    ids=["reflect", "replicate", "zeros", "none"],
+)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_equals_the_direct_convolution(
+    settings: dict[str, Any], size: tuple[int, int], memory_format: torch.memory_format
+) -> None:
+    layer, x = conv(**settings), rand(1, 2, 64, *size).to(memory_format=memory_format) * 2 - 1
+    with torch.no_grad():
+        direct = layer(x)
+        exact = layer.double()(x.double())
+        fast = WinogradConv2d.of(layer.float())(x)
+    assert fast.shape == direct.shape
+    assert not torch.equal(fast, direct)  # the fast way was taken
+    assert (fast - exact).abs().max() < 4 * (direct - exact).abs().max()
+
+
+def test_strips_of_tiles_are_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, bias = rand(1, 2, 64, 38, 26), rand(2, 64, 64, 3, 3) - 0.5, rand(3, 64)
+    whole = winograd.convolve(x, weight, bias)
+    monkeypatch.setattr(winograd, "TILES_AT_ONCE", 12)  # two of the nine rows of six tiles
+    torch.testing.assert_close(winograd.convolve(x, weight, bias), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole, F.conv2d(x, weight, bias), atol=1e-4, rtol=0)
+
+
+def test_other_uses_take_the_usual_way() -> None:
+    layer = conv(padding=1)
+    x = rand(1, 1, 64, 16, 16)
+    expected, exact = layer(x), layer.double()(x.double())
+    layer = WinogradConv2d.of(layer.float())
+    assert torch.equal(layer(x), expected)  # gradients may be asked for
+    with torch.no_grad():
+        assert torch.equal(layer(x[:, :, :8, :8]), nn.Conv2d.forward(layer, x[:, :, :8, :8]))  # too small
+        assert torch.equal(torch.jit.trace(layer, x)(x), expected)
+        exported = torch.export.export(layer, (x,)).graph
+        assert [node.target for node in exported.nodes if "conv" in str(node.target)] == [torch.ops.aten.conv2d.default]
+        assert torch.equal(layer.double()(x.double()), exact)
+    assert layer(x.double()).requires_grad
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(64, 64, 1),
+        nn.Conv2d(64, 64, 3, stride=2),
+        nn.Conv2d(64, 64, 3, dilation=2),
+        nn.Conv2d(64, 64, 3, groups=2),
+        nn.Conv2d(64, 32, 3),
+        nn.ConvTranspose2d(64, 64, 3),
+        nn.ReLU(),
+    ],
+)
+def test_layers_that_it_is_not_for(layer: nn.Module) -> None:
+    assert not WinogradConv2d.fits(layer)
