@@ -5,7 +5,7 @@
 
 `reference`: the network as trained, float32, eager, contiguous, FFT. `folded`: batch norms and branches multiplied
 out, channels-last, strips at full resolution. `bf16`: the same in bfloat16; by default only where there are units for
-it. `onnxruntime`, `openvino`: the exported file, where they are installed. Weights are seeded, since published
+it. `onnxruntime`, `openvino`: the exported file (`--onnx FILE` keeps it), where they are installed. Weights are seeded, since published
 ones cannot be assumed at hand; `--model RUN` takes a trained run. `max_error`, `psnr_db`: in the hole against the first
 variant, on a photograph. `--memory`: sizes at which each variant runs once in a process of its own, for `peak_mb`,
 libraries included.
@@ -53,6 +53,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--config", default="big-lama", help="training config of the network (default: %(default)s)")
     parser.add_argument("--model", type=Path, help="a trained run instead of seeded weights")
+    parser.add_argument("--onnx", type=Path, help="the network's export, made there if it is missing")
     parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512, 1024], help="sides of the images")
     parser.add_argument("--memory", type=int, nargs="*", default=[2048], help="sides at which memory is measured")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="default: all that are fast here")
@@ -105,7 +106,7 @@ def variants(args: argparse.Namespace, folder: Path) -> dict[str, Fill]:
             set_fft_backend(inpainter.network, "auto")
             made[name] = inpainter
         elif importlib.util.find_spec(name):
-            path = folder / "model.onnx"
+            path = args.onnx or folder / "model.onnx"
             if not path.exists():
                 export(ExportableInpainter(fold(generator.cpu())), path, sizes=((1, 128, 256),))
             made[name] = runtime(name, path)
@@ -135,7 +136,9 @@ def runtime(name: str, path: Path) -> Fill:
         )
     import openvino
 
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_NUM_THREADS": threads})
+    compiled = openvino.Core().compile_model(
+        str(path), "CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    )
     return lambda image, mask: torch.from_numpy(compiled([image.numpy(), mask.numpy()])[0])
 
 
@@ -191,6 +194,7 @@ def memory(args: argparse.Namespace, size: int) -> list[dict[str, Any]]:
         command = [sys.executable, __file__, "--once", str(size), "--variants", name, "--config", args.config]
         command += ["--threads", str(args.threads), "--device", args.device]
         command += ["--model", str(args.model)] if args.model else []
+        command += ["--onnx", str(args.onnx)] if args.onnx else []
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:
             raise SystemExit(run.stderr)

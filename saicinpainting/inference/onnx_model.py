@@ -27,7 +27,7 @@ def onnx_session(path: Path) -> Any:
 
 
 class OnnxInpainter:
-    """Fills batches with a file of `bin/to_onnx.py`: `image` (B, 3, H, W), `mask` (B, 1, H, W), any size."""
+    """Fills batches with a file of `bin/export.py`: `image` (B, 3, H, W), `mask` (B, 1, H, W), any size."""
 
     def __init__(self, path: Path) -> None:
         self.session = onnx_session(path)

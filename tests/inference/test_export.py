@@ -51,6 +51,11 @@ def test_onnx_runtime_gives_the_models_results(model: ExportableInpainter, onnx_
     np.testing.assert_allclose(result, expected.numpy(), atol=1e-4)
 
 
+def test_openvino_gives_the_models_results(model: ExportableInpainter, onnx_file: Path) -> None:
+    pytest.importorskip("openvino")
+    assert module.largest_difference(model, module._load_openvino(onnx_file), SIZES) < 1e-4
+
+
 def test_the_onnx_file_has_no_fourier_operator_and_tells_of_itself(onnx_file: Path) -> None:
     proto = onnx.load(onnx_file)
     assert not {node.op_type for node in proto.graph.node} & {"DFT", "STFT"}
@@ -82,7 +87,9 @@ def test_torchscript_and_torch_export(model: ExportableInpainter, tmp_path: Path
 def test_an_export_that_computes_something_else_is_no_file(
     model: ExportableInpainter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOADERS", {"torchscript": lambda path: lambda image, mask: model(image, mask) + 0.01})
+    monkeypatch.setattr(
+        module, "LOADERS", {"torchscript": [lambda path: model, lambda path: lambda *x: model(*x) + 0.01]}
+    )
     with pytest.raises(InputError, match=r"lama\.pt: the export differs from the model by 0\.01, more than 0\.001"):
         export(model, tmp_path / "lama.pt", sizes=((1, 64, 128),))
     assert list(tmp_path.iterdir()) == []
