@@ -5,10 +5,10 @@
 
 `reference`: the network as trained, float32, eager, contiguous, FFT. `folded`: batch norms and branches multiplied
 out, channels-last, strips at full resolution. `bf16`: the same in bfloat16; by default only where there are units for
-it. `onnxruntime`, `openvino`: the exported file (`--onnx FILE` keeps it), where they are installed. Weights are seeded, since published
-ones cannot be assumed at hand; `--model RUN` takes a trained run. `max_error`, `psnr_db`: in the hole against the first
-variant, on a photograph. `--memory`: sizes at which each variant runs once in a process of its own, for `peak_mb`,
-libraries included.
+it. `onnxruntime`, `openvino`: the exported file (`--onnx FILE` keeps it), where they are installed. Weights are seeded,
+since published ones cannot be assumed at hand; `--model RUN` takes a trained run. `max_error`, `psnr_db`: in the hole
+against the first variant, on a photograph. `--memory`: sizes at which each variant runs once in a process of its own,
+for `peak_mb`, libraries included.
 """
 
 from __future__ import annotations

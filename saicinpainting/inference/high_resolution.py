@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,6 +15,9 @@ MIN_CONTEXT = 128
 """Pixels around a hole that the network sees at least."""
 RELATIVE_CONTEXT = 1.0
 """The same, in sides of the hole: the network was trained on holes of about a third of the picture's side."""
+
+SEAM = 16
+"""Pixels behind the edge of a hole over which an enlarged filling goes over into what is around it."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +81,24 @@ def resize_to_fit(image: Tensor, mask: Tensor, pixels: int) -> tuple[Tensor, Ten
 def resize_to_size(image: Tensor, height: int, width: int) -> Tensor:
     """(1, 3, h, w) enlarged."""
     return F.interpolate(image, (height, width), mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def without_seam(painted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """`painted`, (1, 3, H, W), changed near the edge of the hole to go on from `image`.
+
+    What a network paints on known pixels says how far off it is there. That difference, as a Gaussian average of the
+    known pixels in reach, is taken off, in full at the edge and less and less behind it; mask: (1, 1, H, W), 1 = hole.
+    """
+    known = 1 - mask
+    reach = _blurred(known)
+    difference = _blurred((image - painted) * known) / reach.clamp(min=1e-6)
+    # Half of what an edge pixel sees is known.
+    return painted + difference * (2 * reach).clamp(max=1)
+
+
+def _blurred(x: Tensor) -> Tensor:
+    """A Gaussian blur of (1, C, H, W) that reaches `SEAM` pixels."""
+    pixels = np.ascontiguousarray(x[0].permute(1, 2, 0).cpu().numpy())
+    side = 2 * SEAM + 1
+    blurred = cv2.GaussianBlur(pixels, (side, side), SEAM / 3, borderType=cv2.BORDER_REFLECT_101)
+    return torch.from_numpy(blurred.reshape(pixels.shape)).permute(2, 0, 1)[None].to(x)

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from saicinpainting.config import read_experiment_config
 from saicinpainting.evaluation.utils import available_memory, pick_device
 from saicinpainting.evaluation.writing import from_pixels, to_pixels
-from saicinpainting.inference.high_resolution import Box, boxes_around_holes, resize_to_fit, resize_to_size
+from saicinpainting.inference.high_resolution import (
+    Box,
+    boxes_around_holes,
+    resize_to_fit,
+    resize_to_size,
+    without_seam,
+)
 from saicinpainting.inference.padding import padded
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
@@ -161,7 +167,7 @@ class Inpainter:
             "a part of %d x %d pixels does not fit into memory_gb; it is filled at %d x %d",
             image.shape[3], image.shape[2], painted.shape[3], painted.shape[2],
         )  # fmt: skip
-        return resize_to_size(painted, image.shape[2], image.shape[3])
+        return without_seam(resize_to_size(painted, image.shape[2], image.shape[3]), image, mask)
 
     @torch.inference_mode()
     def _forward(self, image: Tensor, mask: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from saicinpainting.evaluation.data import pad_img_to_modulo
-from saicinpainting.inference.high_resolution import Box, boxes_around_holes, resize_to_fit
+from saicinpainting.inference.high_resolution import Box, boxes_around_holes, resize_to_fit, without_seam
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.padding import mirrored
 from saicinpainting.training.trainers import make_training_model
@@ -139,6 +139,20 @@ def test_a_smaller_image_has_nothing_of_the_hole_in_it() -> None:
     assert small.shape[2] * small.shape[3] <= 600
     known = small_hole.expand_as(small) == 0
     torch.testing.assert_close(small[known], torch.full_like(small[known], 0.25))
+
+
+def test_an_enlarged_filling_goes_on_from_what_is_around_it() -> None:
+    """A slope, painted too bright: no step is left at the edge, and the middle stays as painted."""
+    image = torch.linspace(0.2, 0.6, 200).expand(1, 3, 120, 200).contiguous()
+    hole = torch.zeros(1, 1, 120, 200)
+    hole[:, :, :, 60:140] = 1
+    painted = image + 0.1
+    blended = without_seam(painted, image, hole)
+    off = (blended - image)[0, :, :, 60:140].mean(dim=(0, 1))
+    assert off[[0, -1]].abs().max() < 0.01
+    assert (off[:24].diff() > -1e-6).all()  # ever less is taken off
+    torch.testing.assert_close(off[20:60], torch.full((40,), 0.1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(without_seam(image, image, hole), image)
 
 
 @pytest.mark.parametrize(
