@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,13 +22,17 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from saicinpainting.evaluation.data import pad_tensor_to_modulo
-from saicinpainting.utils import InputError
+from saicinpainting.evaluation.placement import GpuIds, decoder_parts, gpus, place
+from saicinpainting.utils import InputError, did_you_mean
 
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A mask of zeros and ones that went through a blur or a resize: above the first number the pixel has some of
 # the hole, above the second nothing but hole.
 SOME = 1e-8
 ALL = 1 - 1e-8
 EROSION_SIDE = 15
+FIRST_SCALE = 2.0**20
+"""Of a loss on its way back: about 1 for a pixel of a large picture."""
 
 Features = Any  # a tensor or a tuple of tensors (local and global features of FFC)
 
@@ -45,58 +51,79 @@ def refine_predict(
     batch: Mapping[str, Any],
     inpainter: nn.Module,
     *,
-    gpu_ids: str | int | None = None,
+    gpu_ids: GpuIds = None,
     modulo: int = 8,
     n_iters: int = 15,
     lr: float = 0.002,
     min_side: int = 512,
     max_scales: int = 3,
     px_budget: int = 1_800_000,
-    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    device: torch.device | str | Sequence[torch.device | str] | None = None,
 ) -> Tensor:
-    """Inpaint one picture with refinement; (1, 3, H, W) on the CPU, smaller than the picture above px_budget.
+    """Inpaint pictures with refinement; (B, 3, H, W) on the CPU, smaller than the pictures above px_budget.
 
-    batch: image (1, 3, H, W) in [0, 1], mask (1, 1, H, W), 1 = hole, both padded, and unpad_to_size (H, W).
-    inpainter: has the `generator`. It runs where its parameters are, or on `device`, or on the GPU `gpu_ids`.
-    min_side: shorter side below which no coarser scale is made; max_scales: how many scales at most.
+    Each picture comes out as it would alone.
+
+    Args:
+        batch: image (B, 3, H, W) in [0, 1], mask (B, 1, H, W), 1 = hole, both padded, and unpad_to_size, the (H, W)
+            that all pictures have without the padding.
+        inpainter: has the `generator`. It is moved to `device` or the GPUs `gpu_ids` and left there; without
+            either it runs where it is. Several devices share the residual blocks, see `placement.place`.
+        min_side: shorter side below which no coarser scale is made.
+        max_scales: how many scales at most.
+        px_budget: pixels of one picture.
+        precision: of the network's convolutions and products, `fp32`, `bf16` or `fp16`; features, loss and Adam's
+            steps stay in float32.
+
+    Raises:
+        InputError: pictures of different sizes, GPUs that are not there, numbers too large for the precision.
     """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: unknown value {precision!r}; {did_you_mean(str(precision), PRECISIONS)}")
     generator: Any = inpainter.generator
-    device = _move_to(generator, device if device is not None else _parse_gpu_ids(gpu_ids))
+    devices = gpus(gpu_ids) if device is None else _listed(device)
+    if devices:
+        place(generator, devices)
+    network = _Network(generator, next(generator.parameters()).device, PRECISIONS[precision])
     image, mask = _unpadded(batch)
-    image, mask = _fit_into_budget(image.to(device), mask.to(device), px_budget)
+    image, mask = _fit_into_budget(image.to(network.device), mask.to(network.device), px_budget)
     result: Tensor | None = None
     with _frozen(generator):
         levels = _pyramid(image, mask, min_side=min_side, max_scales=max_scales)
         for level_image, level_mask in tqdm(levels, desc="refinement", leave=False):
-            result = _inpaint_level(generator, level_image, level_mask, result, modulo=modulo, n_iters=n_iters, lr=lr)
+            result = _inpaint_level(network, level_image, level_mask, result, modulo=modulo, n_iters=n_iters, lr=lr)
     assert result is not None
     return result.cpu()
 
 
-def _parse_gpu_ids(gpu_ids: str | int | None) -> str | None:
-    """The device that the setting names: None, "None", "0" or "0,"."""
-    ids = [part.strip() for part in str(gpu_ids).split(",") if part.strip()]
-    if ids in ([], ["None"]):
-        return None
-    if len(ids) > 1:
-        raise InputError(
-            f"refiner.gpu_ids: expected one GPU, got {gpu_ids!r}; splitting the network over several GPUs is "
-            "not built yet, set refiner.gpu_ids=0"
-        )
-    if not ids[0].isdigit():
-        raise InputError(f"refiner.gpu_ids: expected the number of a GPU, got {gpu_ids!r}")
-    if int(ids[0]) >= torch.cuda.device_count():
-        raise InputError(
-            f"refiner.gpu_ids: GPU {ids[0]} asked for, {torch.cuda.device_count()} found; "
-            "set refiner.gpu_ids=null to run on the model's device"
-        )
-    return f"cuda:{ids[0]}"
+def _listed(device: torch.device | str | Sequence[torch.device | str]) -> list[torch.device]:
+    return [torch.device(one) for one in ([device] if isinstance(device, (str, torch.device)) else device)]
 
 
-def _move_to(generator: nn.Module, device: torch.device | str | None) -> torch.device:
-    if device is not None:
-        generator.to(device)
-    return next(generator.parameters()).device
+@dataclass(frozen=True)
+class _Network:
+    """A generator that takes and gives float32 (or float64) on `device`, whatever and wherever it computes."""
+
+    generator: Any
+    device: torch.device
+    dtype: torch.dtype | None  # of convolutions and products, if another than the weights'
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Features:
+        return self._call(self.generator.encode, x)
+
+    @torch.no_grad()
+    def decode(self, features: Features) -> Tensor:
+        return self._call(self.generator.decode, features)
+
+    def decode_for_gradient(self, features: Features) -> Tensor:
+        return self._call(_sparing_decode(self.generator), features)
+
+    def _call(self, function: Callable[[Any], Any], x: Any) -> Any:
+        with torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+            y = function(x)
+        return _map(lambda t: (t.float() if t.dtype == self.dtype else t).to(self.device), y)
 
 
 @contextmanager
@@ -119,11 +146,13 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 def _unpadded(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     if "unpad_to_size" not in batch:
         raise InputError("refinement: unpad_to_size is missing; set dataset.pad_out_to_modulo to 8")
-    image, mask = batch["image"], batch["mask"]
-    if image.shape[0] != 1:
-        raise InputError(f"refinement: expected one picture at a time, got {image.shape[0]}")
-    height, width = (int(side) for side in batch["unpad_to_size"])
-    return image[:, :, :height, :width], mask[:, :, :height, :width]
+    heights, widths = (torch.as_tensor(sides).unique().tolist() for sides in batch["unpad_to_size"])
+    if len(heights) > 1 or len(widths) > 1:
+        raise InputError(
+            f"refinement: expected pictures of one size in a batch, got heights {heights} and widths {widths}; "
+            "refine them apart"
+        )
+    return batch["image"][:, :, : heights[0], : widths[0]], batch["mask"][:, :, : heights[0], : widths[0]]
 
 
 def _fit_into_budget(image: Tensor, mask: Tensor, px_budget: int) -> tuple[Tensor, Tensor]:
@@ -148,7 +177,7 @@ def _pyramid(image: Tensor, mask: Tensor, *, min_side: int, max_scales: int) -> 
 
 
 def _inpaint_level(
-    generator: EncoderDecoder,
+    network: _Network,
     image: Tensor,
     mask: Tensor,
     coarser: Tensor | None,
@@ -159,42 +188,32 @@ def _inpaint_level(
 ) -> Tensor:
     """Inpaint one scale: plainly where `coarser`, the result at half the size, is None, else with refinement.
 
-    image and result: (1, 3, h, w); mask: (1, 1, h, w).
+    image and result: (B, 3, h, w); mask: (B, 1, h, w).
     """
     height, width = image.shape[-2:]
     padded_image = pad_tensor_to_modulo(image, modulo)
     hole = (pad_tensor_to_modulo(mask, modulo) >= SOME).to(mask)
-    with torch.no_grad():
-        features = generator.encode(torch.cat([padded_image * (1 - hole), hole], dim=1))
+    features = network.encode(torch.cat([padded_image * (1 - hole), hole], dim=1))
     if coarser is not None:
         inside = _eroded_half(hole[:, :, :height, :width])
 
-        def loss_of(prediction: Tensor) -> Tensor:
+        def losses_of(prediction: Tensor) -> Tensor:
             halved = _halve(prediction[:, :, :height, :width])
             return _mean_distance(prediction, padded_image, 1 - hole) + _mean_distance(halved, coarser, inside)
 
-        features = _refine(features, _sparing_decode(generator), loss_of, n_steps=n_iters - 1, lr=lr)
-    with torch.no_grad():
-        prediction = generator.decode(features)
+        features = _refine(features, network.decode_for_gradient, losses_of, n_steps=n_iters - 1, lr=lr)
+    prediction = network.decode(features)
     return (hole * prediction + (1 - hole) * padded_image)[:, :, :height, :width]
 
 
 def _sparing_decode(generator: Any) -> Callable[[Features], Tensor]:
     """`generator.decode`, of which the backward pass keeps what goes from part to part and computes the rest again.
 
-    A part is a residual block, or the layers of one halving. Large pictures would not fit otherwise.
+    Large pictures would not fit otherwise.
     """
-    layers = list(getattr(generator, "model", ()))[getattr(generator, "first_block", 0) :]
-    if not layers:
+    parts = decoder_parts(generator)
+    if not parts:
         return generator.decode
-    parts: list[list[nn.Module]] = []
-    for layer in layers:
-        # What has no weights of its own, or only a norm's, belongs to the part before it.
-        light = not any(isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)) for part in layer.modules())
-        if parts and light:
-            parts[-1].append(layer)
-        else:
-            parts.append([layer])
 
     def decode(features: Features) -> Tensor:
         for part in parts:
@@ -213,41 +232,69 @@ def _run(layers: Sequence[nn.Module], x: Any) -> Any:
 def _refine(
     features: Features,
     decode: Callable[[Features], Tensor],
-    loss_of: Callable[[Tensor], Tensor],
+    losses_of: Callable[[Tensor], Tensor],
     *,
     n_steps: int,
     lr: float,
 ) -> Features:
-    """The features after n_steps of Adam on `loss_of(decode(features))`."""
-    features = tuple(map(_as_leaf, features)) if isinstance(features, tuple) else _as_leaf(features)
+    """The features after n_steps of Adam on `losses_of(decode(features))`, (B,), a loss for each picture."""
+    features = _map(lambda z: z.detach().clone().requires_grad_(True), features)
     leaves = [z for z in (features if isinstance(features, tuple) else [features]) if torch.is_tensor(z)]
     optimizer = torch.optim.Adam(leaves, lr=lr)
+    scale: Tensor | None = None
     with torch.enable_grad():
         for _ in range(n_steps):
-            optimizer.zero_grad()
-            loss_of(decode(features)).backward()
+            scale = _set_gradients(leaves, lambda: losses_of(decode(features)), scale)
             optimizer.step()
     return features
 
 
-def _as_leaf(feature: Any) -> Any:
-    """A tensor to optimise; what is no tensor (FFC's absent global half) stays as it is."""
-    return feature.detach().clone().requires_grad_(True) if torch.is_tensor(feature) else feature
+def _set_gradients(leaves: Sequence[Tensor], losses: Callable[[], Tensor], scale: Tensor | None) -> Tensor:
+    """Give each of `leaves` (B, ...) the gradient of its picture's loss; losses(): (B,).
+
+    On their way back the losses are multiplied by a scale (B,), powers of two: a mean over a million pixels has
+    derivatives of 1e-7, and float16 ends there. Where that leaves float16's range at the other end, a smaller one is
+    tried. Returns the scale that did, to be the next step's.
+    """
+    while True:
+        for leaf in leaves:
+            leaf.grad = None
+        values = losses()
+        scale = torch.full_like(values, FIRST_SCALE) if scale is None else scale
+        # Adam treats each number by itself, so the sum refines each picture as its own loss would.
+        (values * scale).sum().backward()
+        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        finite = torch.stack([gradient.flatten(1).isfinite().all(dim=1) for gradient in gradients]).all(dim=0)
+        if finite.all():
+            break
+        scale = torch.where(finite, scale, scale / 16)
+        if scale.min() < 1:
+            raise InputError("refinement: gradients that are not finite; with precision=fp16 set bf16 or fp32")
+    for gradient in gradients:
+        gradient /= scale.view(-1, *[1] * (gradient.dim() - 1))
+    return scale
+
+
+def _map(function: Callable[[Tensor], Tensor], features: Features) -> Features:
+    """function(each tensor); what is no tensor (FFC's absent global half) stays as it is."""
+    if isinstance(features, tuple):
+        return tuple(_map(function, half) for half in features)
+    return function(features) if torch.is_tensor(features) else features
 
 
 def _mean_distance(a: Tensor, b: Tensor, where: Tensor) -> Tensor:
-    """Mean |a - b| over the pixels that where: (1, 1, h, w) selects; 0 if it selects none."""
+    """(B,): each picture's mean |a - b| over the pixels that where: (B, 1, h, w) selects; 0 if it selects none."""
     # An eroded hole is empty where the hole is narrower than the kernel; a mean over nothing would be NaN.
-    n_values = (where.sum() * a.shape[1]).clamp(min=1)
-    return ((a - b).abs() * where).sum() / n_values
+    n_values = (where.sum(dim=(1, 2, 3)) * a.shape[1]).clamp(min=1)
+    return ((a - b).abs() * where).sum(dim=(1, 2, 3)) / n_values
 
 
 def _eroded_half(hole: Tensor) -> Tensor:
-    """The inner part of the hole at half the size: the coarser result near its edge is left out."""
+    """The inner part of the hole, (B, 1, h, w), at half the size: the coarser result near its edge is left out."""
     height, width = hole.shape[-2:]
-    whole = (_resize(hole, (height // 2, width // 2)) >= ALL)[0, 0].to(torch.uint8).cpu().numpy()
+    whole = (_resize(hole, (height // 2, width // 2)) >= ALL)[:, 0].to(torch.uint8).cpu().numpy()
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (EROSION_SIDE, EROSION_SIDE))
-    return torch.from_numpy(cv2.erode(whole, kernel))[None, None].to(hole)
+    return torch.from_numpy(np.stack([cv2.erode(one, kernel) for one in whole]))[:, None].to(hole)
 
 
 def _halve(x: Tensor) -> Tensor:

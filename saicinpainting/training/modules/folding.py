@@ -58,6 +58,11 @@ class FoldedGenerator(nn.Module):
         # The 7x7 convolution of the stem looks 3 rows far, the halvings together one less than the sizes' multiple.
         self._encoder_halo = 2 * self.size_multiple
 
+    @property
+    def model(self) -> nn.Sequential:
+        """All layers, cut at `first_block` as the generator's are."""
+        return self.generator.model
+
     def forward(self, x: Tensor) -> Tensor:
         """`x`: (B, input_nc, H, W) to (B, output_nc, H, W)."""
         return self.decode(self.encode(x))
@@ -192,10 +197,7 @@ class FoldedFFC(nn.Module):
             local = _added(self.from_global(x_g), local)
         if x_g is not None and self.spectral is not None:
             global_ = _added(self.spectral(x_g), global_)
-        return (
-            None if local is None else self.activation_l(local),
-            None if global_ is None else self.activation_g(global_),
-        )
+        return _activated(self.activation_l, local), _activated(self.activation_g, global_)
 
 
 def _added(fresh: Tensor, other: Tensor | None) -> Tensor:
@@ -203,6 +205,13 @@ def _added(fresh: Tensor, other: Tensor | None) -> Tensor:
     if other is None:
         return fresh
     return fresh + other if torch.is_grad_enabled() else fresh.add_(other)
+
+
+def _activated(activation: nn.Module, half: Tensor | None) -> Tensor | None:
+    """activation(half), which may be in place, but for a gradient not in one of the views that split() gave."""
+    if half is None:
+        return None
+    return activation(half.clone() if half.requires_grad and half._is_view() else half)
 
 
 @dataclass(frozen=True)
