@@ -23,9 +23,10 @@ def main(config: DictConfig) -> None:
 
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     device = pick_device(settings["device"])
+    precision = settings["precision"]
     fills = {
-        PLAIN: array_filler(settings["model"], device, precision=settings["precision"]),
-        REFINED: array_filler(settings["model"], device, refine=True, refiner=settings["refiner"]),
+        PLAIN: array_filler(settings["model"], device, precision=precision),
+        REFINED: array_filler(settings["model"], device, refine=True, refiner=settings["refiner"], precision=precision),
     }
     page = make_page(fills, title=f"LaMa: {settings['model']['path']}", max_megapixels=settings["max_megapixels"])
     page.queue(max_size=8, default_concurrency_limit=1)

@@ -153,6 +153,27 @@ def shrunk(root: Path, *extra: str) -> list[str]:
     ]
 
 
+def write_run(root: Path, *overrides: str) -> Path:
+    """The folder of a small `lama-fourier` with seeded weights, as training would leave it in `root`."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from saicinpainting.checkpoint import write_checkpoint
+    from saicinpainting.config import register_resolvers
+    from saicinpainting.training.trainers import make_training_model
+
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
+        config = compose("lama-fourier", shrunk(root, "+training_model.predict_only=true", *overrides))
+    run = root / "run"
+    run.mkdir()
+    OmegaConf.save(config, run / "config.yaml", resolve=True)
+    model = make_training_model(config)
+    fill(model.generator)
+    write_checkpoint({"state_dict": model.state_dict()}, run / "models" / "best.ckpt")
+    return run
+
+
 def run_script(name: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `bin/NAME` as its user would: another working directory, no PYTHONPATH, no downloads."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from saicinpainting.evaluation.writing import from_pixels, to_pixels, write_pict
 from saicinpainting.files import write_whole
 from saicinpainting.inference.high_resolution import resize_to_size
 from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 
@@ -64,15 +65,17 @@ def load_filler(
 
     model: `path`, a run's folder, and `checkpoint`, a file of its `models/`. out_key: `inpainted`, or
     `predicted_image`, what the network painted everywhere. refine, refiner: feature refinement and its settings.
-    options: of `Inpainter`, for filling without refinement.
+    options: of `Inpainter`; refinement follows `fold` and `precision` and takes no others.
     """
     if out_key not in ("inpainted", "predicted_image"):
         raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
     if refine:
-        _refuse(options, "refine=true")
-        return _refining(model, device, refiner or {})
+        if out_key != "inpainted":
+            raise InputError(f"out_key={out_key}: refine=true gives inpainted only; leave out_key out")
+        _refuse(options, "refine=true", but={"fold", "precision"})
+        return _refining(model, device, refiner or {}, **options)
     if checkpoint_file(model).suffix == ".onnx":
-        _refuse(options, "an ONNX file")
+        _refuse(options, "an ONNX file", but={"fold"})  # the file is folded as it was written
         from saicinpainting.inference.onnx_model import OnnxInpainter
 
         onnx = OnnxInpainter(checkpoint_file(model))
@@ -81,24 +84,40 @@ def load_filler(
     return lambda batch: inpainter.fill_batch(batch, out_key)
 
 
-def _refuse(options: Mapping[str, Any], whom: str) -> None:
-    """An `InputError` for options that say something else than `Inpainter` does without them; folding is no matter."""
+def _refuse(options: Mapping[str, Any], whom: str, *, but: Set[str]) -> None:
+    """An `InputError` for options that say something else than `Inpainter` does without them."""
     defaults = inspect.signature(Inpainter).parameters
-    for name in options.keys() - {"fold"}:
+    for name in options.keys() - but:
         if options[name] != defaults[name].default:
             key = "compile" if name == "compile_network" else name
             raise InputError(f"{key}={options[name]}: {whom} cannot follow it; leave {key} out")
 
 
-def _refining(model: Mapping[str, Any], device: torch.device, refiner: Mapping[str, Any]) -> FillBatch:
+def _refining(
+    model: Mapping[str, Any],
+    device: torch.device,
+    refiner: Mapping[str, Any],
+    *,
+    fold: bool = True,
+    precision: str = "fp32",
+    **_: Any,
+) -> FillBatch:
     config = read_experiment_config(model["path"])
     config.training_model.predict_only = True
-    network = load_checkpoint(config, checkpoint_file(model), strict=False)
+    network: Any = load_checkpoint(config, checkpoint_file(model), strict=False)
+    if network.batch_options.noise is not None or not network.concat_mask:
+        raise InputError(
+            "refine=true: refinement gives a network image and mask, but this one takes noise, or no mask; "
+            "set refine=false"
+        )
+    if fold:
+        network.generator = folded(network.generator)
     network.freeze()
     network.to(device)
+    settings = {"inpainter": network, "precision": precision, **refiner}
 
     def fill(batch: Batch) -> torch.Tensor:
-        return call_with_settings(refine_predict, {"batch": batch, "inpainter": network, **refiner}, where="refiner")
+        return call_with_settings(refine_predict, {"batch": batch, **settings}, where="refiner")
 
     return fill
 
@@ -153,6 +172,7 @@ def predict_folder(
     *,
     out_ext: str = ".png",
     batch_size: int = 1,
+    one_size: bool = False,
     num_workers: int = 0,
     existing: str = "keep",
     made_by: Mapping[str, Any] | None = None,
@@ -168,6 +188,7 @@ def predict_folder(
         outdir: where the results go.
         out_ext: `.png` (lossless) or another ending that OpenCV writes.
         batch_size: images of equal padded size that are filled at once.
+        one_size: they have to be of one size without the padding too, as refinement wants them.
         num_workers: processes that read ahead.
         existing: `keep` goes on where an earlier start stopped; `overwrite` makes all results anew.
         made_by: what decides the results, kept beside them; results of something else are an error.
@@ -193,7 +214,7 @@ def predict_folder(
             summary.skipped[names[index].as_posix()] = reason
             progress.update()
 
-        for batch, indices in _batches(reader, batch_size, skip):
+        for batch, indices in _batches(reader, batch_size, skip, one_size=one_size):
             results = fill(batch).float().cpu()
             for place, index in enumerate(indices):
                 height, width = _size(batch, place, results)
@@ -258,7 +279,7 @@ class _Tolerant(Dataset[Any]):
 
 
 def _batches(
-    reader: DataLoader[Any], batch_size: int, skip: Callable[[int, str], None]
+    reader: DataLoader[Any], batch_size: int, skip: Callable[[int, str], None], *, one_size: bool
 ) -> Iterator[tuple[Batch, list[int]]]:
     """Batches of images of one size, as soon as there are enough of it; the last ones may be smaller."""
     waiting: dict[tuple[int, ...], list[tuple[int, Batch]]] = {}
@@ -266,10 +287,11 @@ def _batches(
         if isinstance(sample, str):
             skip(index, sample)
             continue
-        alike = waiting.setdefault(tuple(sample["image"].shape), [])
+        size = (*sample["image"].shape, *(sample.get("unpad_to_size", ()) if one_size else ()))
+        alike = waiting.setdefault(size, [])
         alike.append((index, sample))
         if len(alike) == batch_size:
-            yield _collated(waiting.pop(tuple(sample["image"].shape)))
+            yield _collated(waiting.pop(size))
     for alike in waiting.values():
         yield _collated(alike)
 

@@ -299,7 +299,13 @@ def test_prediction_equals_the_networks_own_output(trained: Path, tmp_path: Path
 
 def test_refined_prediction_runs_on_the_cpu(trained: Path, tmp_path: Path):
     run = predict(
-        trained, trained / "data" / "val", tmp_path / "out", "refine=true", "refiner.min_side=16", "refiner.n_iters=2"
+        trained,
+        trained / "data" / "val",
+        tmp_path / "out",
+        "refine=true",
+        "refiner.min_side=16",
+        "refiner.n_iters=2",
+        "batch_size=2",
     )
     assert run.returncode == 0, run.stderr
     image, mask = (cv2.imread(str(trained / "data" / "val" / name)) for name in ("0.png", "0_mask000.png"))

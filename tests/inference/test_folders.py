@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from saicinpainting.evaluation import refinement
 from saicinpainting.evaluation.data import InpaintingDataset
-from saicinpainting.inference.folders import load_filler, predict_folder
+from saicinpainting.inference.folders import FillBatch, load_filler, predict_folder
+from saicinpainting.training.modules.folding import FoldedGenerator
 from saicinpainting.utils import InputError
-from tests.helpers import photo
+from tests.helpers import photo, write_run
 
 SIZES = ((40, 56), (64, 64), (33, 50), (64, 48))
 BROKEN = {7: "it is no image", 30: "truncated", 55: "is 48x64 pixels but"}
@@ -116,16 +118,96 @@ def test_a_full_disk_is_named(mixed: Path, tmp_path: Path, monkeypatch: pytest.M
     assert threads[0] is not threading.main_thread()
 
 
-@pytest.mark.parametrize("model", [{"checkpoint": "best.ckpt", "refine": True}, {"checkpoint": "lama.onnx"}])
+REFUSED = [({"compile_network": True}, "compile=True"), ({"strategy": "crop"}, "strategy=crop")]
+
+
 @pytest.mark.parametrize(
-    ("option", "message"),
+    ("checkpoint", "refine", "option", "message"),
     [
-        ({"precision": "bf16"}, "precision=bf16: .* cannot follow it; leave precision out"),
-        ({"compile_network": True}, "compile=True"),
-        ({"strategy": "crop"}, "strategy=crop"),
+        ("lama.onnx", False, {"precision": "bf16"}, "precision=bf16: .* cannot follow it; leave precision out"),
+        (
+            "best.ckpt",
+            True,
+            {"out_key": "predicted_image"},
+            "out_key=predicted_image: refine=true gives",
+        ),
+        *(("lama.onnx", False, *refused) for refused in REFUSED),
+        *(("best.ckpt", True, *refused) for refused in REFUSED),
     ],
 )
-def test_options_that_would_be_ignored_are_refused(model: dict[str, Any], option: dict[str, Any], message: str) -> None:
-    settings = {"path": "run", "checkpoint": model["checkpoint"]}
+def test_options_that_would_be_ignored_are_refused(
+    checkpoint: str, refine: bool, option: dict[str, Any], message: str
+) -> None:
+    settings = {"path": "run", "checkpoint": checkpoint}
     with pytest.raises(InputError, match=message):
-        load_filler(settings, torch.device("cpu"), refine=model.get("refine", False), fold=True, **option)
+        load_filler(settings, torch.device("cpu"), refine=refine, fold=True, **option)
+
+
+# ---- refinement ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {"path": write_run(tmp_path_factory.mktemp("trained")), "checkpoint": "best.ckpt"}
+
+
+def refining(model: dict[str, Any], **options: Any) -> FillBatch:
+    few = {"n_iters": 3, "min_side": 20}
+    return load_filler(model, torch.device("cpu"), refine=True, refiner=few, **options)
+
+
+def test_refined_batches_are_of_one_size_before_padding(model: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
+    """40x56 and 33x50 are one size with padding. Together or alone, the pixels are the same."""
+    dataset = InpaintingDataset(mixed, img_suffix=".png", pad_out_to_modulo=8)
+    dataset.mask_filenames, dataset.img_filenames = dataset.mask_filenames[:12], dataset.img_filenames[:12]
+    fill, sizes = refining(model), []
+
+    def seen(batch: dict[str, Any]) -> torch.Tensor:
+        sizes.append((len(batch["image"]), *(set(side.tolist()) for side in batch["unpad_to_size"])))
+        return fill(batch)
+
+    for batch_size in (1, 3):
+        folder = tmp_path / str(batch_size)
+        summary = predict_folder(seen, dataset, mixed, folder, batch_size=batch_size, one_size=True)
+        assert len(summary.written) + len(summary.skipped) == 12
+    assert max(number for number, _, _ in sizes) == 3
+    assert all(len(heights) == len(widths) == 1 for _, heights, widths in sizes)
+    for file in (tmp_path / "1").rglob("*.png"):
+        one, other = (
+            np.asarray(Image.open(tmp_path / folder / file.relative_to(tmp_path / "1"))) for folder in ("1", "3")
+        )
+        assert one.shape == other.shape
+        # Adam's first steps make much of float32's rounding; float64 in tests/evaluation/test_refinement.py.
+        assert np.abs(one.astype(int) - other).max() <= 3
+        assert np.abs(one.astype(int) - other).mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("training_model.concat_mask=false", "generator.input_nc=3"),
+        ("+training_model.add_noise_kwargs={scales: 1}", "generator.input_nc=5"),
+    ],
+)
+def test_networks_with_other_inputs_are_not_refined(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="this one takes noise, or no mask; set refine=false"):
+        refining({"path": write_run(tmp_path, *overrides), "checkpoint": "best.ckpt"})
+
+
+def test_refinement_follows_fold_and_precision(model: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    image, mask = torch.tensor(photo(size=64)).permute(2, 0, 1)[None] / 255, torch.zeros(1, 1, 64, 64)
+    mask[:, :, 16:48, 16:48] = 1
+    batch = {"image": image, "mask": mask, "unpad_to_size": (64, 64)}
+    used = []
+    real = refinement._Network
+    monkeypatch.setattr(refinement, "_Network", lambda *settings: used.append(settings) or real(*settings))
+    plain, folded, rough = (
+        refining(model, **options)(batch) for options in ({"fold": False}, {}, {"precision": "bf16"})
+    )
+    assert [isinstance(generator, FoldedGenerator) for generator, _, _ in used] == [False, True, True]
+    assert [dtype for _, _, dtype in used] == [None, None, torch.bfloat16]
+    inside = mask.expand_as(image) > 0
+    assert 0 < (folded - plain)[inside].abs().mean() < 1e-3
+    assert (folded - plain)[inside].abs().mean() < (rough - plain)[inside].abs().mean() < 0.02
+    with pytest.raises(InputError, match="precision: unknown value 'half'"):
+        refining(model, precision="half")(batch)

@@ -16,16 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from PIL import Image
 
-from saicinpainting.checkpoint import write_checkpoint
-from saicinpainting.config import register_resolvers
 from saicinpainting.inference.page import split_drawing
-from saicinpainting.training.trainers import make_training_model
 from saicinpainting.utils import InputError
-from tests.helpers import ROOT, fill, photo, shrunk
+from tests.helpers import ROOT, photo, write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
@@ -71,15 +66,7 @@ def test_large_photographs_are_refused() -> None:
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """A page that serves a small network with seeded weights."""
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
-        config = compose("lama-fourier", shrunk(tmp_path, "+training_model.predict_only=true"))
-    run = tmp_path / "run"
-    run.mkdir()
-    OmegaConf.save(config, run / "config.yaml", resolve=True)
-    model = make_training_model(config)
-    fill(model.generator)
-    write_checkpoint({"state_dict": model.state_dict()}, run / "models" / "best.ckpt")
+    run = write_run(tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
