@@ -6,7 +6,8 @@
 `reference`: the network as trained, float32, eager, contiguous, FFT. `folded`: batch norms and branches multiplied
 out, channels-last, strips at full resolution. `bf16`: the same in bfloat16; by default only where there are units for
 it. `onnxruntime`, `openvino`: the exported file (`--onnx FILE` keeps it), where they are installed. Weights are seeded,
-since published ones cannot be assumed at hand; `--model RUN` takes a trained run. `max_error`, `psnr_db`: in the hole
+since published ones cannot be assumed at hand; `--model RUN` takes a trained run. `refined`: with feature refinement,
+measured if named; its memory does not depend on `--n-iters`. `max_error`, `psnr_db`: in the hole
 against the first variant, on a photograph. `--memory`: sizes at which each variant runs once in a process of its own,
 for `peak_mb`, libraries included.
 """
@@ -38,6 +39,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from saicinpainting.config import register_resolvers
+from saicinpainting.evaluation.refinement import refine_predict
 from saicinpainting.inference.export import ExportableInpainter, export
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.training.modules import make_generator
@@ -46,6 +48,7 @@ from saicinpainting.training.modules.fourier import set_fft_backend
 from tests.helpers import fill
 
 VARIANTS = ("reference", "folded", "bf16", "onnxruntime", "openvino")
+REFINED = "refined"
 Fill = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -56,8 +59,9 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path, help="the network's export, made there if it is missing")
     parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512, 1024], help="sides of the images")
     parser.add_argument("--memory", type=int, nargs="*", default=[2048], help="sides at which memory is measured")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="default: all that are fast here")
+    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, REFINED], help="default: all that are fast here")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each variant (default: %(default)s)")
+    parser.add_argument("--n-iters", type=int, default=15, help="steps of `refined` (default: %(default)s)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--once", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -105,6 +109,8 @@ def variants(args: argparse.Namespace, folder: Path) -> dict[str, Fill]:
             inpainter = Inpainter(generator, device=args.device, precision=precision, strategy="whole")
             set_fft_backend(inpainter.network, "auto")
             made[name] = inpainter
+        elif name == REFINED:
+            made[name] = refined(generator, args.n_iters)
         elif importlib.util.find_spec(name):
             path = args.onnx or folder / "model.onnx"
             if not path.exists():
@@ -119,6 +125,17 @@ def plain(generator: torch.nn.Module) -> Fill:
         device = next(generator.parameters()).device
         x = torch.cat([image * (1 - mask), mask], dim=1).to(device)
         return torch.where(mask > 0, generator(x).float().cpu(), image)
+
+    return run
+
+
+def refined(generator: torch.nn.Module, n_iters: int) -> Fill:
+    inpainter = torch.nn.Module()
+    inpainter.generator = fold(generator)
+
+    def run(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        batch = {"image": image, "mask": mask, "unpad_to_size": image.shape[2:]}
+        return refine_predict(batch, inpainter, n_iters=n_iters)
 
     return run
 
@@ -194,6 +211,7 @@ def memory(args: argparse.Namespace, size: int) -> list[dict[str, Any]]:
         command = [sys.executable, __file__, "--once", str(size), "--variants", name, "--config", args.config]
         command += ["--threads", str(args.threads), "--device", args.device]
         command += ["--model", str(args.model)] if args.model else []
+        command += ["--n-iters", str(args.n_iters)]
         command += ["--onnx", str(args.onnx)] if args.onnx else []
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:

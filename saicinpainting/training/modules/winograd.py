@@ -11,11 +11,12 @@ that of a direct convolution.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 P, Q = 0.75, 1.5
 P2, Q2 = P * P, Q * Q
@@ -29,7 +30,7 @@ TILES_AT_ONCE = 256
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A `Conv2d` that takes the fast way where it is one: float32 on a CPU, without gradients; else the usual one."""
+    """A `Conv2d` that goes the fast way where it is one: float32 on a CPU, weights without gradient; else as usual."""
 
     @staticmethod
     def fits(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -56,14 +57,31 @@ class WinogradConv2d(nn.Conv2d):
         if self.padding != (0, 0):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, (1, 1, 1, 1), mode=mode)
-        return convolve(x, self.weight, self.bias)
+        return _Convolution.apply(x, self.weight, self.bias)
 
     def _is_faster(self, x: Tensor) -> bool:
-        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
+        if x.device.type != "cpu" or x.dtype != torch.float32:
+            return False
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
             return False
         if torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
             return False
         return x.shape[0] * x.shape[2] * x.shape[3] >= MIN_TILES * TILE**2
+
+
+class _Convolution(torch.autograd.Function):
+    """`convolve` with a gradient of its input, for refinement."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return convolve(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return convolve(F.pad(gradient, (2, 2, 2, 2)), weight.flip(2, 3).transpose(0, 1)), None, None
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

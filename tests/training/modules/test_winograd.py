@@ -50,6 +50,24 @@ def test_strips_of_tiles_are_one_picture(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(whole, F.conv2d(x, weight, bias), atol=1e-4, rtol=0)
 
 
+def test_gradient_of_the_input() -> None:
+    """Refinement asks for it; the weights are frozen there."""
+    layer = conv(padding=1, padding_mode="reflect").requires_grad_(False)
+    x = rand(1, 2, 64, 17, 20).requires_grad_()
+    weights = rand(2, 2, 96, 17, 20) - 0.5
+
+    def gradient(module: nn.Module, dtype: torch.dtype) -> torch.Tensor:
+        y = module.to(dtype)(x.to(dtype))
+        return torch.autograd.grad((y.relu() * weights).sum(), x)[0]
+
+    exact = gradient(layer, torch.float64)
+    direct = gradient(layer, torch.float32)
+    fast = gradient(WinogradConv2d.of(layer), torch.float32)
+    assert not torch.equal(fast, direct)
+    torch.testing.assert_close(fast, exact.float(), atol=1e-5, rtol=0)
+    assert exact.abs().max() > 0.5
+
+
 def test_other_uses_take_the_usual_way() -> None:
     layer = conv(padding=1)
     x = rand(1, 1, 64, 16, 16)
