@@ -144,6 +144,12 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 
 def _unpadded(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    height, width = unpadded_size(batch)
+    return batch["image"][:, :, :height, :width], batch["mask"][:, :, :height, :width]
+
+
+def unpadded_size(batch: Mapping[str, Any]) -> tuple[int, int]:
+    """(H, W) of the pictures of a batch without their padding; an `InputError` if they differ or it is not known."""
     if "unpad_to_size" not in batch:
         raise InputError("refinement: unpad_to_size is missing; set dataset.pad_out_to_modulo to 8")
     heights, widths = (torch.as_tensor(sides).unique().tolist() for sides in batch["unpad_to_size"])
@@ -152,7 +158,7 @@ def _unpadded(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
             f"refinement: expected pictures of one size in a batch, got heights {heights} and widths {widths}; "
             "refine them apart"
         )
-    return batch["image"][:, :, : heights[0], : widths[0]], batch["mask"][:, :, : heights[0], : widths[0]]
+    return heights[0], widths[0]
 
 
 def _fit_into_budget(image: Tensor, mask: Tensor, px_budget: int) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from saicinpainting.config import read_experiment_config
 from saicinpainting.download import digest_of
-from saicinpainting.evaluation.refinement import refine_predict
+from saicinpainting.evaluation.refinement import refine_predict, unpadded_size
 from saicinpainting.evaluation.writing import from_pixels, to_pixels, write_picture
 from saicinpainting.files import write_whole
-from saicinpainting.inference.high_resolution import resize_to_size
+from saicinpainting.inference.high_resolution import fill_parts
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
@@ -65,7 +65,8 @@ def load_filler(
 
     model: `path`, a run's folder, and `checkpoint`, a file of its `models/`. out_key: `inpainted`, or
     `predicted_image`, what the network painted everywhere. refine, refiner: feature refinement and its settings.
-    options: of `Inpainter`; refinement follows `fold` and `precision` and takes no others.
+    options: of `Inpainter`; refinement follows `fold` and `precision` and takes no others. Images above the refiner's
+    `px_budget` are refined part by part around their holes, as far as that does it at their own size.
     """
     if out_key not in ("inpainted", "predicted_image"):
         raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
@@ -86,7 +87,7 @@ def load_filler(
 
 def _refuse(options: Mapping[str, Any], whom: str, *, but: Set[str]) -> None:
     """An `InputError` for options that say something else than `Inpainter` does without them."""
-    defaults = inspect.signature(Inpainter).parameters
+    defaults = signature(Inpainter).parameters
     for name in options.keys() - but:
         if options[name] != defaults[name].default:
             key = "compile" if name == "compile_network" else name
@@ -116,8 +117,21 @@ def _refining(
     network.to(device)
     settings = {"inpainter": network, "precision": precision, **refiner}
 
-    def fill(batch: Batch) -> torch.Tensor:
+    def refine(batch: Batch) -> torch.Tensor:
         return call_with_settings(refine_predict, {"batch": batch, **settings}, where="refiner")
+
+    def paint(part: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        return refine({"image": part, "mask": hole, "unpad_to_size": part.shape[2:]})
+
+    budget = int(settings.get("px_budget", signature(refine_predict).parameters["px_budget"].default))
+
+    def fill(batch: Batch) -> torch.Tensor:
+        height, width = unpadded_size(batch)
+        if height * width <= budget:
+            return refine(batch)
+        image, mask = (batch[key][:, :, :height, :width] for key in ("image", "mask"))
+        pairs = zip(image.split(1), mask.split(1), strict=True)
+        return torch.cat([fill_parts(one, hole, paint) for one, hole in pairs])
 
     return fill
 
@@ -125,10 +139,7 @@ def _refining(
 def array_filler(
     model: Mapping[str, Any], device: torch.device, **options: Any
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """What fills a uint8 image (H, W, 3) where its mask (H, W) is not 0; options: those of `load_filler`.
-
-    A refined image that was too large comes back at its own size: the rest of it was never changed.
-    """
+    """What fills a uint8 image (H, W, 3) where its mask (H, W) is not 0; options: those of `load_filler`."""
     fill = load_filler(model, device, **options)
 
     def fill_array(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -138,10 +149,7 @@ def array_filler(
             "mask": torch.from_numpy(hole)[None, None].float(),
             "unpad_to_size": image.shape[:2],
         }
-        filled = fill(batch)
-        if filled.shape[2:] != image.shape[:2]:
-            filled = resize_to_size(filled, image.shape[0], image.shape[1])
-        return np.where(hole[..., None], to_pixels(filled[0]), image)
+        return np.where(hole[..., None], to_pixels(fill(batch)[0]), image)
 
     return fill_array
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LOGGER = logging.getLogger(__name__)
 MIN_CONTEXT = 128
 """Pixels around a hole that the network sees at least."""
 RELATIVE_CONTEXT = 1.0
@@ -62,6 +65,36 @@ def boxes_around_holes(hole: np.ndarray) -> list[Box]:
             box = box.with_(meeting)
         boxes.append(box)
     return sorted(boxes, key=lambda box: (box.top, box.left))
+
+
+Paint = Callable[[Tensor, Tensor], Tensor]
+"""A part (1, 3, h, w) with its hole (1, 1, h, w) to the picture of it, which may be smaller."""
+
+
+def fill_parts(image: Tensor, mask: Tensor, paint: Paint) -> Tensor:
+    """`image`, (1, 3, H, W), filled part after part around its holes: what is filled is known to the next.
+
+    Pictures that are smaller than their parts are enlarged.
+    """
+    filled, left = image.clone(), mask.clone()
+    boxes = boxes_around_holes(mask[0, 0].cpu().numpy() > 0)
+    LOGGER.info("%d parts around the holes of %d x %d pixels", len(boxes), image.shape[3], image.shape[2])
+    for box in boxes:
+        part, hole = _cut(filled, box), _cut(left, box)
+        painted = paint(part, hole).to(part)
+        if painted.shape != part.shape:
+            LOGGER.warning(
+                "a part of %d x %d pixels is too large; it is filled at %d x %d",
+                part.shape[3], part.shape[2], painted.shape[3], painted.shape[2],
+            )  # fmt: skip
+            painted = without_seam(resize_to_size(painted, part.shape[2], part.shape[3]), part, hole)
+        part.copy_(torch.where(hole > 0, painted, part))
+        hole.zero_()
+    return filled
+
+
+def _cut(x: Tensor, box: Box) -> Tensor:
+    return x[:, :, box.top : box.bottom, box.left : box.right]
 
 
 def resize_to_fit(image: Tensor, mask: Tensor, pixels: int) -> tuple[Tensor, Tensor]:

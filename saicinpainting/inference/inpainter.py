@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,13 @@ from torch import Tensor, nn
 from saicinpainting.config import read_experiment_config
 from saicinpainting.evaluation.utils import available_memory, pick_device
 from saicinpainting.evaluation.writing import from_pixels, to_pixels
-from saicinpainting.inference.high_resolution import (
-    Box,
-    boxes_around_holes,
-    resize_to_fit,
-    resize_to_size,
-    without_seam,
-)
+from saicinpainting.inference.high_resolution import fill_parts, resize_to_fit
 from saicinpainting.inference.padding import padded
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
 from saicinpainting.training.trainers.batch_transforms import NoiseInput, batch_rng
 from saicinpainting.utils import InputError, did_you_mean
 
-LOGGER = logging.getLogger(__name__)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STRATEGIES = ("auto", "whole", "crop")
 GB_PER_MEGAPIXEL = {"folded": 0.2, "plain": 0.9}
@@ -127,10 +119,8 @@ class Inpainter:
         """
         if not self._crops(image):
             return self._forward(image, mask)
-        filled = image.clone()
-        for i in range(len(image)):
-            self._fill_parts(filled[i : i + 1], mask[i : i + 1])
-        return filled
+        pairs = zip(image.split(1), mask.split(1), strict=True)
+        return torch.cat([fill_parts(one, hole, self._fitting) for one, hole in pairs])
 
     # ---- parts -----------------------------------------------------------------------------------------------------
 
@@ -146,28 +136,9 @@ class Inpainter:
             gigabytes = MEMORY_SHARE * available_memory(self.device) / 1e9
         return max(int(gigabytes / self._gb_per_megapixel * 1e6), self.min_size**2)
 
-    def _fill_parts(self, image: Tensor, mask: Tensor) -> None:
-        """Fill (1, 3, H, W) in place, box after box: what is filled is known to the next."""
-        left = mask.clone()
-        boxes = boxes_around_holes(mask[0, 0].cpu().numpy() > 0)
-        LOGGER.info("%d parts around the holes of %d x %d pixels", len(boxes), image.shape[3], image.shape[2])
-        for box in boxes:
-            part, hole = _cut(image, box), _cut(left, box)
-            painted = self._fitting(part, hole)
-            part.copy_(torch.where(hole > 0, painted.to(part), part))
-            hole.zero_()
-
     def _fitting(self, image: Tensor, mask: Tensor) -> Tensor:
-        """The network's picture of a part, made smaller and enlarged again where it does not fit."""
-        small_image, small_mask = resize_to_fit(image, mask, self.largest_pixels())
-        painted = self._forward(small_image, small_mask)
-        if painted.shape == image.shape:
-            return painted
-        LOGGER.warning(
-            "a part of %d x %d pixels does not fit into memory_gb; it is filled at %d x %d",
-            image.shape[3], image.shape[2], painted.shape[3], painted.shape[2],
-        )  # fmt: skip
-        return without_seam(resize_to_size(painted, image.shape[2], image.shape[3]), image, mask)
+        """The network's picture of a part, smaller where the part does not fit."""
+        return self._forward(*resize_to_fit(image, mask, self.largest_pixels()))
 
     @torch.inference_mode()
     def _forward(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -187,7 +158,3 @@ class Inpainter:
         if out_key == "predicted_image":
             return self.predict(image, mask)
         return self(image, mask)
-
-
-def _cut(x: Tensor, box: Box) -> Tensor:
-    return x[:, :, box.top : box.bottom, box.left : box.right]

@@ -17,7 +17,7 @@ from saicinpainting.evaluation.data import InpaintingDataset
 from saicinpainting.inference.folders import FillBatch, load_filler, predict_folder
 from saicinpainting.training.modules.folding import FoldedGenerator
 from saicinpainting.utils import InputError
-from tests.helpers import photo, write_run
+from tests.helpers import photo, rand, write_run
 
 SIZES = ((40, 56), (64, 64), (33, 50), (64, 48))
 BROKEN = {7: "it is no image", 30: "truncated", 55: "is 48x64 pixels but"}
@@ -151,8 +151,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"path": write_run(tmp_path_factory.mktemp("trained")), "checkpoint": "best.ckpt"}
 
 
-def refining(model: dict[str, Any], **options: Any) -> FillBatch:
-    few = {"n_iters": 3, "min_side": 20}
+def refining(model: dict[str, Any], px_budget: int = 1_800_000, **options: Any) -> FillBatch:
+    few = {"n_iters": 3, "min_side": 20, "px_budget": px_budget}
     return load_filler(model, torch.device("cpu"), refine=True, refiner=few, **options)
 
 
@@ -180,6 +180,21 @@ def test_refined_batches_are_of_one_size_before_padding(model: dict[str, Any], m
         # Adam's first steps make much of float32's rounding; float64 in tests/evaluation/test_refinement.py.
         assert np.abs(one.astype(int) - other).max() <= 3
         assert np.abs(one.astype(int) - other).mean() < 0.05
+
+
+def test_images_above_the_budget_are_refined_part_by_part_at_their_own_size(model: dict[str, Any]) -> None:
+    image, mask = rand(1, 1, 3, 400, 424), torch.zeros(1, 1, 400, 424)
+    mask[:, :, 20:30, 20:40] = 1  # with 128 pixels around it: 158 x 168
+    batch = {"image": image, "mask": mask, "unpad_to_size": (400, 424)}
+    filled = refining(model, px_budget=30_000)(batch)
+    part = {"image": image[:, :, :158, :168], "mask": mask[:, :, :158, :168], "unpad_to_size": (158, 168)}
+    assert torch.equal(filled[:, :, :158, :168], refining(model)(part))
+    assert torch.equal(filled[mask.expand_as(image) == 0], image[mask.expand_as(image) == 0])
+    enlarged = refining(model, px_budget=10_000)(batch)
+    known = mask.expand_as(image) == 0
+    assert torch.equal(enlarged[known], image[known])
+    assert enlarged[~known].isfinite().all()
+    assert not torch.equal(enlarged[~known], filled[~known])
 
 
 @pytest.mark.parametrize(
