@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 from saicinpainting.cli import run_command
-from saicinpainting.evaluation.masks.mask_sets import make_mask_set, read_recipe
+from saicinpainting.evaluation.masks.mask_sets import check_outside, make_mask_set, read_recipe
 from saicinpainting.utils import InputError
 
 
@@ -35,6 +35,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    check_outside(args.outdir, args.indir)
     config = read_recipe(args.config, device=args.device)
     if args.device and config.get("generator_kind") != "segmentation":
         raise InputError("--device: only segmentation masks use a device")

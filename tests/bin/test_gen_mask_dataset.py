@@ -93,8 +93,8 @@ def test_an_interrupted_set_is_gone_on_with(photos, config, tmp_path):
     log = (tmp_path / "whole" / ".mask_set.tsv").read_bytes()
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     lines = log.split(b"\n")
-    (tmp_path / "cut" / ".mask_set.tsv").write_bytes(b"\n".join(lines[:4]) + b"\n" + lines[4][:2])
-    kept = [line.split(b"\t")[0].decode().removesuffix(".jpg") for line in lines[1:4]]
+    (tmp_path / "cut" / ".mask_set.tsv").write_bytes(b"\n".join(lines[:5]) + b"\n" + lines[5][:2])
+    kept = [line.split(b"\t")[0].decode().removesuffix(".jpg") for line in lines[2:5]]
     for file in (tmp_path / "cut").rglob("*.png"):
         if not any(file.name.startswith(f"{Path(name).name}_crop") for name in kept):
             file.unlink()
@@ -111,6 +111,26 @@ def test_an_interrupted_set_is_gone_on_with(photos, config, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a.txt").write_text("mine")
     assert "full is not empty" in run(config, photos, "full", cwd=tmp_path).stderr
+
+
+def test_a_set_goes_on_with_its_own_photographs_alone(photos, config, tmp_path):
+    assert run(config, photos, "set", cwd=tmp_path).returncode == 0
+    before = digests(tmp_path / "set")
+    shutil.copytree(photos, tmp_path / "others")
+    moved = run(config, tmp_path / "others", "set", cwd=tmp_path)
+    assert f"error: set holds a set of other photographs than there are now: those that {photos} had" in moved.stderr
+    (photos / "0.jpg").unlink()
+    fewer = run(config, photos, "set", cwd=tmp_path)
+    assert "remove that one to have the set drawn anew" in fewer.stderr
+    assert digests(tmp_path / "set") == before
+
+
+def test_a_set_within_its_photographs_is_refused(photos, config, tmp_path):
+    for outdir in (photos, photos / "sub" / "set"):
+        done = run(config, photos, outdir, cwd=tmp_path)
+        assert done.returncode == 1
+        assert f"error: {outdir} lies in {photos}: " in done.stderr
+    assert not (photos / "sub" / "set").exists()
 
 
 def test_endings(photos, config, tmp_path):

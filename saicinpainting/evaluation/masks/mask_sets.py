@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -173,7 +175,7 @@ def make_mask_set(
     """Write the evaluation set of `config` for every image under `indir` to the same folders under `outdir`.
 
     The result follows from the images, their names, `config` and `seed`, never from `n_jobs`. What an interruption
-    leaves is gone on with.
+    leaves is gone on with, from the same images alone.
 
     Args:
         ext: ending of the images, several with commas, or `auto` for all kinds.
@@ -182,15 +184,16 @@ def make_mask_set(
     Raises:
         InputError: a wrong config; no image; two images with one name; `outdir` holds something else.
     """
+    indir, outdir = Path(indir), Path(outdir)
     maker = call_with_settings(MaskSetMaker, config, where="config")
-    found = _find_images(Path(indir), ext) if names is None else sorted(names)
+    found = _find_images(indir, ext) if names is None else sorted(names)
     _check_names(found)
-    log = _Log(Path(outdir), config=config, seed=seed)
+    log = _Log(outdir, config=config, seed=seed, photographs=_photographs(indir, found, outdir))
     summary = Summary()
     for masks, problem in log.done.values():
         summary.add(masks, problem)
     left = [name for name in found if name not in log.done]
-    work = partial(_process_image, maker=maker, indir=Path(indir), outdir=Path(outdir), seed=seed)
+    work = partial(_process_image, maker=maker, indir=indir, outdir=outdir, seed=seed)
     made = tqdm(map_in_processes(work, left, n_jobs, chunksize=4), total=len(left), unit="image")
     for name, (masks, problem) in zip(left, made, strict=True):
         log.add(name, masks, problem)
@@ -216,6 +219,16 @@ def read_recipe(path: Path, *, device: str | None = None) -> dict[str, Any]:
     return config
 
 
+def check_outside(outdir: Path, indir: Path) -> None:
+    """An `InputError` if `outdir` is or lies in `indir`: what is written there would be read as images of its own."""
+    inner, outer = outdir.resolve(), indir.resolve()
+    if inner == outer or outer in inner.parents:
+        raise InputError(
+            f"{outdir} lies in {indir}: the next start would take its pictures for photographs; write to a folder "
+            "outside"
+        )
+
+
 def _find_images(indir: Path, ext: str) -> list[str]:
     endings = (
         IMAGE_SUFFIXES if ext == "auto" else tuple("." + e.strip().lower().removeprefix(".") for e in ext.split(","))
@@ -235,16 +248,32 @@ def _check_names(names: Sequence[str]) -> None:
         seen[stem] = name
 
 
+def _photographs(indir: Path, names: Sequence[str], outdir: Path) -> str:
+    """A digest of the images' names and sizes (contents would take as long as the set), and the way to them.
+
+    The way from `outdir`, so that both may move together.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        file = indir / name
+        digest.update(f"{name}\t{file.stat().st_size if file.is_file() else 'missing'}\n".encode())
+    folder, start = indir.resolve(), outdir.resolve()
+    way = Path(os.path.relpath(folder, start)) if folder.drive == start.drive else folder
+    return f"{digest.hexdigest()} {way.as_posix()}"
+
+
 class _Log:
     """What has been made of which image, a line each, beside the set: `.mask_set.tsv`.
+
+    The two lines above them say what decides the set: config and seed, and the photographs.
 
     done: number of masks, or why there are none, by the image's name.
     """
 
-    def __init__(self, outdir: Path, *, config: Mapping[str, Any], seed: int) -> None:
+    def __init__(self, outdir: Path, *, config: Mapping[str, Any], seed: int, photographs: str) -> None:
         self.file = outdir / ".mask_set.tsv"
         recipe = json.dumps({"config": config, "seed": seed}, sort_keys=True, default=str)
-        header = f"# {zlib.crc32(recipe.encode()):08x} {recipe}"
+        header = [f"# {zlib.crc32(recipe.encode()):08x} {recipe}", f"# {photographs}"]
         self.done: dict[str, tuple[int, str | None]] = {}
         outdir.mkdir(parents=True, exist_ok=True)
         if self.file.is_file():
@@ -252,14 +281,21 @@ class _Log:
         elif any(outdir.iterdir()):
             raise InputError(f"{outdir} is not empty and holds no set that was begun here; write to another folder")
         else:
-            self.file.write_text(header + "\n", encoding="utf-8")
+            self.file.write_text("".join(f"{line}\n" for line in header), encoding="utf-8")
 
-    def _read(self, header: str) -> None:
+    def _read(self, header: Sequence[str]) -> None:
         text = self.file.read_text(encoding="utf-8")
         lines = text.split("\n")
-        if lines[0] != header:
+        if lines[0] != header[0]:
             raise InputError(f"{self.file.parent} holds a set of another config or seed; write to another folder")
-        for line in lines[1:-1]:  # what follows the last line break is half a line at most
+        if lines[1] != header[1]:
+            begun = re.match(r"# [0-9a-f]+ (.*)", lines[1])
+            source = (self.file.parent / begun[1]).resolve() if begun else "some folder"
+            raise InputError(
+                f"{self.file.parent} holds a set of other photographs than there are now: those that {source} had "
+                "when it was begun; write to another folder, or remove that one to have the set drawn anew"
+            )
+        for line in lines[2:-1]:  # what follows the last line break is half a line at most
             name, masks, problem = line.split("\t", 2)
             self.done[name] = (int(masks), problem or None)
         if lines[-1]:
