@@ -120,8 +120,12 @@ def test_the_memory_decides(network: Any) -> None:
     hole[:, :, 10:20, 10:20] = 1
     inpainter(image[:, :, :304, :304], hole[:, :, :304, :304])
     assert calls == [(304, 304)]
+    calls.clear()
+    two = (x[:, :, :304, :304].repeat(2, 1, 1, 1) for x in (image, hole))
+    inpainter(*two)  # each fits, both together do not: one after the other
+    assert calls == [(304, 304)] * 2
     inpainter(image, hole)
-    assert calls[1:] == [(152, 152)]  # 148 pixels around the hole
+    assert calls[2:] == [(152, 152)]  # 148 pixels around the hole
     hole[:, :, 100:300, 100:400] = 1
     calls.clear()
     filled = inpainter(image, hole)  # one part that is too large, so smaller
