@@ -63,7 +63,7 @@ class Measurement:
 def measure_images(dataset: PrecomputedInpaintingResultsDataset, **settings: Any) -> Measurement:
     """`measure_with` a `make_measuring_evaluator`; settings: those of both."""
     pass_settings = set(inspect.signature(measure_with).parameters) - {"evaluator", "dataset"}
-    known = pass_settings | set(inspect.signature(make_measuring_evaluator).parameters)
+    known = pass_settings | set(inspect.signature(make_measuring_evaluator).parameters) - {"remedy"}
     check_known_keys(settings, known, where="evaluator_kwargs")
     own = {name: settings.pop(name) for name in pass_settings & set(settings)}
     return measure_with(make_measuring_evaluator(**settings), dataset, **own)
@@ -84,18 +84,19 @@ def make_measuring_evaluator(
     integral_kind: str | None = "lpips_fid100_f1",
     bins: int = 10,
     device: str | None = "auto",
+    remedy: str = "--metrics ssim",
 ) -> InpaintingEvaluator:
     """An evaluator of these metrics on `device`: `auto`, `cpu`, `cuda`, ….
 
     `integral_kind` is the evaluator's: None leaves the integrals out, the other kinds report all that the
-    metrics allow.
+    metrics allow. `remedy`: how the caller's user leaves out a metric that cannot be made.
     """
     switches = {"ssim": ssim, "lpips": lpips, "fid": fid, "ids": ids, "psnr": psnr, "l1": l1, "segm": segm}
     weights = {"lpips_weights": lpips_weights, "fid_weights": fid_weights, "segm_weights": segm_weights}
     try:
         metrics = make_metrics(**switches, **weights)  # type: ignore[arg-type]
     except InputError as error:
-        raise InputError(f"{error}, or leave it out, for example with --metrics ssim") from error
+        raise InputError(f"{error}, or leave it out, for example with {remedy}") from error
     evaluator = InpaintingEvaluator(metrics=metrics, integral_kind=integral_kind, bins=bins)
     return evaluator.to(pick_device(device))
 
