@@ -13,7 +13,7 @@ import numpy as np
 
 from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.metrics import HIGHER_IS_BETTER
-from saicinpainting.evaluation.report import NAMES, picture_row, ranking_column, render, scores_of, worst_first
+from saicinpainting.evaluation.report import NAMES, RANKING, picture_row, ranking_column, render, scores_of, worst_first
 from saicinpainting.utils import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -78,6 +78,11 @@ def find_failures(
             )
         images = images[images["set"] == set_name]
     column = by or ranking_column(images)
+    if column is None:
+        raise InputError(
+            f"{evaluation / 'images.csv'} has no metric with a value for each image; evaluate with one of "
+            f"{', '.join(RANKING)}"
+        )
     known = [name for name in images.columns if name in HIGHER_IS_BETTER]
     if column not in known:
         raise InputError(f"--by: {evaluation / 'images.csv'} has no {column!r}; {did_you_mean(column, known)}")

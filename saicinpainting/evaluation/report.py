@@ -24,7 +24,6 @@ from saicinpainting.evaluation.metrics.inception import FEATURES
 from saicinpainting.evaluation.published import PROTOCOLS, PUBLISHED, published_name
 from saicinpainting.evaluation.writing import to_pixels
 from saicinpainting.files import write_whole
-from saicinpainting.utils import InputError
 
 if TYPE_CHECKING:
     import pandas
@@ -57,6 +56,11 @@ class EvaluationSet:
     folder: Path
     origin: str
 
+    @property
+    def folder_name(self) -> str:
+        """`random_thin_512`: tells it from other sets called `thin`, and names the folder of its predictions."""
+        return self.folder.resolve().name
+
 
 @dataclass(frozen=True)
 class SetResult:
@@ -83,8 +87,10 @@ def write_report(
         notes=list(_notes(results)),
         paper=_paper_table(results, history["name"], paper),
         plots=[{"name": NAMES.get(m, m), "source": _plot(results, m)} for m in _binned(results)],
-        ranked_by=NAMES.get(ranked_by, ranked_by),
-        examples=[{"name": one.set.name, "examples": list(_examples(one, ranked_by, examples))} for one in results],
+        ranked_by=ranked_by and NAMES.get(ranked_by, ranked_by),
+        examples=[{"name": one.set.name, "examples": list(_examples(one, ranked_by, examples))} for one in results]
+        if ranked_by
+        else [],
         facts=list(_facts(history)),
         settings=yaml.safe_dump(history["settings"], sort_keys=False),
     )
@@ -99,12 +105,9 @@ def render(template: str, path: Path, **content: Any) -> None:
     write_whole(path, text)
 
 
-def ranking_column(images: pandas.DataFrame) -> str:
-    """The column of `images.csv` that tells good from bad."""
-    for name in RANKING:
-        if name in images.columns:
-            return name
-    raise InputError(f"no metric with a value for each image was measured; add one of {', '.join(RANKING)}")
+def ranking_column(images: pandas.DataFrame) -> str | None:
+    """The column of `images.csv` that tells good from bad; None: no metric has a value for each image."""
+    return next((name for name in RANKING if name in images.columns), None)
 
 
 def worst_first(images: pandas.DataFrame, column: str) -> pandas.DataFrame:
@@ -122,7 +125,7 @@ def summary_table(path: Path) -> str:
         name: {metric: groups[TOTAL]["mean"] for metric, groups in content["results"].items() if TOTAL in groups}
         for name, content in sets.items()
     }
-    return pandas.DataFrame(columns).to_string(float_format="{:.4f}".format, na_rep="")
+    return pandas.DataFrame(columns, dtype=float).to_string(float_format="{:.4f}".format, na_rep="")
 
 
 # ---- tables --------------------------------------------------------------------------------------------------------
