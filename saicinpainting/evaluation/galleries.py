@@ -115,10 +115,11 @@ def _read_images(evaluation: Path) -> pandas.DataFrame:
 def write_failures(evaluation: Path, failures: Failures, out: Path, *, top: int, against: Path | None = None) -> None:
     """A page with the worst `top` images: input, result, the other model's result, original."""
     content = json.loads((evaluation / "results.json").read_text(encoding="utf-8"))
-    suffix = content["made_by"]["dataset"].get("img_suffix", ".jpg")
+    made_of = content["made_by"]["dataset"]
+    settings = {"img_suffix": made_of.get("img_suffix", ".jpg"), "scale_factor": made_of.get("scale_factor")}
     folders = {name: Path(one["folder"]) for name, one in content["sets"].items()}
     models = [evaluation, *([against] if against else [])]
-    rows = list(_failure_rows(failures, folders, models, suffix, top))
+    rows = list(_failure_rows(failures, folders, models, settings, top))
     table = failures.by_hole
     column = NAMES.get(failures.column, failures.column)
     render(
@@ -139,18 +140,18 @@ def write_failures(evaluation: Path, failures: Failures, out: Path, *, top: int,
 
 
 def _failure_rows(
-    failures: Failures, folders: Mapping[str, Path], models: Sequence[Path], suffix: str, top: int
+    failures: Failures, folders: Mapping[str, Path], models: Sequence[Path], settings: Mapping[str, Any], top: int
 ) -> Iterator[dict[str, Any]]:
     datasets: dict[tuple[str, Path], PrecomputedInpaintingResultsDataset] = {}
     for _, row in failures.ranked.head(top).iterrows():
-        samples = []
+        samples, folder = [], folders[row["set"]]
         for model in models:
             key = row["set"], model
             if key not in datasets:
                 datasets[key] = PrecomputedInpaintingResultsDataset(
-                    folders[row["set"]], model / "predictions" / row["set"], inpainted_suffix=".png", img_suffix=suffix
+                    folder, model / "predictions" / folder.name, inpainted_suffix=".png", **settings
                 )
-            mask = str(folders[row["set"]] / row["image"])
+            mask = str(folder / row["image"])
             samples.append(datasets[key][datasets[key].mask_filenames.index(mask)])
         caption = f"{row['set']} · {row['image']} · {scores_of(row, more=[DIFFERENCE])}"
         yield {"caption": caption, "pictures": picture_row(samples)}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 FID, LPIPS = "fid", "lpips"
 PROTOCOLS = {
     "places": "Places365-Standard, 512 px, 30,000 test images",
     "celeba": "CelebA-HQ, 256 px, 2,000 validation images",
 }
+SIDES = {512: "places", 256: "celeba"}
+"""Side of a protocol's images -> its name."""
 SETS = {"thin": "narrow", "thick": "wide", "segm": "segm"}
 """Our names of the mask sets -> the paper's."""
 PUBLISHED: dict[str, dict[str, dict[str, dict[str, float]]]] = {
@@ -33,5 +38,12 @@ PUBLISHED: dict[str, dict[str, dict[str, dict[str, float]]]] = {
 
 
 def published_name(set_name: str) -> str | None:
-    """The paper's name of a set called `thin`, `random_thick_512`, …; None: the paper has none like it."""
-    return next((theirs for ours, theirs in SETS.items() if ours in set_name.split("_")), None)
+    """The paper's name of a set called `thin`, `random_thick_512`, …; None: the paper has none of that name."""
+    found = re.fullmatch(r"(?:random_)?([a-z]+)(?:_\d+)?", set_name)
+    return SETS.get(found[1]) if found else None
+
+
+def protocol_of(sizes: Iterable[tuple[int, int]]) -> str | None:
+    """The protocol whose images are of these sizes, all of them; None: none, or several."""
+    sides = {side for size in sizes for side in size}
+    return SIDES.get(sides.pop()) if len(sides) == 1 else None

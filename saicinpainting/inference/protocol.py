@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import json
-import logging
+import math
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
-from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
+from saicinpainting.evaluation.data import InpaintingDataset, PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.evaluator import InpaintingEvaluator, Results
-from saicinpainting.evaluation.masks.mask_sets import make_mask_set, read_recipe
 from saicinpainting.evaluation.predictions import make_measuring_evaluator, measure_with, metric_switches
-from saicinpainting.evaluation.published import PROTOCOLS
+from saicinpainting.evaluation.published import PROTOCOLS, protocol_of, published_name
 from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_report
+from saicinpainting.evaluation.sets import make_set, plan_sets, set_digest
 from saicinpainting.evaluation.utils import pick_device
 from saicinpainting.files import write_whole
-from saicinpainting.inference.folders import FillBatch, checkpoint_file, difference, load_filler, origin, predict_folder
-from saicinpainting.training.data.datasets import make_default_val_dataset
-from saicinpainting.utils import InputError, did_you_mean
+from saicinpainting.inference.folders import (
+    RECORD,
+    Batch,
+    FillBatch,
+    checkpoint_file,
+    difference,
+    load_filler,
+    origin,
+    predict_folder,
+)
+from saicinpainting.inference.high_resolution import resize_to_size
+from saicinpainting.utils import InputError, check_known_keys, did_you_mean
 
-LOGGER = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ROOT / "configs" / "data_gen"
 MADE_BY = "made_by.json"
 PACKAGES = ("torchvision", "pytorch-lightning", "lpips", "pytorch-fid", "numpy", "opencv-python-headless")
 
@@ -38,26 +46,30 @@ PACKAGES = ("torchvision", "pytorch-lightning", "lpips", "pytorch-fid", "numpy",
 def evaluate_checkpoint(settings: Settings) -> Path:
     """Evaluate as configs/evaluation/default.yaml describes it; the model's folder in `outdir`.
 
-    It gets `predictions/SET/`, `results.csv`, `results.json`, `images.csv` and `report.html`.
+    It gets `predictions/FOLDER_OF_SET/`, `results.csv`, `results.json`, `images.csv` and `report.html`.
     """
     switches = metric_switches(settings["metrics"], where="metrics")
-    paper = _paper(settings)
+    _check_paper(settings["paper"])
+    _check_dataset(settings["dataset"])
     outdir = Path(settings["outdir"])
     name = _model_name(settings["model"])
     folder = outdir / name
+    plans = plan_sets(settings, outdir)
     made_by = _claim(folder, settings)
-    sets = [_make_set(one, settings, outdir / "sets") for one in settings["sets"]]
-    if len({one.name for one in sets}) < len(sets):
-        raise InputError(f"sets: two of {', '.join(one.name for one in sets)} have the same name; rename a folder")
-    fill = _lazy_filler(settings)
-    for one in sets:
-        _predict(one, settings, fill, folder / "predictions" / one.name)
+    # Networks before pictures: what is wrong with them, or missing, must not show after hours.
+    fill = _filler(settings)
     kept = ("lpips_weights", "fid_weights", "segm_weights", "device")
     options: dict[str, Any] = {**switches, **{key: settings[key] for key in kept}}
-    evaluator = make_measuring_evaluator(**options)
+    evaluator = make_measuring_evaluator(**options, remedy="metrics=[ssim]")
+    sets = [make_set(plan, settings) for plan in plans]
+    for one in sets:
+        _predict(one, settings, fill, folder, made_by)
     results = [_measure(one, settings, evaluator, outdir, folder) for one in sets]
-    history = {**made_by, "name": name, "sets": {one.name: one.origin for one in sets}, **_circumstances(settings)}
+    checkpoint = str(checkpoint_file(settings["model"]))
+    origins = {one.name: one.origin for one in sets}
+    history = {"checkpoint": checkpoint, **made_by, "name": name, "sets": origins, **_circumstances(settings)}
     write_tables(results, folder, history)
+    paper = _paper(settings["paper"], results)
     write_report(results, folder / "report.html", history, paper=paper, examples=int(settings["examples"]))
     return folder
 
@@ -65,13 +77,18 @@ def evaluate_checkpoint(settings: Settings) -> Path:
 # ---- what is asked -------------------------------------------------------------------------------------------------
 
 
-def _paper(settings: Settings) -> str | None:
-    paper = settings["paper"]
-    if paper == "auto":
-        return {256: "celeba", 512: "places"}.get(settings["size"])
-    if paper is not None and paper not in PROTOCOLS:
+def _check_paper(paper: Any) -> None:
+    if paper not in (None, "auto", *PROTOCOLS):
         raise InputError(f"paper: unknown protocol {paper!r}; {did_you_mean(str(paper), PROTOCOLS)}, auto or null")
-    return paper
+
+
+def _check_dataset(dataset: Settings) -> None:
+    if dataset["kind"] != "default":
+        raise InputError(
+            f"dataset.kind: an evaluation reads images NAME{dataset.get('img_suffix', '.jpg')} beside masks "
+            f"NAME_mask*.png, which is default, not {dataset['kind']!r}; bin/predict.py knows the others"
+        )
+    check_known_keys(dataset, {"kind", *inspect.signature(InpaintingDataset).parameters} - {"datadir"}, where="dataset")
 
 
 def _model_name(model: Settings) -> str:
@@ -86,10 +103,10 @@ def _model_name(model: Settings) -> str:
 
 
 def _claim(folder: Path, settings: Settings) -> dict[str, Any]:
-    """What decides the predictions in `folder`; an `InputError` if others lie there."""
-    checkpoint = checkpoint_file(settings["model"])
+    """What decides the predictions in `folder` besides the set; an `InputError` if others lie there."""
     refiner = settings["refiner"] if settings["refine"] else None
-    made_by = origin(settings["model"], {"refiner": refiner, "dataset": dict(settings["dataset"])})
+    own = {"refiner": refiner, "precision": settings["precision"], "dataset": dict(settings["dataset"])}
+    made_by = origin(settings["model"], own)
     record = folder / MADE_BY
     if not record.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no evaluation; set model.name or another outdir")
@@ -100,54 +117,58 @@ def _claim(folder: Path, settings: Settings) -> dict[str, Any]:
             "or remove that folder"
         )
     write_whole(record, json.dumps(made_by, indent=1))
-    return {"checkpoint": str(checkpoint), **made_by}
+    return made_by
+
+
+def _filler(settings: Settings) -> FillBatch:
+    device = pick_device(settings["device"])
+    if not settings["refine"]:
+        return load_filler(settings["model"], device, precision=settings["precision"])
+    options = {"refiner": settings["refiner"], "precision": settings["precision"]}
+    return _at_full_size(load_filler(settings["model"], device, refine=True, **options))
+
+
+def _at_full_size(refine: FillBatch) -> FillBatch:
+    """`refine`, whose pictures are smaller above `px_budget`, enlarged to the image's size, known pixels kept."""
+
+    def fill(batch: Batch) -> torch.Tensor:
+        filled = refine(batch)
+        height, width = (int(side) for side in batch["unpad_to_size"])
+        if filled.shape[2:] != (height, width):
+            filled = resize_to_size(filled, height, width)
+        image, mask = (batch[key][:, :, :height, :width] for key in ("image", "mask"))
+        return torch.where(mask > 0, filled.to(image), image)
+
+    return fill
 
 
 # ---- the steps -----------------------------------------------------------------------------------------------------
 
 
-def _make_set(name: str, settings: Settings, folder: Path) -> EvaluationSet:
-    """A folder as it is, or the set that a recipe draws from `indir`, made as far as it is not there."""
-    if Path(name).is_dir():
-        return EvaluationSet(Path(name).resolve().name, Path(name), f"the folder {name}")
-    size = settings["size"]
-    candidates = [f"random_{name}_{size}", f"{name}_{size}", name]
-    recipe = next((RECIPES / f"{one}.yaml" for one in candidates if (RECIPES / f"{one}.yaml").is_file()), None)
-    if recipe is None:
-        known = sorted({file.stem.removeprefix("random_").rpartition("_")[0] for file in RECIPES.glob("*.yaml")})
-        raise InputError(
-            f"sets: {name!r} is neither a folder nor a recipe for size={size}; {did_you_mean(name, known)}"
-        )
-    if settings["indir"] is None:
-        raise InputError(f"indir: the set {name} is drawn from photographs; name their folder")
-    config = read_recipe(recipe, device=pick_device(settings["device"]).type)
-    out = folder / recipe.stem
-    print(f"masks of {name}: {out}", flush=True)
-    summary = make_mask_set(
-        config, settings["indir"], out, ext="auto", n_jobs=int(settings["n_jobs"]), seed=int(settings["seed"])
-    )
-    for reason in summary.skipped:
-        LOGGER.warning("skipped %s", reason)
-    if not summary.masks:
-        raise InputError(f"no image of {settings['indir']} gave a mask of {recipe.name}; see the reasons above")
-    return EvaluationSet(name, out, f"{recipe.stem}, seed {settings['seed']}, of {settings['indir']}: {summary}")
+def _predictions(folder: Path, one: EvaluationSet) -> Path:
+    return folder / "predictions" / one.folder_name
 
 
-def _lazy_filler(settings: Settings) -> FillBatch:
-    """The network is loaded with the first image that has no prediction yet."""
-
-    @cache
-    def loaded() -> FillBatch:
-        refining = {"refine": settings["refine"], "refiner": settings["refiner"]}
-        return load_filler(settings["model"], pick_device(settings["device"]), **refining)
-
-    return lambda batch: loaded()(batch)
-
-
-def _predict(one: EvaluationSet, settings: Settings, fill: FillBatch, outdir: Path) -> None:
+def _predict(one: EvaluationSet, settings: Settings, fill: FillBatch, folder: Path, made_by: Settings) -> None:
+    outdir = _predictions(folder, one)
     print(f"predictions of {one.name}: {outdir}", flush=True)
-    dataset: Any = make_default_val_dataset(one.folder, **settings["dataset"])
-    summary = predict_folder(fill, dataset, one.folder, outdir)
+    dataset_settings = {key: value for key, value in settings["dataset"].items() if key != "kind"}
+    dataset = InpaintingDataset(one.folder, **dataset_settings)
+    wanted = {**made_by, "set": set_digest(dataset)}
+    if difference(outdir / RECORD, wanted):
+        raise InputError(
+            f"{outdir} holds predictions of other images or masks than {one.folder} has now; remove it to predict "
+            "anew, or set model.name or another outdir"
+        )
+    summary = predict_folder(
+        fill,
+        dataset,
+        one.folder,
+        outdir,
+        batch_size=1 if settings["refine"] else int(settings["batch_size"]),
+        num_workers=int(settings["num_workers"]),
+        made_by=wanted,
+    )
     if summary.skipped:
         raise InputError(f"{one.name}: {'; '.join(summary.skipped.values())}; mend or remove these images")
 
@@ -158,9 +179,10 @@ def _measure(
     print(f"metrics of {one.name}", flush=True)
     dataset = PrecomputedInpaintingResultsDataset(
         one.folder,
-        folder / "predictions" / one.name,
+        _predictions(folder, one),
         inpainted_suffix=".png",
         img_suffix=settings["dataset"].get("img_suffix", ".jpg"),
+        scale_factor=settings["dataset"].get("scale_factor"),
     )
     measured = measure_with(
         evaluator,
@@ -174,6 +196,19 @@ def _measure(
 
 
 # ---- what comes out ------------------------------------------------------------------------------------------------
+
+
+def _paper(paper: str | None, results: Sequence[SetResult]) -> str | None:
+    """The protocol to show; `auto`: that of the size of all pictures of the sets that the paper has."""
+    if paper != "auto":
+        return paper
+    files = [file for one in results if published_name(one.set.name) for file in one.dataset.pred_filenames]
+    return protocol_of(_picture_size(file) for file in files)
+
+
+def _picture_size(file: str) -> tuple[int, int]:
+    with Image.open(file) as picture:
+        return picture.size
 
 
 def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[str, Any]) -> None:
@@ -202,13 +237,17 @@ def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[st
             for one in results
         },
     }
-    write_whole(folder / "results.json", json.dumps(content, indent=1))
+    write_whole(folder / "results.json", json.dumps(content, indent=1, allow_nan=False))
 
 
-def _nested(results: Results) -> dict[str, dict[str, dict[str, float]]]:
-    nested: dict[str, dict[str, dict[str, float]]] = {}
+def _nested(results: Results) -> dict[str, dict[str, dict[str, float | None]]]:
+    """None, `null` in JSON, which has no NaN, where there was nothing to measure."""
+    nested: dict[str, dict[str, dict[str, float | None]]] = {}
     for (metric, group), statistics in results.items():
-        nested.setdefault(metric, {})[group] = {name: float(value) for name, value in statistics.items()}
+        values = {name: float(value) for name, value in statistics.items()}
+        nested.setdefault(metric, {})[group] = {
+            n: value if math.isfinite(value) else None for n, value in values.items()
+        }
     return nested
 
 

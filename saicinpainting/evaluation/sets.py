@@ -1,0 +1,97 @@
+"""The sets of an evaluation: folders as they are, and sets that are drawn from photographs, made once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from saicinpainting.download import digest_of
+from saicinpainting.evaluation.data import InpaintingDataset
+from saicinpainting.evaluation.masks.mask_sets import check_outside, make_mask_set, read_recipe
+from saicinpainting.evaluation.report import EvaluationSet
+from saicinpainting.evaluation.utils import pick_device
+from saicinpainting.utils import InputError, did_you_mean
+
+LOGGER = logging.getLogger(__name__)
+Settings = Mapping[str, Any]
+RECIPES = Path(__file__).resolve().parents[2] / "configs" / "data_gen"
+
+
+@dataclass(frozen=True)
+class SetPlan:
+    """A set in `folder`, which `recipe` draws there; None: it is there."""
+
+    name: str
+    folder: Path
+    recipe: Path | None
+
+
+def plan_sets(settings: Settings, outdir: Path) -> list[SetPlan]:
+    plans = [_plan_set(name, settings, outdir) for name in settings["sets"]]
+    for names in ([plan.name for plan in plans], [plan.folder.resolve().name for plan in plans]):
+        if len(set(names)) < len(names):
+            raise InputError(f"sets: two of {', '.join(names)} have the same name; rename a folder")
+    return plans
+
+
+def _plan_set(name: str, settings: Settings, outdir: Path) -> SetPlan:
+    """A folder as it is, or the recipe of that name and `size`."""
+    if Path(name).is_dir():
+        check_outside(outdir, Path(name))
+        return SetPlan(Path(name).resolve().name, Path(name), None)
+    size = settings["size"]
+    candidates = [f"random_{name}_{size}", f"{name}_{size}", name]
+    recipe = next((RECIPES / f"{one}.yaml" for one in candidates if (RECIPES / f"{one}.yaml").is_file()), None)
+    if recipe is None:
+        known = sorted({file.stem.removeprefix("random_").rpartition("_")[0] for file in RECIPES.glob("*.yaml")})
+        raise InputError(
+            f"sets: {name!r} is neither a folder nor a recipe for size={size}; {did_you_mean(name, known)}"
+        )
+    if settings["indir"] is None:
+        raise InputError(f"indir: the set {name} is drawn from photographs; name their folder")
+    check_outside(outdir, Path(settings["indir"]))
+    return SetPlan(name, outdir / "sets" / recipe.stem, recipe)
+
+
+def make_set(plan: SetPlan, settings: Settings) -> EvaluationSet:
+    """What a recipe draws from `indir` is made as far as it is not there."""
+    out, recipe, indir = plan.folder, plan.recipe, settings["indir"]
+    if recipe is None:
+        return EvaluationSet(plan.name, out, f"the folder {out}")
+    config = read_recipe(recipe, device=pick_device(settings["device"]).type)
+    print(f"masks of {plan.name}: {out}", flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Evaluations that start side by side share the set: one makes it, the others wait.
+    with FileLock(out.with_name(f".{out.name}.lock")):
+        summary = make_mask_set(
+            config, indir, out, ext="auto", n_jobs=int(settings["n_jobs"]), seed=int(settings["seed"])
+        )
+    for reason in summary.skipped:
+        LOGGER.warning("skipped %s", reason)
+    if not summary.masks:
+        raise InputError(f"no image of {indir} gave a mask of {recipe.name}; see the reasons above")
+    return EvaluationSet(plan.name, out, f"{recipe.stem}, seed {settings['seed']}, of {indir}: {summary}")
+
+
+def set_digest(dataset: InpaintingDataset) -> str:
+    """Of the names and contents of images and masks.
+
+    Contents, not times: a set that was copied, or drawn again, is the same one. Measuring reads all of it anyway.
+    """
+    digest = hashlib.sha256()
+    files = sorted({*dataset.img_filenames, *dataset.mask_filenames})
+    for file in tqdm(files, desc="check", unit="file", leave=False):
+        name = Path(os.path.relpath(file, dataset.datadir)).as_posix()
+        try:
+            digest.update(f"{name} {digest_of(Path(file), 'sha256')}\n".encode())
+        except OSError as error:
+            raise InputError(f"cannot read {file}: {error.strerror}; mend or remove it") from error
+    return digest.hexdigest()
