@@ -24,6 +24,7 @@ from saicinpainting.evaluation.report import summary_table
 from saicinpainting.evaluation.sets import make_set, plan_sets
 from saicinpainting.inference.protocol import _nested, evaluate_checkpoint
 from saicinpainting.utils import InputError
+from tests.evaluation.metrics.test_segmentation import BrightIsSky
 from tests.helpers import ROOT, fill, photo
 
 PHOTOS = 3
@@ -91,7 +92,7 @@ def write_set(folder: Path, *, hole: slice = slice(10, 30), side: int = 64) -> P
 
 def means(folder: Path, name: str) -> dict[str, float]:
     results = json.loads((folder / "results.json").read_text())["sets"][name]["results"]
-    return {metric: groups["total"]["mean"] for metric, groups in results.items()}
+    return {metric: groups["total"]["mean"] for metric, groups in results.items() if "total" in groups}
 
 
 # ---- what belongs together -----------------------------------------------------------------------------------------
@@ -237,6 +238,14 @@ def test_fid_alone_and_the_paper_by_the_size_of_the_pictures(evaluate: Evaluate,
     assert "Places365" not in page
     with pytest.raises(InputError, match=r"no metric with a value for each image; evaluate with one of lpips"):
         find_failures(folder)
+
+
+def test_classes_alone_are_reported(evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saicinpainting.evaluation.metrics.segmentation.weight_files", lambda place: ())
+    monkeypatch.setattr("saicinpainting.evaluation.metrics.segmentation.make_segmentation", BrightIsSky)
+    folder = evaluate(f"sets=[{write_set(tmp_path / 'mine')}]", "metrics=[segm]")
+    assert 0 < means(folder, "mine")["segm_stats"] < 1
+    assert "Examples" not in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
