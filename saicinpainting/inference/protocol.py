@@ -26,7 +26,6 @@ from saicinpainting.evaluation.utils import pick_device
 from saicinpainting.files import write_whole
 from saicinpainting.inference.folders import (
     RECORD,
-    Batch,
     FillBatch,
     checkpoint_file,
     difference,
@@ -34,7 +33,6 @@ from saicinpainting.inference.folders import (
     origin,
     predict_folder,
 )
-from saicinpainting.inference.high_resolution import resize_to_size
 from saicinpainting.utils import InputError, check_known_keys, did_you_mean
 
 Settings = Mapping[str, Any]
@@ -121,25 +119,8 @@ def _claim(folder: Path, settings: Settings) -> dict[str, Any]:
 
 
 def _filler(settings: Settings) -> FillBatch:
-    device = pick_device(settings["device"])
-    if not settings["refine"]:
-        return load_filler(settings["model"], device, precision=settings["precision"])
-    options = {"refiner": settings["refiner"], "precision": settings["precision"]}
-    return _at_full_size(load_filler(settings["model"], device, refine=True, **options))
-
-
-def _at_full_size(refine: FillBatch) -> FillBatch:
-    """`refine`, whose pictures are smaller above `px_budget`, enlarged to the image's size, known pixels kept."""
-
-    def fill(batch: Batch) -> torch.Tensor:
-        filled = refine(batch)
-        height, width = (int(side) for side in batch["unpad_to_size"])
-        if filled.shape[2:] != (height, width):
-            filled = resize_to_size(filled, height, width)
-        image, mask = (batch[key][:, :, :height, :width] for key in ("image", "mask"))
-        return torch.where(mask > 0, filled.to(image), image)
-
-    return fill
+    options = {key: settings[key] for key in ("refine", "refiner", "precision")}
+    return load_filler(settings["model"], pick_device(settings["device"]), **options)
 
 
 # ---- the steps -----------------------------------------------------------------------------------------------------
@@ -165,7 +146,8 @@ def _predict(one: EvaluationSet, settings: Settings, fill: FillBatch, folder: Pa
         dataset,
         one.folder,
         outdir,
-        batch_size=1 if settings["refine"] else int(settings["batch_size"]),
+        batch_size=int(settings["batch_size"]),
+        one_size=settings["refine"],
         num_workers=int(settings["num_workers"]),
         made_by=wanted,
     )

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
@@ -32,7 +31,7 @@ Evaluate = Callable[..., Path]
 
 
 class Grey:
-    """Stands in for `load_filler` and what it loads: fills with grey, at half the size where it refines."""
+    """Stands in for `load_filler` and what it loads: fills with grey."""
 
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
@@ -44,8 +43,7 @@ class Grey:
 
     def __call__(self, batch: dict[str, Any]) -> torch.Tensor:
         self.batches.append(len(batch["image"]))
-        filled = torch.where(batch["mask"] > 0, 0.5, batch["image"])
-        return F.interpolate(filled, scale_factor=0.5) if self.options.get("refine") else filled
+        return torch.where(batch["mask"] > 0, 0.5, batch["image"])
 
 
 @pytest.fixture
@@ -199,22 +197,15 @@ def test_prediction_follows_its_settings(
     assert grey.batches == [2, 1]
     assert grey.options["precision"] == "bf16"
     assert seen["num_workers"] == 1
+    evaluate(f"sets=[{mine}]", "refine=true", "refiner.n_iters=3", "model.name=refined")
+    assert grey.batches == [2, 1, 2, 1]
+    assert grey.options["refine"]
+    assert grey.options["refiner"]["n_iters"] == 3
+    assert seen["one_size"]
     with pytest.raises(
         InputError, match=r"holds predictions of another model or setting \(precision: bf16, now fp32\)"
     ):
         evaluate(f"sets=[{mine}]")
-
-
-def test_refined_pictures_are_measured_at_the_size_of_the_image(evaluate: Evaluate, grey: Grey, tmp_path: Path) -> None:
-    mine = write_set(tmp_path / "mine", side=60)
-    folder = evaluate(f"sets=[{mine}]", "refine=true")
-    assert grey.batches == [1] * PHOTOS
-    image = np.asarray(Image.open(mine / "0.png"))
-    known = np.asarray(Image.open(mine / "0_mask000.png")) == 0
-    filled = np.asarray(Image.open(folder / "predictions" / "mine" / "0_mask000.png"))
-    np.testing.assert_array_equal(filled[known], image[known])
-    assert abs(filled[15:25, 15:25].astype(int) - 128).max() <= 1
-    assert (filled[~known] != image[~known]).mean() > 0.5
 
 
 def test_scaled_images_are_measured_at_their_scale(evaluate: Evaluate, tmp_path: Path) -> None:
