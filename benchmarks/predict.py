@@ -15,6 +15,7 @@ for `peak_mb`, libraries included.
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import math
@@ -110,11 +111,11 @@ def variants(args: argparse.Namespace, folder: Path) -> dict[str, Fill]:
             set_fft_backend(inpainter.network, "auto")
             made[name] = inpainter
         elif name == REFINED:
-            made[name] = refined(generator, args.n_iters)
+            made[name] = refined(fold(generator).to(args.device), args.n_iters)
         elif importlib.util.find_spec(name):
             path = args.onnx or folder / "model.onnx"
             if not path.exists():
-                export(ExportableInpainter(fold(generator.cpu())), path, sizes=((1, 128, 256),))
+                export(ExportableInpainter(fold(copy.deepcopy(generator).cpu())), path, sizes=((1, 128, 256),))
             made[name] = runtime(name, path)
     return made
 
@@ -131,7 +132,7 @@ def plain(generator: torch.nn.Module) -> Fill:
 
 def refined(generator: torch.nn.Module, n_iters: int) -> Fill:
     inpainter = torch.nn.Module()
-    inpainter.generator = fold(generator)
+    inpainter.generator = generator
 
     def run(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         batch = {"image": image, "mask": mask, "unpad_to_size": image.shape[2:]}

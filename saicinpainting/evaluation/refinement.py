@@ -209,7 +209,9 @@ def _inpaint_level(
 
         features = _refine(features, network.decode_for_gradient, losses_of, n_steps=n_iters - 1, lr=lr)
     prediction = network.decode(features)
-    return (hole * prediction + (1 - hole) * padded_image)[:, :, :height, :width]
+    if not prediction.isfinite().all():
+        raise InputError("refinement: the network's picture is not finite; with precision=fp16 set bf16 or fp32")
+    return torch.where(hole > 0, prediction, padded_image)[:, :, :height, :width]
 
 
 def _sparing_decode(generator: Any) -> Callable[[Features], Tensor]:

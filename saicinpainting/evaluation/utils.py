@@ -11,6 +11,8 @@ import torch
 
 from saicinpainting.utils import InputError
 
+CGROUP = Path("/sys/fs/cgroup")
+
 
 def pick_device(name: str | None) -> torch.device:
     """`auto` (or nothing) is the first GPU if there is one, else the CPU; other names are torch's."""
@@ -44,13 +46,17 @@ def move_to_device(obj: Any, device: torch.device | str) -> Any:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that are free on `device`; of the machine's memory what the process may still take."""
+    """Bytes that are free on `device`; of the machine's memory what the process may still take.
+
+    What PyTorch keeps of a GPU without using it is free, as are pages of files that a container has read.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")]
-    with contextlib.suppress(OSError, ValueError):
-        limit, used = (int(file.read_text()) for file in limits)
-        return min(limit - used, _free_memory())
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + idle
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        statistics = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        return min(limit - used + int(statistics["inactive_file"]), _free_memory())
     return _free_memory()
 
 

@@ -23,6 +23,7 @@ from saicinpainting.evaluation.writing import from_pixels, to_pixels, write_pict
 from saicinpainting.files import write_whole
 from saicinpainting.inference.high_resolution import fill_parts
 from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.inference.padding import padded
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
@@ -117,19 +118,22 @@ def _refining(
     network.to(device)
     settings = {"inpainter": network, "precision": precision, **refiner}
 
-    def refine(batch: Batch) -> torch.Tensor:
-        return call_with_settings(refine_predict, {"batch": batch, **settings}, where="refiner")
+    defaults = {name: setting.default for name, setting in signature(refine_predict).parameters.items()}
+    budget, modulo = (int({**defaults, **settings}[key]) for key in ("px_budget", "modulo"))
+    least = max(modulo, network.generator.min_size)
 
-    def paint(part: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-        return refine({"image": part, "mask": hole, "unpad_to_size": part.shape[2:]})
-
-    budget = int(settings.get("px_budget", signature(refine_predict).parameters["px_budget"].default))
+    def paint(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        height, width = image.shape[2:]
+        if min(height, width) < least:
+            image, mask = (padded(x, modulo, least) for x in (image, mask))
+        batch = {"image": image, "mask": mask, "unpad_to_size": image.shape[2:]}
+        return call_with_settings(refine_predict, {"batch": batch, **settings}, where="refiner")[:, :, :height, :width]
 
     def fill(batch: Batch) -> torch.Tensor:
         height, width = unpadded_size(batch)
-        if height * width <= budget:
-            return refine(batch)
         image, mask = (batch[key][:, :, :height, :width] for key in ("image", "mask"))
+        if height * width <= budget:
+            return paint(image, mask)
         pairs = zip(image.split(1), mask.split(1), strict=True)
         return torch.cat([fill_parts(one, hole, paint) for one, hole in pairs])
 

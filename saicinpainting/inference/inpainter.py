@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,18 @@ from saicinpainting.utils import InputError, did_you_mean
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STRATEGIES = ("auto", "whole", "crop")
-GB_PER_MEGAPIXEL = {"folded": 0.2, "plain": 0.9}
-"""What a forward pass of big-lama takes in float32, measured by benchmarks/predict.py at 2048 x 2048."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a forward pass takes in float32."""
+
+    fixed_gb: float
+    gb_per_megapixel: float
+
+
+MEMORY = {"strips": Memory(0.4, 0.15), "whole": Memory(0.1, 0.9)}
+"""Of big-lama, with its layers at full resolution in strips or not; benchmarks/predict.py --memory measures it."""
 MEMORY_SHARE = 0.5
 """Part of the free memory that an image may take, unless `memory_gb` says how much."""
 
@@ -65,15 +77,14 @@ class Inpainter:
         self.device = device if isinstance(device, torch.device) else pick_device(device)
         self.dtype, self.concat_mask, self.strategy = PRECISIONS[precision], concat_mask, strategy
         self.noise = noise
-        self.memory_gb = memory_gb
         self.modulo, self.min_size = int(generator.size_multiple), int(generator.min_size)  # type: ignore[arg-type]
-        self._gb_per_megapixel = GB_PER_MEGAPIXEL["folded" if fold else "plain"] * self.dtype.itemsize / 4
-        if fold:
-            generator = folded(generator)  # type: ignore[arg-type]
-        network = generator.eval().requires_grad_(False).to(self.device, self.dtype)
-        self.network: Any = network.to(memory_format=torch.channels_last)
-        if compile_network:
-            self.network = torch.compile(self.network)
+        network: Any = folded(generator) if fold else copy.deepcopy(generator)  # type: ignore[arg-type]
+        network = network.eval().requires_grad_(False).to(self.device, self.dtype)
+        network = network.to(memory_format=torch.channels_last)
+        self._memory = MEMORY["strips" if fold and network.strips and not compile_network else "whole"]
+        # Asked once, so that an image does not depend on what was filled before it.
+        self.memory_gb = MEMORY_SHARE * available_memory(self.device) / 1e9 if memory_gb is None else memory_gb
+        self.network: Any = torch.compile(network) if compile_network else network
 
     @classmethod
     def from_run(cls, path: str | Path, checkpoint: str = "best.ckpt", **options: Any) -> Inpainter:
@@ -95,10 +106,15 @@ class Inpainter:
             return self._fill_array(image, np.asarray(mask))
         if not torch.is_tensor(image) or not torch.is_tensor(mask):
             raise InputError(f"expected an array or tensors, got {type(image).__name__} and {type(mask).__name__}")
-        if image.dim() != 4 or image.shape[1] != 3 or mask.shape != (len(image), 1, *image.shape[2:]):
+        if (
+            not image.is_floating_point()
+            or image.dim() != 4
+            or image.shape[1] != 3
+            or mask.shape != (len(image), 1, *image.shape[2:])
+        ):
             raise InputError(
-                f"expected an image (B, 3, H, W) with a mask (B, 1, H, W), got {tuple(image.shape)} and "
-                f"{tuple(mask.shape)}"
+                f"expected floats (B, 3, H, W) in [0, 1] with a mask (B, 1, H, W), got {image.dtype} "
+                f"{tuple(image.shape)} and {tuple(mask.shape)}"
             )
         hole = mask > 0
         return torch.where(hole, self.predict(image, hole.float()).to(image), image)
@@ -134,30 +150,38 @@ class Inpainter:
 
     def largest_pixels(self) -> int:
         """How many pixels go through the network at once."""
-        gigabytes = self.memory_gb
-        if gigabytes is None:
-            gigabytes = MEMORY_SHARE * available_memory(self.device) / 1e9
-        return max(int(gigabytes / self._gb_per_megapixel * 1e6), self.min_size**2)
+        share = self.dtype.itemsize / 4
+        megapixels = (self.memory_gb / share - self._memory.fixed_gb) / self._memory.gb_per_megapixel
+        return max(int(megapixels * 1e6), self.min_size**2)
 
     def _fitting(self, image: Tensor, mask: Tensor) -> Tensor:
         """The network's picture of a part, smaller where the part does not fit."""
         return self._forward(*resize_to_fit(image, mask, self.largest_pixels()))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _forward(self, image: Tensor, mask: Tensor) -> Tensor:
         height, width = image.shape[2:]
         known = padded((image * (1 - mask)).to(self.device), self.modulo, self.min_size)
         hole = padded(mask.to(known), self.modulo, self.min_size)
-        # As the training module fills: noise of a fixed seed, where there is any.
-        x = known if self.noise is None else self.noise(known, hole, batch_rng(0, 0, 0))
+        x = known if self.noise is None else self._with_noise(known, hole)
         if self.concat_mask:
             x = torch.cat([x, hole], dim=1)
-        y = self.network(x.to(self.dtype, memory_format=torch.channels_last))
-        return y[:, :, :height, :width].float().to(image.device)
+        y = self.network(x.to(self.dtype, memory_format=torch.channels_last))[:, :, :height, :width].float()
+        if self.dtype == torch.float16 and not y.isfinite().all():
+            raise InputError("precision=fp16: this network has numbers that are too large for it; set bf16 or fp32")
+        return y.to(image.device)
+
+    def _with_noise(self, known: Tensor, hole: Tensor) -> Tensor:
+        """As the training module fills, noise of a fixed seed; the same whatever images are beside one."""
+        assert self.noise is not None
+        pairs = zip(known.split(1), hole.split(1), strict=True)
+        return torch.cat([self.noise(*pair, batch_rng(0, 0, 0)) for pair in pairs])
 
     def fill_batch(self, batch: Mapping[str, Any], out_key: str = "inpainted") -> Tensor:
         """`inpainted` or `predicted_image` of a batch of a data set: `image` and `mask`, float32 (B, 3, H, W)."""
         image, mask = batch["image"], batch["mask"]
-        if out_key == "predicted_image":
-            return self.predict(image, mask)
-        return self(image, mask)
+        if out_key != "predicted_image":
+            return self(image, mask)
+        if self.strategy == "crop":
+            raise InputError("out_key=predicted_image: parts are painted only around holes; set strategy=whole")
+        return self._forward(image, mask)

@@ -182,6 +182,17 @@ def test_refined_batches_are_of_one_size_before_padding(model: dict[str, Any], m
         assert np.abs(one.astype(int) - other).mean() < 0.05
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 90), (8, 8)])
+def test_images_smaller_than_networks_take_are_refined(model: dict[str, Any], size: tuple[int, int]) -> None:
+    image, mask = rand(1, 2, 3, *size), torch.zeros(2, 1, *size)
+    mask[:, :, 0, 0] = 1
+    filled = refining(model)({"image": image, "mask": mask, "unpad_to_size": size})
+    assert filled.shape == image.shape
+    known = mask.expand_as(image) == 0
+    assert torch.equal(filled[known], image[known])
+    assert (filled[~known] != image[~known]).all()
+
+
 def test_images_above_the_budget_are_refined_part_by_part_at_their_own_size(model: dict[str, Any]) -> None:
     image, mask = rand(1, 1, 3, 400, 424), torch.zeros(1, 1, 400, 424)
     mask[:, :, 20:30, 20:40] = 1  # with 128 pixels around it: 158 x 168

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 import torch
 
 from saicinpainting.evaluation.data import pad_img_to_modulo
+from saicinpainting.evaluation.utils import available_memory
 from saicinpainting.inference.high_resolution import Box, boxes_around_holes, resize_to_fit, without_seam
-from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.inference.inpainter import MEMORY, Inpainter
 from saicinpainting.inference.padding import mirrored
 from saicinpainting.training.trainers import make_training_model
 from saicinpainting.utils import InputError
@@ -86,6 +89,8 @@ def test_noise_is_an_input_as_in_training() -> None:
         expected = model({"image": image, "mask": hole})["inpainted"]
     inpainter = Inpainter(model.generator, noise=model.batch_options.noise, device="cpu")
     torch.testing.assert_close(inpainter(image, hole), expected, atol=1e-5, rtol=0)
+    both = inpainter(torch.cat([rand(2, 1, 3, 64, 64), image]), hole.repeat(2, 1, 1, 1))
+    torch.testing.assert_close(both[1:], expected, atol=1e-5, rtol=0)
 
 
 # ---- large images --------------------------------------------------------------------------------------------------
@@ -113,8 +118,10 @@ def test_parts_are_what_the_network_makes_of_them(network: Any) -> None:
 
 def test_the_memory_decides(network: Any) -> None:
     calls: list[tuple[int, int]] = []
-    inpainter = Inpainter(network, device="cpu", memory_gb=0.02)  # 100,000 pixels in float32
+    memory = MEMORY["strips"]
+    inpainter = Inpainter(network, device="cpu", memory_gb=memory.fixed_gb + 0.1 * memory.gb_per_megapixel)
     assert inpainter.largest_pixels() == pytest.approx(100_000, abs=1)
+    assert Inpainter(network, device="cpu", fold=False, memory_gb=1).largest_pixels() == pytest.approx(1_000_000, abs=1)
     inpainter.network.register_forward_hook(lambda _, args, __: calls.append(tuple(args[0].shape[-2:])))
     image, hole = rand(1, 1, 3, 400, 600), torch.zeros(1, 1, 400, 600)
     hole[:, :, 10:20, 10:20] = 1
@@ -159,6 +166,47 @@ def test_an_enlarged_filling_goes_on_from_what_is_around_it() -> None:
     torch.testing.assert_close(without_seam(image, image, hole), image)
 
 
+def test_what_is_idle_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of files that a container has read; what PyTorch keeps of a GPU."""
+    for name, content in {"max": "16000", "current": "15000", "stat": "anon 900\ninactive_file 14000\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(content)
+    monkeypatch.setattr("saicinpainting.evaluation.utils.CGROUP", tmp_path)
+    assert available_memory(torch.device("cpu")) == 15000
+    for name, value in {"mem_get_info": (8, 80), "memory_reserved": 62, "memory_allocated": 2}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert available_memory(torch.device("cuda")) == 68
+
+
+def test_the_callers_network_stays_as_it_is(network: Any) -> None:
+    before = copy.deepcopy(network).train()
+    after = copy.deepcopy(network).train()
+    Inpainter(after, device="cpu", fold=False, precision="bf16")
+    assert after.training
+    for key, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[key])
+        assert value.dtype == after.state_dict()[key].dtype
+    assert all(parameter.requires_grad for parameter in after.parameters())
+
+
+def test_numbers_too_large_for_float16_are_no_black_hole(network: Any) -> None:
+    loud = copy.deepcopy(network)
+    loud.model[1].ffc.convl2l.weight.data *= 1e6
+    image, hole = rand(1, 1, 3, 64, 64), torch.ones(1, 1, 64, 64)
+    with pytest.raises(InputError, match=r"precision=fp16: .* too large for it; set bf16 or fp32"):
+        Inpainter(loud, device="cpu", precision="fp16")(image, hole)
+
+
+def test_a_painted_picture_is_whole(network: Any) -> None:
+    batch = {"image": rand(1, 1, 3, 320, 320), "mask": torch.zeros(1, 1, 320, 320)}
+    batch["mask"][:, :, :20, :20] = 1
+    whole = Inpainter(network, device="cpu", strategy="whole").fill_batch(batch, "predicted_image")
+    little = Inpainter(network, device="cpu", memory_gb=1e-3).fill_batch(batch, "predicted_image")
+    torch.testing.assert_close(little, whole)
+    assert (little != batch["image"]).float().mean() > 0.9
+    with pytest.raises(InputError, match=r"predicted_image: .* set strategy=whole"):
+        Inpainter(network, device="cpu", strategy="crop").fill_batch(batch, "predicted_image")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -176,5 +224,7 @@ def test_wrong_images_are_named(network: Any) -> None:
     inpainter = Inpainter(network, device="cpu")
     with pytest.raises(InputError, match=r"expected uint8 pixels \(H, W, 3\).*float64 \(8, 8, 3\)"):
         inpainter(np.zeros((8, 8, 3)), np.zeros((8, 8)))
-    with pytest.raises(InputError, match=r"mask \(B, 1, H, W\), got \(1, 3, 8, 8\) and \(1, 1, 8, 9\)"):
+    with pytest.raises(InputError, match=r"expected floats .*got torch.uint8"):
+        inpainter(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 1, 8, 8))
+    with pytest.raises(InputError, match=r"got torch.float32 \(1, 3, 8, 8\) and \(1, 1, 8, 9\)"):
         inpainter(torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 9))

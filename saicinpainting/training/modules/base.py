@@ -109,6 +109,10 @@ def upsampling(widths: Sequence[int], *, norm_layer: NormLayer) -> list[nn.Modul
     return layers
 
 
+# Before 2.7 torch says of an export that it compiles.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
 class Generator(nn.Module):
     """A stack of layers `model` with a cut in front of the first residual block.
 
@@ -146,7 +150,7 @@ class Generator(nn.Module):
         return self.model[self.first_block :](features)
 
     def _check_size(self, x: Tensor) -> None:
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():  # sizes are symbols there
+        if torch.jit.is_tracing() or _is_exporting():  # sizes are symbols there
             return
         height, width = x.shape[-2:]
         if height % self.size_multiple or width % self.size_multiple or min(height, width) < self.min_size:

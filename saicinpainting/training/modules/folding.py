@@ -23,8 +23,8 @@ from saicinpainting.training.modules.ffc import FFC_BN_ACT, Pair
 from saicinpainting.training.modules.fourier import FourierUnit, SpectralTransform, TransformingModule
 from saicinpainting.training.modules.winograd import WinogradConv2d
 
-STRIP_PIXELS = 1 << 20
-"""Pixels of a strip, about; maps of smaller images are made whole."""
+STRIP_PIXELS = 1 << 18
+"""Pixels of a strip, about, of all images of a batch; up to twice as many go whole."""
 DECODER_HALO = 4
 """Rows of features beyond a strip: the decoder looks at less than three rows far."""
 
@@ -80,7 +80,7 @@ class FoldedGenerator(nn.Module):
 
     def _in_strips(self, layers: Callable[[Any], Any], x: Tensor, *, halo: int, scale: float) -> Any:
         """layers(x); a strip of rows after the other where `x` is large. scale: rows out to rows in."""
-        pixels = x.shape[-2] * x.shape[-1] * max(1, scale) ** 2
+        pixels = x.shape[0] * x.shape[-2] * x.shape[-1] * max(1, scale) ** 2
         tracing = torch.jit.is_tracing() or torch.compiler.is_compiling()
         if tracing or not self.strips or torch.is_grad_enabled() or pixels <= 2 * self.strip_pixels:
             return layers(x)
