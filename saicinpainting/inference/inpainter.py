@@ -34,7 +34,7 @@ class Memory:
     gb_per_megapixel: float
 
 
-MEMORY = {"strips": Memory(0.4, 0.15), "whole": Memory(0.1, 0.9)}
+MEMORY = {"strips": Memory(0.3, 0.2), "whole": Memory(0.1, 0.9)}
 """Of big-lama, with its layers at full resolution in strips or not; benchmarks/predict.py --memory measures it."""
 MEMORY_SHARE = 0.5
 """Part of the free memory that an image may take, unless `memory_gb` says how much."""
