@@ -89,6 +89,9 @@ class ImageMetric(Metric):
 
     def append(self, rows: Mapping[str, Tensor], groups: Tensor | None = None) -> None:
         """Add images whose rows are known."""
+        # As torchmetrics does around `update`: what was computed before is out of date.
+        self._computed = None
+        self._update_count += 1
         if groups is None:
             groups = torch.full((len(next(iter(rows.values()))),), NO_GROUP)
         for name, row in {"groups": groups, **rows}.items():

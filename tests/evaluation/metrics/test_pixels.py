@@ -54,3 +54,13 @@ def test_equal_images_do_not_make_the_mean_infinite() -> None:
 def test_the_hole_needs_masks() -> None:
     with pytest.raises(ValueError, match="PSNRScore needs the masks"):
         PSNRScore(hole=True).update(rand(1, 1, 3, 8, 8), rand(2, 1, 3, 8, 8))
+
+
+def test_rows_added_after_a_result_count_in_the_next(recwarn: pytest.WarningsRecorder) -> None:
+    metric, updated = L1Score(), L1Score()
+    for value in (0.25, 0.75):
+        metric.append({"values": torch.tensor([value])})
+        updated.update(torch.full((1, 3, 4, 4), value), torch.zeros(1, 3, 4, 4))
+        assert metric.compute() == updated.compute()
+    assert metric.compute()["total"]["mean"] == 0.5
+    assert not recwarn.list  # torchmetrics warns of results without images
