@@ -184,9 +184,8 @@ def precise(images: Tensor) -> Tensor:
 
 
 def mean_and_std(values: Tensor) -> Statistics:
-    """Mean and population standard deviation of the `values` (N,) that are not NaN; empty where there are none."""
+    """Mean and population standard deviation of `values` (N,), NaN if one of them is; empty where there are none."""
     values = values.cpu().double()
-    values = values[~values.isnan()]
     if len(values) == 0:
         return {}
     return {"mean": values.mean().item(), "std": values.std(unbiased=False).item()}

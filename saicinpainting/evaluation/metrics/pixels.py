@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -16,11 +17,22 @@ class _PixelScore(ImageMetric):
     """`hole`: the mean is over the pixels of the hole; images without one are left out."""
 
     def __init__(self, *, hole: bool = False) -> None:
-        inputs = ("pred", "target", "mask") if hole else ("pred", "target")
-        super().__init__(rows={"values": Row(inputs, kind="hole" if hole else "image")})
+        rows = {"values": Row(kind="image")}
+        if hole:
+            # NaN also is the score of a prediction that holds NaN, which must not be left out.
+            rows = {"values": Row(("pred", "target", "mask"), kind="hole"), "pixels": Row(("mask",))}
+        super().__init__(rows=rows)
+
+    def measure(self, row: str, *inputs: Tensor) -> Tensor:
+        return (inputs[0] > 0.5).flatten(1).sum(dim=1).float() if row == "pixels" else self.score(*inputs)
+
+    @abstractmethod
+    def score(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Of each image, or of its hole, (B,)."""
 
     def summarize(self, rows: Mapping[str, Tensor]) -> Statistics:
-        return mean_and_std(rows["values"])
+        values = rows["values"]
+        return mean_and_std(values[rows["pixels"] > 0] if "pixels" in rows else values)
 
 
 class L1Score(_PixelScore):
@@ -28,9 +40,8 @@ class L1Score(_PixelScore):
 
     higher_is_better = False
 
-    def measure(self, row: str, *inputs: Tensor) -> Tensor:
-        pred, target, *mask = inputs
-        return _mean((precise(pred) - precise(target)).abs(), *mask).float()
+    def score(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        return _mean((precise(pred) - precise(target)).abs(), mask).float()
 
 
 class PSNRScore(_PixelScore):
@@ -38,13 +49,12 @@ class PSNRScore(_PixelScore):
 
     higher_is_better = True
 
-    def measure(self, row: str, *inputs: Tensor) -> Tensor:
-        pred, target, *mask = inputs
-        error = _mean((precise(pred) - precise(target)).square(), *mask)
+    def score(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        error = _mean((precise(pred) - precise(target)).square(), mask)
         return (-10 * torch.log10(error)).clamp(max=MAX_PSNR).float()
 
 
-def _mean(difference: Tensor, mask: Tensor | None = None) -> Tensor:
+def _mean(difference: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of each image, (B,); difference: (B, C, H, W); mask: (B, 1, H, W), NaN where it is empty."""
     if mask is None:
         return difference.mean(dim=(1, 2, 3))

@@ -113,7 +113,9 @@ def by_class(values: Tensor, hole_counts: Tensor) -> dict[str, float]:
     """Mean of `values` (N,) weighted by the pixels that each class has in the originals' holes, (N, classes)."""
     weights = hole_counts.double()
     total = weights.sum(dim=0)
-    return _by_class((weights * values.double()[:, None]).sum(dim=0) / total, total)
+    # A value that is NaN concerns only the classes of its image.
+    weighted = (weights * values.double()[:, None]).where(weights > 0, 0.0)
+    return _by_class(weighted.sum(dim=0) / total, total)
 
 
 def _by_class(values: Tensor, counts: Tensor) -> dict[str, float]:

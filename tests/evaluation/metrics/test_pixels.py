@@ -46,6 +46,23 @@ def test_images_without_a_hole_are_left_out() -> None:
     assert 0 not in result
 
 
+@pytest.mark.parametrize("hole", [False, True])
+@pytest.mark.parametrize("score", [L1Score, PSNRScore])
+def test_predictions_of_nan_make_the_score_nan(score: type, hole: bool) -> None:
+    """An image without a hole has no score of it; a prediction that is NaN has a bad one, not none."""
+    image, mask = rand(1, 3, 3, 8, 8), torch.ones(3, 1, 8, 8)
+    mask[2] = 0
+    pred = image.clone()
+    pred[1] = float("nan")
+    metric = score(hole=hole)
+    metric.update(pred, image, torch.tensor([0, 1, 2]), mask)
+    result = metric.compute()
+    assert np.isnan(result["total"]["mean"])
+    assert np.isfinite(result[0]["mean"])
+    assert np.isnan(result[1]["mean"])
+    assert (2 in result) is not hole
+
+
 def test_equal_images_do_not_make_the_mean_infinite() -> None:
     image = rand(1, 1, 3, 8, 8)
     assert mean_of(PSNRScore(), image, image) == MAX_PSNR

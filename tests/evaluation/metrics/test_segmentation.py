@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from saicinpainting.evaluation.ade20k import CLASSES, PyramidPoolingDecoder, mak
 from saicinpainting.evaluation.evaluator import InpaintingEvaluator
 from saicinpainting.evaluation.metrics import FIDScore, SSIMScore
 from saicinpainting.evaluation.metrics import segmentation as module
-from saicinpainting.evaluation.metrics.segmentation import SegmentationStats, fid_contributions
+from saicinpainting.evaluation.metrics.segmentation import SegmentationStats, by_class, fid_contributions
 from saicinpainting.evaluation.metrics.ssim import ssim
 from saicinpainting.evaluation.metrics.transport import first_order_contributions
 from saicinpainting.evaluation.resnet_encoder import ResNetEncoder
@@ -63,6 +64,15 @@ def test_results_by_hand() -> None:
     assert by_class["segm_fid", "wall"] == pytest.approx(results["fid", "total"])
     assert by_class["segm_fid", "sky"] == pytest.approx(results["fid", "total"] / 2)
     assert {label for _, label in by_class} == {"sky", "wall"}
+
+
+def test_a_value_of_nan_concerns_the_classes_of_its_image() -> None:
+    counts = torch.zeros(2, len(CLASSES))
+    counts[0, 2], counts[1, 0], counts[1, 5] = 30, 20, 10
+    means = by_class(torch.tensor([0.5, float("nan")]), counts)
+    assert means["sky"] == 0.5
+    assert math.isnan(means["wall"])
+    assert math.isnan(means["ceiling"])
 
 
 def test_contributions_to_fid_by_their_derivative(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,17 @@ def test_equal_images_score_one() -> None:
     assert ssim(image, image).item() == pytest.approx(1, abs=1e-6)
 
 
+def test_predictions_of_nan_make_the_mean_nan() -> None:
+    """A model that diverges now and then must not look better for it."""
+    image, metric = rand(3, 4, 3, 16, 16), SSIMScore()
+    pred = image.clone()
+    pred[1:] = float("nan")
+    metric.update(pred, image, torch.tensor([0, 1, 1, 1]))
+    result = metric.compute()
+    assert result[0]["mean"] == pytest.approx(1)
+    assert np.isnan([result["total"]["mean"], result["total"]["std"], result[1]["mean"]]).all()
+
+
 def test_values_outside_the_range_are_clamped() -> None:
     target, pred = rand(1, 2, 3, 32, 32), rand(2, 2, 3, 32, 32) * 3 - 1
     metric, clamped = SSIMScore(), SSIMScore()
