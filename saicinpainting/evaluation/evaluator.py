@@ -77,22 +77,26 @@ class InpaintingEvaluator(nn.Module):
         all_due = self._round % self.costly_every == 0
         return {n: m for n, m in self.metrics.items() if all_due or not isinstance(m, NetworkMetric)}
 
+    @torch.no_grad()
     def update(self, batch: Mapping[str, Any], cache: RowCache | None = None) -> None:
         """Add a batch: `image` and `inpainted_key` (B, 3, H, W) in [0, 1], `mask` (B, 1, H, W), 1 = hole.
 
         Padding that `unpad_to_size` tells of is not measured. With `cache` only what it does not know is computed; the
         batch needs the `digests` of `WithDigests`.
         """
-        for image, mask, inpainted, chosen in self._unpadded_parts(batch):
-            groups = hole_share_bins(mask, self.bins)
+        parts = list(self._unpadded_parts(batch))
+        in_order = torch.tensor([place for _, places in parts for place in places]).argsort()
+
+        def measured(metric: ImageMetric, row: str, images: Mapping[str, Tensor], places: list[int]) -> Tensor:
             if cache is None:
-                for metric in self._due().values():
-                    metric.update(inpainted, image, groups, mask)
-                continue
-            images = {"pred": inpainted, "target": image, "mask": mask}
-            digests = {name: [values[i] for i in chosen] for name, values in batch["digests"].items()}
-            for metric in self._due().values():
-                metric.append({row: cache.measured(metric, row, images, digests) for row in metric.rows}, groups)
+                return metric.measured(row, images)
+            digests = {name: [values[i] for i in places] for name, values in batch["digests"].items()}
+            return cache.measured(metric, row, images, digests)
+
+        groups = torch.cat([hole_share_bins(images["mask"], self.bins) for images, _ in parts])[in_order]
+        for metric in self._due().values():
+            rows = {row: torch.cat([measured(metric, row, *part) for part in parts])[in_order] for row in metric.rows}
+            metric.append(rows, groups)
 
     def compute(self) -> Results:
         """Mean and std of each metric; FID and the integrals have no std. Groups without images are left out."""
@@ -135,20 +139,17 @@ class InpaintingEvaluator(nn.Module):
             if (part, TOTAL) in results
         }
 
-    def _unpadded_parts(self, batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor, Tensor, list[int]]]:
-        """(image, mask, inpainted) of the batch and their places in it, split where sizes differ without padding."""
-        image, mask, inpainted = batch["image"], batch["mask"], batch[self.inpainted_key]
+    def _unpadded_parts(self, batch: Mapping[str, Any]) -> Iterator[tuple[dict[str, Tensor], list[int]]]:
+        """The metrics' inputs and their places in the batch, split where sizes differ without padding."""
+        inputs = {"pred": batch[self.inpainted_key], "target": batch["image"], "mask": batch["mask"]}
         if "unpad_to_size" not in batch:
-            yield image, mask, inpainted, list(range(len(image)))
+            yield inputs, list(range(len(inputs["mask"])))
             return
         heights, widths = (torch.as_tensor(side).reshape(-1).tolist() for side in batch["unpad_to_size"])
         sizes = list(zip(heights, widths, strict=True))
         for height, width in dict.fromkeys(sizes):
             chosen = [i for i, size in enumerate(sizes) if size == (height, width)]
-            image_part, mask_part, inpainted_part = (
-                tensor[chosen, :, :height, :width] for tensor in (image, mask, inpainted)
-            )
-            yield image_part, mask_part, inpainted_part, chosen
+            yield {name: tensor[chosen, :, :height, :width] for name, tensor in inputs.items()}, chosen
 
 
 def hole_share_bins(mask: Tensor, bins: int) -> Tensor:

@@ -64,11 +64,11 @@ def write_set(root: Path, *predictions: str) -> None:
             Image.fromarray(filled).save(root / name / f"{i}_mask000.png")
 
 
-def measure(root: Path, name: str, **settings: Any) -> Measurement:
+def measure(root: Path, name: str, *, pad_out_to_modulo: int | None = None, **settings: Any) -> Measurement:
     dataset = PrecomputedInpaintingResultsDataset(
-        root / "data", root / name, img_suffix=".png", inpainted_suffix=".png"
+        root / "data", root / name, img_suffix=".png", inpainted_suffix=".png", pad_out_to_modulo=pad_out_to_modulo
     )
-    return measure_images(dataset, batch_size=2, device="cpu", **settings)
+    return measure_images(dataset, **{"batch_size": 2, "device": "cpu", **settings})
 
 
 def same(one: Measurement, other: Measurement) -> bool:
@@ -102,6 +102,18 @@ def test_a_changed_prediction_is_measured_again(tmp_path: Path, fid: list[Counti
     again = measure(tmp_path, "first", cache_dir=tmp_path / "cache")
     assert again.computed[PREDICTIONS] == 1
     assert same(again, measure(tmp_path, "first"))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_values_stand_beside_their_images_where_padding_makes_sizes_equal(
+    tmp_path: Path, fid: list[CountingFID], cached: bool
+) -> None:
+    write_set(tmp_path, "first")
+    plain = measure(tmp_path, "first").images
+    settings = {"cache_dir": tmp_path / "cache"} if cached else {}
+    padded = measure(tmp_path, "first", pad_out_to_modulo=64, **settings, batch_size=COUNT).images
+    assert list(padded["image"]) == list(plain["image"])
+    pd.testing.assert_frame_equal(padded, plain)
 
 
 def test_an_interruption_loses_what_was_not_computed_yet(
