@@ -98,7 +98,7 @@ def find_failures(
         worse = images[f"{column} there"] - images[column]
         images[DIFFERENCE] = worse if HIGHER_IS_BETTER[column] else -worse
         ranked = images.dropna(subset=[DIFFERENCE]).sort_values(DIFFERENCE, ascending=False, kind="stable")
-    groups = images.groupby("hole")[column].agg(["mean", "std", "count"])
+    groups = images.groupby("hole")[column].agg(mean="mean", std=lambda values: values.std(ddof=0), count="count")
     order = sorted(groups.index, key=lambda label: float(label.partition("-")[0]))
     return Failures(column, ranked, groups.loc[order])
 
@@ -109,7 +109,9 @@ def _read_images(evaluation: Path) -> pandas.DataFrame:
     file = evaluation / "images.csv"
     if not file.is_file():
         raise InputError(f"no {file}; expected a model's folder that bin/evaluate.py wrote")
-    return pandas.read_csv(file, sep="\t")
+    # Folders may be called 2024 or NA; what has no value is an empty field.
+    names = dict.fromkeys(("set", "image", "hole"), str)
+    return pandas.read_csv(file, sep="\t", dtype=names, keep_default_na=False, na_values=[""])
 
 
 def write_failures(evaluation: Path, failures: Failures, out: Path, *, top: int, against: Path | None = None) -> None:
