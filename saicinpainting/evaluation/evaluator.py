@@ -42,8 +42,8 @@ class InpaintingEvaluator(nn.Module):
     `integral_kind`: None reports no integral. A name of `INTEGRALS`, by which the run is judged, reports all of
     them whose metrics are measured, that one or not.
 
-    `costly_every`: LPIPS and FID, which need networks of their own, are measured in every so many-th round, from one
-    `reset()` to the next, beginning with the first.
+    `costly_every`: LPIPS and FID, which need networks of their own, are measured in every so many-th `round`, which
+    whoever has rounds counts, from 0 on.
 
     Under DDP `compute()` covers the images of all ranks; every rank must call it. The evaluator adds nothing to
     checkpoints.
@@ -70,11 +70,11 @@ class InpaintingEvaluator(nn.Module):
         self.integral_kind = integral_kind
         self.bins = bins
         self.costly_every = costly_every
-        self._round = 0
+        self.round = 0
 
     def _due(self) -> dict[str, ImageMetric]:
         """The metrics of this round."""
-        all_due = self._round % self.costly_every == 0
+        all_due = self.round % self.costly_every == 0
         return {n: m for n, m in self.metrics.items() if all_due or not isinstance(m, NetworkMetric)}
 
     @torch.no_grad()
@@ -123,8 +123,7 @@ class InpaintingEvaluator(nn.Module):
         return class_results(rows)
 
     def reset(self) -> None:
-        """Forget the images; the next round begins."""
-        self._round += 1
+        """Forget the images."""
         for metric in self.metrics.values():
             metric.reset()
 

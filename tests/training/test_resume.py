@@ -14,10 +14,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
+from saicinpainting.evaluation import metrics
 from saicinpainting.training.experiment import train
 from saicinpainting.training.interrupts import EXIT_STATUS, Stopped
 from saicinpainting.training.trainers import DefaultInpaintingTrainingModule
 from saicinpainting.utils import InputError
+from tests.evaluation.test_evaluator import TinyFID
 from tests.helpers import assert_same, write_data
 from tests.training.test_experiment import compose_run
 
@@ -53,7 +55,7 @@ def judged(checkpoint: dict[str, Any]) -> list[tuple[str, float]]:
 
 def assert_same_run(root: Path, name: str, expected: str) -> None:
     ours, other = (read_checkpoint(root / n / "models" / "last.ckpt") for n in (name, expected))
-    for part in ("state_dict", "optimizer_states", "epoch", "global_step", "position"):
+    for part in ("state_dict", "optimizer_states", "epoch", "global_step", "position", "validations"):
         assert_same(ours[part], other[part], part)
     for name_of_loop, counters in other["loops"]["fit_loop"].items():
         if "val_loop" not in name_of_loop:  # counts the batches of validations for the progress bar
@@ -193,6 +195,27 @@ def test_another_seed_or_other_images_are_reported(root: Path, signal_in, caplog
     with caplog.at_level(logging.WARNING):
         run(root, "seed", "trainer.seed=5", "trainer.resume_from_checkpoint=auto")
     assert "trainer.seed was 0, now 5; in the rest of this epoch some images come twice" in caplog.text
+
+
+def test_costly_metrics_come_at_every_second_validation(root: Path, signal_in, monkeypatch: pytest.MonkeyPatch):
+    """From the first on, which the sanity check is not, and from there where the run stopped."""
+    monkeypatch.setattr(metrics, "make_metrics", lambda **_: {"ssim": metrics.SSIMScore(), "fid": TinyFID()})
+    extra = (*VARIANTS["validation within the epoch"], "evaluator.costly_every=2", "evaluator.integral_kind=null",
+             "trainer.kwargs.num_sanity_val_steps=1")  # fmt: skip
+
+    def steps(name: str, metric: str) -> list[int]:
+        return sorted(step for tag, step in scalars(root, name) if tag == f"val_{metric}_total_mean")
+
+    run(root, "costly", *extra)
+    every = steps("costly", "ssim")
+    assert len(every) == 4
+    assert steps("costly", "fid") == every[::2]
+    for name, step, hook in (("costly 3", 3, "training_step"), ("costly 4", 4, "validation_step")):
+        signal_in(step, hook)
+        stop(root, name, *extra)
+        run(root, name, *extra, "trainer.resume_from_checkpoint=auto")
+        assert steps(name, "fid") == every[::2]
+        assert_same_run(root, name, "costly")
 
 
 # ---- which checkpoint -----------------------------------------------------------------------------------------------

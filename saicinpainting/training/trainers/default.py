@@ -26,6 +26,7 @@ from saicinpainting.utils import InputError, add_prefix_to_keys, flatten_dict, s
 
 LOGGER = logging.getLogger(__name__)
 
+VALIDATIONS = "validations"  # the checkpoint's key for their number
 # Pictures of this many batches of a validation set go to TensorBoard; the visualizer's folder gets all of them.
 TENSORBOARD_PICTURES = 4
 
@@ -74,6 +75,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         self.image_to_discriminator = image_to_discriminator
         self.visualize_each_iters = visualize_each_iters
         self.store_discr_outputs_for_vis = store_discr_outputs_for_vis
+        self.validations = 0  # that are done, before a resume too
         if training is not None:
             self._set_up_training(training)
 
@@ -288,6 +290,9 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
             networks = [n for n in (self.generator, self.discriminator, self.generator_average) if n is not None]
             for buffer in [buffer for network in networks for buffer in network.buffers()]:
                 torch.distributed.broadcast(buffer, src=0)
+        for title in self._val_titles():
+            if (evaluator := self._evaluator(title)) is not None:
+                evaluator.round = self.validations
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         title = self._val_titles()[dataloader_idx]
@@ -330,6 +335,8 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
                 hidden = "" if "total" in name or title.startswith("extra_val") else "_"
                 self.log(f"{hidden}{title}_{name}", float(value))
                 self.measured.add(f"{title}_{name}")
+        if not self.trainer.sanity_checking:
+            self.validations += 1
 
     # ---- pictures -----------------------------------------------------------------------------------------------
 
@@ -362,9 +369,11 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Pretrained networks are constants: they stay out of the file."""
         checkpoint["state_dict"] = without_prefixes(checkpoint["state_dict"], FROZEN_PREFIXES)
+        checkpoint[VALIDATIONS] = self.validations
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the constants that the file leaves out, or holds in another version, from this model."""
+        self.validations = checkpoint.get(VALIDATIONS, 0)
         state = checkpoint["state_dict"]
         if self.generator_average is None:
             state = without_average(state)
