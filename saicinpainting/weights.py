@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -23,12 +25,19 @@ def torch_home() -> Path:
 def weights_file(place: str | Path | None, url: str, *, what: str) -> Path:
     """The file of weights that a setting names: a file, an address, or None for `url`.
 
-    What has an address is downloaded once, to where PyTorch keeps its own.
+    What has an address is downloaded once, to where PyTorch keeps its own; `#sha256=` after it and the checksum, or its
+    first digits, have the download checked. Another address than `url` is told by a digest in the file's name.
     """
     address = url if place is None else str(place)
     if place is not None and not address.startswith("file://") and not is_address(address):
         return fetch_weights(Path(place).expanduser(), url, what=what)
-    return fetch_weights(torch_home() / "hub" / "checkpoints" / address.rpartition("/")[2], address, what=what)
+    own = "" if address == url else hashlib.sha256(address.encode()).hexdigest()[:8] + "-"
+    address, mark, checksum = address.partition("#")
+    found = re.fullmatch(r"sha256=([0-9a-fA-F]{8,64})", checksum)
+    if mark and not found:
+        raise InputError(f"{what}: expected {address}#sha256= and 8 to 64 hexadecimal digits, got #{checksum}")
+    path = torch_home() / "hub" / "checkpoints" / (own + Path(urlsplit(address).path).name)
+    return fetch_weights(path, address, what=what, sha256=found[1] if found else None)
 
 
 def _digits(address: str) -> str | None:

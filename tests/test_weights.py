@@ -144,3 +144,30 @@ def test_a_setting_names_a_file_an_address_or_nothing(server, tmp_path, monkeypa
     assert weights_file(address(server, "unannounced.pth"), "http://127.0.0.1:1/x", what="vgg").read_bytes() == CONTENT
     with pytest.raises(InputError, match=r"whole-00000000\.pth has sha256 .*, expected 00000000"):
         weights_file(address(server, "whole-00000000.pth"), "", what="vgg")
+
+
+def test_files_of_one_name_at_two_addresses_are_two(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    default = weights_file(None, address(server, "whole.pth"), what="vgg")
+    other, another, again = (
+        weights_file(address(server, name), address(server, "whole.pth"), what="vgg")
+        for name in ("a/whole.pth", "b/whole.pth?version=2", "a/whole.pth")
+    )
+    assert default.name == "whole.pth"
+    assert other == again
+    assert len({default, other, another}) == 3
+    assert all(file.name.endswith("-whole.pth") for file in (other, another))
+    assert server.requested == ["/whole.pth", "/a/whole.pth", "/b/whole.pth?version=2"]
+
+
+def test_an_address_may_bring_its_checksum(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    place, checksum = address(server, "whole.pth"), hashlib.sha256(CONTENT).hexdigest()
+    for digits in (checksum, checksum[:16].upper()):
+        assert weights_file(f"{place}#sha256={digits}", place, what="vgg").read_bytes() == CONTENT
+    with pytest.raises(InputError, match=rf"{place} has sha256 {checksum}, expected 00000000"):
+        weights_file(f"{place}#sha256={'0' * 64}", place, what="vgg")
+    for mark in ("#md5=0123", "#", "#sha256=short"):
+        with pytest.raises(InputError, match=rf"vgg: expected {place}#sha256= and 8 to 64 hex.*, got {mark}"):
+            weights_file(place + mark, place, what="vgg")
+    assert server.requested == ["/whole.pth"] * 3

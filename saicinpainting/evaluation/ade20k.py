@@ -5,12 +5,14 @@ The encoder is that of the perceptual loss, so whoever trains has one of the two
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saicinpainting.download import is_address
 from saicinpainting.evaluation.resnet_encoder import (
     ImageNetNormalization,
     ResNetEncoder,
@@ -18,7 +20,8 @@ from saicinpainting.evaluation.resnet_encoder import (
     load_encoder,
     load_weights,
 )
-from saicinpainting.weights import fetch_weights, torch_home
+from saicinpainting.utils import InputError
+from saicinpainting.weights import torch_home, weights_file
 
 _NAMES = """
     wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door,
@@ -37,6 +40,7 @@ _NAMES = """
 CLASSES = tuple(name.strip() for name in _NAMES.split(","))
 """The 150 classes of ADE20K's benchmark in their order."""
 
+Places = str | Path | Sequence[str | Path] | None
 POOL_SIZES = (1, 2, 3, 6)
 ARCH = "resnet50dilated"
 
@@ -78,16 +82,26 @@ class ADE20KSegmentation(nn.Module):
         return F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False).argmax(dim=1)
 
 
-def weight_files(folder: str | Path | None) -> tuple[Path, Path]:
-    """The files of encoder and decoder in a folder of weights (None: where PyTorch keeps its own), fetched if missing.
+def weight_files(place: Places = None) -> tuple[Path, Path]:
+    """The files of encoder and decoder, fetched if missing.
 
-    They lie there as the official code wants them: `ade20k/ade20k-resnet50dilated-ppm_deepsup/encoder_epoch_20.pth`.
+    place: a folder of weights (None: where PyTorch keeps its own), in which they lie as the official code wants them:
+    `ade20k/ade20k-resnet50dilated-ppm_deepsup/encoder_epoch_20.pth`; or the two of them, files or addresses, which
+    `weights_file` explains. The published ones have no checksum.
     """
-    folder = torch_home() if folder is None else Path(folder)
     name, url = encoder_weights(ARCH, segmentation=True)
-    encoder = fetch_weights(folder / name, url, what="ADE20K encoder")
-    name, url = (place.replace("encoder_epoch", "decoder_epoch") for place in (name, url))
-    return encoder, fetch_weights(folder / name, url, what="ADE20K decoder")
+    names, urls = ([one, one.replace("encoder_epoch", "decoder_epoch")] for one in (name, url))
+    place = torch_home() if place is None else place
+    places = [place] if isinstance(place, (str, Path)) else list(place)
+    if len(places) == 1 and not is_address(str(places[0])):
+        places = [Path(places[0]) / name for name in names]
+    if len(places) != 2:
+        raise InputError(f"segm_weights: expected a folder, or [ENCODER, DECODER], files or addresses; got {place}")
+    encoder, decoder = (
+        weights_file(one, url, what=f"ADE20K {part}")
+        for one, url, part in zip(places, urls, ("encoder", "decoder"), strict=True)
+    )
+    return encoder, decoder
 
 
 def make_segmentation(encoder_file: Path, decoder_file: Path) -> ADE20KSegmentation:

@@ -80,7 +80,7 @@ def make_measuring_evaluator(
     segm: bool = False,
     lpips_weights: str | Path | None = None,
     fid_weights: str | Path | None = None,
-    segm_weights: str | Path | None = None,
+    segm_weights: str | Path | Sequence[str | Path] | None = None,
     integral_kind: str | None = "lpips_fid100_f1",
     bins: int = 10,
     device: str | None = "auto",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from saicinpainting.evaluation.metrics.base import ImageMetric
@@ -40,7 +40,7 @@ def make_metrics(
     segm: bool = False,
     lpips_weights: str | Path | None = None,
     fid_weights: str | Path | None = None,
-    segm_weights: str | Path | None = None,
+    segm_weights: str | Path | Sequence[str | Path] | None = None,
 ) -> dict[str, ImageMetric]:
     """The metrics that are switched on, by name; `psnr` and `l1` are of the image and of the hole.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from saicinpainting.evaluation.ade20k import CLASSES, make_segmentation, weight_files
+from saicinpainting.evaluation.ade20k import CLASSES, Places, make_segmentation, weight_files
 from saicinpainting.evaluation.metrics.base import NetworkMetric, Row, Statistics
 from saicinpainting.evaluation.metrics.fid import frechet_distance
 from saicinpainting.evaluation.metrics.transport import first_order_contributions
@@ -27,13 +27,13 @@ class SegmentationStats(NetworkMetric):
     `mean` is how much of the mixture of classes in the holes the predictions keep: 1 - half the sum of the absolute
     differences of the classes' shares.
 
-    `weights_path`: the folder of the network's files, see `ade20k.weight_files`. `network`: another one, images
+    `weights_path`: the network's files or their folder, see `ade20k.weight_files`. `network`: another one, images
     (B, 3, H, W) in [0, 1] to classes (B, H, W).
     """
 
     higher_is_better = True
 
-    def __init__(self, *, weights_path: str | Path | None = None, network: nn.Module | None = None) -> None:
+    def __init__(self, *, weights_path: Places = None, network: nn.Module | None = None) -> None:
         weights: tuple[Path, ...] = ()
         if network is None:
             weights = weight_files(weights_path)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saicinpainting.download import is_address
 from saicinpainting.evaluation.resnet_encoder import (
     ImageNetNormalization,
     ResNetEncoder,
@@ -22,7 +23,7 @@ from saicinpainting.evaluation.resnet_encoder import (
 from saicinpainting.training.modules.base import at_least_float32
 from saicinpainting.training.modules.vgg import VGG19_URL, VGG19Features
 from saicinpainting.utils import set_requires_grad
-from saicinpainting.weights import fetch_weights, torch_home
+from saicinpainting.weights import fetch_weights, torch_home, weights_file
 
 VGG19_FILE = VGG19_URL.rpartition("/")[2]
 
@@ -98,11 +99,14 @@ def make_resnet_pl(
 ) -> ResNetPL:
     """`ResNetPL` with published weights: of ADE20K segmentation, or of ImageNet where not `segmentation`.
 
-    weights_path: folder of weights (None: where PyTorch keeps its own); a file that is missing is downloaded.
+    weights_path: folder of weights (None: where PyTorch keeps its own); a file that is missing is downloaded. Or the
+    file's address, which `weights_file` explains.
     """
     name, url = encoder_weights(arch_encoder, segmentation)
-    folder = torch_home() if weights_path is None else Path(weights_path)
-    path = fetch_weights(folder / name, url, what="weights of losses.resnet_pl")
+    place = torch_home() if weights_path is None else weights_path
+    path = weights_file(
+        place if is_address(str(place)) else Path(place) / name, url, what="weights of losses.resnet_pl"
+    )
     encoder = load_weights(ResNetEncoder(arch_encoder), path, load_encoder)
     return ResNetPL(encoder, weight=weight)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from saicinpainting.evaluation.resnet_encoder import ResNetEncoder
 from saicinpainting.utils import InputError
 from tests.evaluation.metrics.test_fid import features
 from tests.helpers import fill, rand
+from tests.server import serving
 
 
 class BrightIsSky(torch.nn.Module):
@@ -139,6 +141,25 @@ def test_pooling_sees_the_whole_picture() -> None:
     with torch.no_grad():
         difference = (decoder(changed) - decoder(x)).abs()
     assert difference[..., -1, -1].max() > 1e-4
+
+
+def test_the_files_may_lie_anywhere(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file and an address with its checksum; the published ones come unencrypted and have none."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("LAMA_OFFLINE", raising=False)
+    encoder, decoder = weight_files(weights)
+    checksum = hashlib.sha256(decoder.read_bytes()).hexdigest()
+    with serving(decoder.parent) as files:
+        address = f"{files.address}/{decoder.name}"
+        found = weight_files([encoder, f"{address}#sha256={checksum}"])
+        with pytest.raises(InputError, match=r"ADE20K decoder: .* has sha256 .*, expected 00000000"):
+            weight_files([encoder, f"{address}#sha256=00000000"])
+    assert found[0] == encoder
+    assert found[1].read_bytes() == decoder.read_bytes()
+    for place in (address, [address], [encoder, decoder, decoder], []):
+        with pytest.raises(InputError, match=r"segm_weights: expected a folder, or \[ENCODER, DECODER\]"):
+            weight_files(place)
 
 
 def test_a_missing_file_says_where_it_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

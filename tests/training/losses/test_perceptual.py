@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from saicinpainting.training.losses.perceptual import (
 from saicinpainting.training.modules.vgg import VGG19Features
 from saicinpainting.utils import InputError
 from tests.helpers import fill, golden_keys, golden_values, rand
+from tests.server import serving
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -109,6 +112,19 @@ def test_undilated_encoder_takes_the_same_imagenet_file(encoder, tmp_path):
     loss = make_resnet_pl(weights_path=tmp_path, arch_encoder="resnet50", segmentation=False)
     maps = loss.impl(rand(1, 1, 3, 64, 64))
     assert [m.shape[-1] for m in maps] == [16, 8, 4, 2]
+
+
+def test_the_file_may_have_an_address_with_its_checksum(encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("LAMA_OFFLINE", raising=False)
+    save_legacy(published_encoder_state(encoder), tmp_path / "encoder.pth")
+    checksum = hashlib.sha256((tmp_path / "encoder.pth").read_bytes()).hexdigest()
+    with serving(tmp_path) as files:
+        loss = make_resnet_pl(weights_path=f"{files.address}/encoder.pth#sha256={checksum}")
+        with pytest.raises(InputError, match=r"losses\.resnet_pl: .* has sha256 .*, expected 00000000"):
+            make_resnet_pl(weights_path=f"{files.address}/encoder.pth#sha256=00000000")
+    assert torch.equal(loss.impl.conv1.weight, encoder.conv1.weight)
 
 
 def test_default_place_is_torch_home(encoder, tmp_path, monkeypatch):
