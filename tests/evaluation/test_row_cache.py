@@ -15,6 +15,7 @@ from PIL import Image
 from saicinpainting.evaluation import predictions as module
 from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.metrics import FIDScore, L1Score, SSIMScore
+from saicinpainting.evaluation.metrics.base import NetworkMetric, Row
 from saicinpainting.evaluation.predictions import Measurement, measure_images
 from saicinpainting.evaluation.row_cache import RowCache
 from saicinpainting.utils import InputError
@@ -139,9 +140,50 @@ def test_an_interruption_loses_what_was_not_computed_yet(
     assert 0 < again.computed["SSIMScore/values/pred+target"] < COUNT
 
 
+class Weighted(NetworkMetric):
+    """The mean of the prediction times a number, which is all that the file of weights holds."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(torch.nn.Flatten(), rows={"values": Row(("pred",))}, weights=[file])
+        self.factor = float(file.read_text())
+
+    def measure(self, row: str, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.factor * self.network(*inputs).mean(dim=1)
+
+    def summarize(self, rows: Any) -> dict[str, float]:
+        return {}
+
+
 def test_rows_of_other_weights_are_not_taken(tmp_path: Path) -> None:
+    for name, factor in {"one": "2.0", "two": "3.0", "copy": "2.0"}.items():
+        (tmp_path / name).write_text(factor)
+    images, digests = {"pred": torch.ones(1, 3, 8, 8)}, {"pred": ["same"]}
+    with RowCache(tmp_path / "originals", tmp_path / "predictions") as cache:
+        found = [
+            (cache.measured(Weighted(tmp_path / name), "values", images, digests).item(), sum(cache.computed.values()))
+            for name in ("one", "two", "copy")
+        ]
+    assert found == [(2, 1), (3, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("change", ["version", "packages", "package", "device"])
+def test_rows_that_were_computed_otherwise_are_not_taken(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """Of another version of the metric or of the package that it uses, or on another kind of device."""
+    before, metric = CountingFID().signature, CountingFID()
+    assert metric.signature == before
+    if change == "device":
+        assert metric.to("meta").signature != before
+        return
+    if change == "package":
+        monkeypatch.setattr("importlib.metadata.version", lambda package: "0")
+    else:
+        monkeypatch.setattr(CountingFID, change, {"version": 2, "packages": ("numpy",)}[change])
+    assert CountingFID().signature != before
+
+
+def test_rows_of_other_metrics_are_not_taken(tmp_path: Path) -> None:
     class Doubled(L1Score):
-        signature = "another"
+        pass
 
     image, mask = torch.rand(2, 1, 3, 8, 8), torch.ones(1, 1, 8, 8)
     images = {"pred": image[0], "target": image[1], "mask": mask}

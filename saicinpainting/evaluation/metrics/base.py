@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,12 +42,15 @@ class ImageMetric(Metric):
     `compute()` returns the statistics (`mean` and, where it is defined, `std`) of all images under `TOTAL` and
     of each group under its number. Rows and group numbers are gathered from all ranks in the same order.
 
-    rows: the rows by name. signature: names how rows are computed, weights included; rows of equal signatures may
-    stand for each other.
+    rows: the rows by name. signature: names how rows are computed, the device and weights included; rows of equal
+    signatures may stand for each other. version: to be raised whenever `measure` gives other values than before.
+    packages: those whose code computes the rows.
     """
 
     full_state_update = False
     is_differentiable = False
+    version = 1
+    packages: tuple[str, ...] = ()
     groups: list[Tensor]
 
     def __init__(self, *, rows: Mapping[str, Row]) -> None:
@@ -59,7 +63,11 @@ class ImageMetric(Metric):
 
     @property
     def signature(self) -> str:
-        return type(self).__name__
+        return "-".join([type(self).__name__, str(self.version), self.device.type, *self._package_versions])
+
+    @cached_property
+    def _package_versions(self) -> list[str]:
+        return [f"{package}-{importlib.metadata.version(package)}" for package in self.packages]
 
     @abstractmethod
     def measure(self, row: str, *inputs: Tensor) -> Tensor:
@@ -162,11 +170,14 @@ class NetworkMetric(ImageMetric):
         # A tuple hides the network from state dicts, optimizers, `train()` and DDP's broadcasts.
         self._hidden = (network.eval().requires_grad_(False),)
 
-    @cached_property
-    def signature(self) -> str:  # type: ignore[override]
+    @property
+    def signature(self) -> str:
         """With the checksums of the weights' files."""
-        digests = [digest_of(path, "sha256")[:16] for path in self._weights]
-        return "-".join([super().signature, *digests])
+        return "-".join([super().signature, *self._digests])
+
+    @cached_property
+    def _digests(self) -> list[str]:
+        return [digest_of(path, "sha256")[:16] for path in self._weights]
 
     @property
     def network(self) -> nn.Module:

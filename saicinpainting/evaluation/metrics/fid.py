@@ -28,6 +28,7 @@ class FIDScore(NetworkMetric):
     """
 
     higher_is_better = False
+    packages = ("pytorch-fid", "torchvision")
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class LPIPSScore(NetworkMetric):
     """
 
     higher_is_better = False
+    packages = ("lpips", "torchvision")
 
     def __init__(self, *, weights_path: str | Path | None = None) -> None:
         path = weights_file(weights_path, VGG16_URL, what=WHAT)
