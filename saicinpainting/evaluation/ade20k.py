@@ -42,6 +42,7 @@ CLASSES = tuple(name.strip() for name in _NAMES.split(","))
 
 Places = str | Path | Sequence[str | Path] | None
 POOL_SIZES = (1, 2, 3, 6)
+CLASSES_AT_ONCE = 10
 ARCH = "resnet50dilated"
 
 
@@ -78,8 +79,28 @@ class ADE20KSegmentation(nn.Module):
         self.normalize = ImageNetNormalization()
 
     def forward(self, image: Tensor) -> Tensor:
+        # One by one: 150 maps of the size of a batch of large images would need tens of gigabytes.
+        return torch.cat([self._classes(one) for one in image.split(1)])
+
+    def _classes(self, image: Tensor) -> Tensor:
         scores = self.decoder(self.encoder(self.normalize(image))[-1])
-        return F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False).argmax(dim=1)
+        return best_classes(scores, image.shape[-2:])
+
+
+def best_classes(scores: Tensor, size: Sequence[int]) -> Tensor:
+    """The class of the highest of the `scores` (B, classes, h, w), enlarged to `size`: (B, H, W), int64.
+
+    A few classes at a time, of which the best are kept: the result is that of all at once.
+    """
+    best = torch.full((len(scores), *size), -torch.inf, dtype=scores.dtype, device=scores.device)
+    classes = torch.zeros(best.shape, dtype=torch.int64, device=scores.device)
+    for first in range(0, scores.shape[1], CLASSES_AT_ONCE):
+        part = scores[:, first : first + CLASSES_AT_ONCE]
+        values, places = F.interpolate(part, tuple(size), mode="bilinear", align_corners=False).max(dim=1)
+        better = values > best
+        best = torch.where(better, values, best)
+        classes = torch.where(better, places + first, classes)
+    return classes
 
 
 def weight_files(place: Places = None) -> tuple[Path, Path]:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from saicinpainting.evaluation.ade20k import CLASSES, PyramidPoolingDecoder, make_segmentation, weight_files
+from saicinpainting.evaluation.ade20k import (
+    CLASSES,
+    PyramidPoolingDecoder,
+    best_classes,
+    make_segmentation,
+    weight_files,
+)
 from saicinpainting.evaluation.evaluator import InpaintingEvaluator
 from saicinpainting.evaluation.metrics import FIDScore, SSIMScore
 from saicinpainting.evaluation.metrics import segmentation as module
@@ -19,7 +27,7 @@ from saicinpainting.evaluation.metrics.transport import first_order_contribution
 from saicinpainting.evaluation.resnet_encoder import ResNetEncoder
 from saicinpainting.utils import InputError
 from tests.evaluation.metrics.test_fid import features
-from tests.helpers import fill, rand
+from tests.helpers import ROOT, fill, rand
 from tests.server import serving
 
 
@@ -130,6 +138,31 @@ def test_the_network_names_150_classes_at_the_size_of_the_image(weights: Path) -
     assert classes.max() < len(CLASSES) == 150
     assert scores.shape == (1, 150, 6, 5)
     assert len(classes.unique()) > 1
+
+
+@pytest.mark.parametrize("size", [(48, 40), (50, 37)])
+def test_classes_are_those_of_all_scores_at_once(size: tuple[int, int]) -> None:
+    scores = torch.randn(2, 150, 6, 5, generator=torch.Generator().manual_seed(0))
+    enlarged = torch.nn.functional.interpolate(scores, size, mode="bilinear", align_corners=False)
+    assert torch.equal(best_classes(scores, size), enlarged.argmax(dim=1))
+
+
+LARGE = """
+import resource, torch
+from saicinpainting.evaluation.ade20k import ADE20KSegmentation
+encoder = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Unflatten(0, (1, -1)))
+network = ADE20KSegmentation(encoder, torch.nn.Conv2d(3, 150, 1)).requires_grad_(False)
+images, before = torch.rand(4, 3, 768, 768), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(network(images).shape, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_large_images_need_little_memory() -> None:
+    """The scores of all classes of these four at once are 1.4 GB."""
+    run = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True, cwd=ROOT)
+    shape, _, kilobytes = run.stdout.strip().rpartition(" ")
+    assert shape == "torch.Size([4, 768, 768])"
+    assert int(kilobytes) < 200 * 1024
 
 
 def test_pooling_sees_the_whole_picture() -> None:
