@@ -129,7 +129,8 @@ def discriminative_scores(pred: Tensor, target: Tensor) -> Statistics:
 
     A linear support vector machine learns to tell real from filled pictures. `u_ids`: the share of all pictures that it
     takes for the other kind. `p_ids`: the share of pairs in which the filled picture looks more real to it than the
-    real one. Both are 0 where the sets can be separated, as fewer than D pictures usually can.
+    real one. The fewer the pictures, the better they can be told apart, down to scores near 0: only those of equally
+    many pictures compare.
     """
     from sklearn.svm import LinearSVC
 
