@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
 import os
 import shutil
 import time
@@ -16,9 +17,13 @@ from tqdm import tqdm
 
 from saicinpainting.utils import InputError
 
+LOGGER = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 5
+PATIENT_ATTEMPTS = 10
+"""Four minutes of connections that are refused at once: what a server needs to start again."""
+LONGEST_PAUSE_SECONDS = 60.0
 HOPELESS = (400, 401, 403, 404, 410)
 
 
@@ -55,28 +60,28 @@ def fetch(
     Args:
         what: the file's name in errors and in the progress bar.
         size: its bytes, if known.
-        attempts: how often a connection is made anew before giving up.
+        attempts: how many connections in a row may bring nothing before giving up.
 
     Raises:
         InputError: the address does not answer, or the file is not the one expected.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    reason: Exception | None = None
-    for attempt in range(attempts):
-        if attempt:
-            time.sleep(2.0 ** (attempt - 1))
+    failed, most = 0, _size_of(part)
+    while True:
         try:
             _append(address, part, what=what, size=size, progress=progress)
             break
-        except urllib.error.HTTPError as error:
-            reason = error
-            if error.code in HOPELESS:
-                raise _failure(what, address, part, error) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = error
-    else:
-        raise _failure(what, address, part, reason) from reason
+            # A file of days is cut off many times. The most that ever was: some servers begin it anew each time.
+            failed = 1 if _size_of(part) > most else failed + 1
+            most = max(most, _size_of(part))
+            refused = isinstance(error, urllib.error.HTTPError) and error.code in HOPELESS
+            if refused or isinstance(error, ValueError) or failed >= attempts:
+                raise _failure(what, address, part, error) from error
+            pause = min(2.0 ** (failed - 1), LONGEST_PAUSE_SECONDS)
+            LOGGER.warning("%s: %s: %s; trying again in %.0f s", what, address, error, pause)
+            time.sleep(pause)
     if checksum is not None and not (found := digest_of(part, checksum.algorithm)).startswith(checksum.hexadecimal):
         part.unlink()
         _validator(part).unlink(missing_ok=True)
@@ -88,7 +93,7 @@ def fetch(
 
 def _append(address: str, part: Path, *, what: str, size: int | None, progress: bool) -> None:
     """Write what `part` lacks; OSError if the connection ends early."""
-    have = part.stat().st_size if part.exists() else 0
+    have = _size_of(part)
     if size is not None and have >= size:
         if have == size:
             return
@@ -136,8 +141,12 @@ def _validator(part: Path) -> Path:
     return part.with_name(f"{part.name}.etag")
 
 
-def _failure(what: str, address: str, part: Path, reason: Exception | None) -> InputError:
-    have = part.stat().st_size if part.exists() else 0
+def _size_of(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _failure(what: str, address: str, part: Path, reason: Exception) -> InputError:
+    have = _size_of(part)
     kept = f"; {have} bytes are kept, the next start goes on there" if have else ""
     return InputError(f"{what}: cannot download {address} ({' '.join(str(reason).split())}){kept}")
 

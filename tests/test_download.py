@@ -38,6 +38,29 @@ def test_a_cut_connection_is_gone_on_with(server, tmp_path):
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["a.tar"]
 
 
+def test_attempts_count_from_where_the_last_bytes_came(server, tmp_path):
+    server.cuts, server.cut_after = 29, 10_000
+    assert get(server, tmp_path / "a.tar", attempts=2).read_bytes() == DATA
+    assert server.sent == len(DATA)
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_connections_that_bring_nothing_are_counted(server, tmp_path, attempts):
+    server.cuts, server.cut_after = 100, 0
+    with pytest.raises(InputError, match=r"ended after 0 of 300000"):
+        get(server, tmp_path / "a.tar", attempts=attempts)
+    assert len(server.requests) == attempts
+
+
+def test_shards_wait_minutes_for_their_server(server, tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(download.time, "sleep", pauses.append)
+    with pytest.raises(InputError, match=r"cannot download http://127\.0\.0\.1:1/x"):
+        fetch("http://127.0.0.1:1/x", tmp_path / "x", what="x", attempts=download.PATIENT_ATTEMPTS)
+    assert 180 < sum(pauses) < 300
+    assert max(pauses) == download.LONGEST_PAUSE_SECONDS
+
+
 def test_what_has_come_is_kept_for_the_next_start(server, tmp_path):
     server.cuts, server.cut_after = 1, 100_000
     with pytest.raises(InputError, match=r"the archive: cannot download .*ended after 100000 of 300000.*are kept"):

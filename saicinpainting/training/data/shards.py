@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from saicinpainting.download import Checksum, fetch, is_address
+from saicinpainting.download import PATIENT_ATTEMPTS, Checksum, fetch, is_address
 from saicinpainting.training.data.sampler import Nearby, Order
 from saicinpainting.training.data.shard_index import (
     Member,
@@ -145,7 +145,15 @@ class ShardCache:
                 self._make_room(shard.bytes)
                 checksum = Checksum("sha256", shard.sha256)
                 try:
-                    fetch(address, path, what="shard", size=shard.bytes, checksum=checksum, progress=False)
+                    fetch(
+                        address,
+                        path,
+                        what="shard",
+                        size=shard.bytes,
+                        checksum=checksum,
+                        attempts=PATIENT_ATTEMPTS,
+                        progress=False,
+                    )
                 except InputError as error:
                     raise SourceError(str(error)) from error
             os.utime(path)  # what was used last goes last
