@@ -44,8 +44,8 @@ class TensorsOnlyCheckpointIO(CheckpointIO):
 class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
     """Keeps `best.ckpt`, where prediction looks for it, equal to the best checkpoint of this run so far.
 
-    `last.ckpt` is written before every validation too, so that a run that ends in a long one loses nothing, and
-    every `last_every_n_train_steps` steps if that is given.
+    `last.ckpt` is written before every validation, so that a run that ends in a long one loses nothing, after it, so
+    that no run repeats one that is done, and every `last_every_n_train_steps` steps if that is given.
     """
 
     def __init__(self, *, last_every_n_train_steps: int | None = None, **kwargs: Any) -> None:
@@ -86,10 +86,15 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
 
     # Lightning saves in one hook or the other, as validation falls.
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.monitor and _is_measured(self.monitor) and self.monitor not in getattr(pl_module, "measured", ()):
-            return  # `evaluator.costly_every`: Lightning would judge by the last value that there is
-        super().on_validation_end(trainer, pl_module)
-        self._update_best(trainer)
+        saved_before = self._last_global_step_saved
+        # Without a value of this validation (`evaluator.costly_every`) Lightning would judge by an older one.
+        if not self.monitor or not _is_measured(self.monitor) or self.monitor in getattr(pl_module, "measured", ()):
+            super().on_validation_end(trainer, pl_module)
+            self._update_best(trainer)
+        if self.save_last and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            # Lightning writes the last one only with one of the best. The one from before says that this is to come.
+            self._last_written_at = trainer.global_step if self._last_global_step_saved != saved_before else None
+            self.write_last(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)

@@ -320,3 +320,16 @@ def test_a_run_that_is_over_stays_as_it_is(root: Path):
     before = last.read_bytes()
     run(root, "over", "trainer.resume_from_checkpoint=auto")
     assert last.read_bytes() == before
+
+
+def test_a_validation_that_gives_no_best_is_not_repeated_either(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """With `save_top_k=0` no validation gives one."""
+    keep_none = "trainer.checkpoint_kwargs.save_top_k=0"
+    checkpoint = run(root, "none kept", keep_none)
+    assert not checkpoint["position"]["step_ends"]
+
+    def validate(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise AssertionError("it was done before")
+
+    monkeypatch.setattr(DefaultInpaintingTrainingModule, "validation_step", validate)
+    run(root, "none kept", keep_none, "trainer.resume_from_checkpoint=auto")
