@@ -93,6 +93,8 @@ def _of_tar(tar: tarfile.TarFile) -> Opened:
     for info in tar:
         if info.isfile() and not _hidden(info.name):
             yield Member(info.name, info.size, partial(_content, tar, info))
+        # All would be kept, gigabytes for millions of files; only links need those before them.
+        tar.members.clear()  # type: ignore[attr-defined]
 
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:

@@ -48,6 +48,21 @@ def test_tar_and_zip(tmp_path):
     assert unpacked(tmp_path / "zip") == EXPECTED
 
 
+def test_what_is_unpacked_is_not_remembered(tmp_path, monkeypatch):
+    """Of millions of files the entries alone would fill gigabytes."""
+    real, remembered = extraction._of_tar, []
+
+    def watched(archive):
+        for member in real(archive):
+            remembered.append(len(archive.members))
+            yield member
+
+    monkeypatch.setattr(extraction, "_of_tar", watched)
+    assert extract(tar(tmp_path / "a.tar", FILES), tmp_path / "out") == 20
+    assert max(remembered) <= 1
+    assert unpacked(tmp_path / "out") == EXPECTED
+
+
 def test_files_without_folders_keep_their_names(tmp_path):
     extract(tar(tmp_path / "a.tar", {"1.jpg": b"a", "./x/2.jpg": b"b"}), tmp_path / "out")
     assert unpacked(tmp_path / "out") == {"1.jpg": b"a", "2.jpg": b"b"}
