@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import overload
+
+import numpy as np
 
 from saicinpainting.evaluation.data import list_files
 from saicinpainting.training.data.sampler import Everywhere, Order
@@ -54,6 +57,29 @@ class ImageSource(ABC):
         return Everywhere(len(self))
 
 
+class PathList(Sequence[str]):
+    """Paths in one buffer. A list's strings count their uses, so that forked workers each come to copy all of them."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        encoded = [os.fsencode(path) for path in paths]
+        self._bytes = b"".join(encoded)
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return [self[number] for number in numbers]
+        first = int(self._ends[numbers - 1]) if numbers else 0
+        return os.fsdecode(self._bytes[first : int(self._ends[numbers])])
+
+
 class FolderSource(ImageSource):
     """The images under `indir`, a folder or several, nested folders too.
 
@@ -75,9 +101,9 @@ class FolderSource(ImageSource):
         folders = [] if indir is None else folders_of(indir)
         # One list over all folders, because the masks' ramps count the samples of all.
         if file_list is not None:
-            self.files = _listed(file_list, folders)
+            self.files = PathList(_listed(file_list, folders))
         else:
-            self.files = [file for folder in folders for file in _training_images(folder)]
+            self.files = PathList(file for folder in folders for file in _training_images(folder))
         self._labels = {name: self._pair(folders, folder, name) for name, folder in (companions or {}).items()}
         self.companions = tuple(self._labels)
 
@@ -93,7 +119,7 @@ class FolderSource(ImageSource):
     def read_companion(self, index: int, companion: str) -> bytes:
         return _read(self._labels[companion][index])
 
-    def _pair(self, folders: Sequence[PathLike], labels: PathLike, name: str) -> list[str]:
+    def _pair(self, folders: Sequence[PathLike], labels: PathLike, name: str) -> PathList:
         if not os.path.isdir(labels):
             raise InputError(f"{WHERE}.{name}_indir: no folder {labels}")
         paired = []
@@ -103,7 +129,7 @@ class FolderSource(ImageSource):
             if not os.path.isfile(label):
                 raise InputError(f"{WHERE}.{name}_indir: {file} has no {label}; every image needs one")
             paired.append(label)
-        return paired
+        return PathList(paired)
 
 
 def _read(path: str) -> bytes:

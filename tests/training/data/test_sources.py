@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from saicinpainting.training.data.datasets import make_train_dataset
 from saicinpainting.training.data.sampler import SampleKey
-from saicinpainting.training.data.sources import FolderSource
+from saicinpainting.training.data.sources import FolderSource, PathList
 from saicinpainting.utils import InputError
 from tests.helpers import photo
 
@@ -36,11 +37,11 @@ def test_a_file_list_decides_images_and_order(root):
     listed = root / "train.txt"
     listed.write_text("# two of three\nsub/c.png\n\na.png\nsub/c.png\n")
     source = FolderSource(root / "images", file_list=listed)
-    assert source.files == [str(root / "images" / "sub/c.png"), str(root / "images" / "a.png")]
+    assert list(source.files) == [str(root / "images" / "sub/c.png"), str(root / "images" / "a.png")]
     assert source.read(1) == (root / "images" / "a.png").read_bytes()
     beside = root / "images" / "list.txt"
     beside.write_text("a.png\n")
-    assert FolderSource(None, file_list=beside).files == [str(root / "images" / "a.png")]
+    assert list(FolderSource(None, file_list=beside).files) == [str(root / "images" / "a.png")]
 
 
 def test_wrong_file_lists_are_named(root):
@@ -53,6 +54,25 @@ def test_wrong_file_lists_are_named(root):
         FolderSource(root / "images", file_list=listed)
     with pytest.raises(InputError, match=r"data\.train\.file_list: cannot read .*absent"):
         FolderSource(root / "images", file_list=root / "absent")
+
+
+def test_paths_are_kept_in_one_buffer():
+    """No string for each of them, which forked workers would copy by reading it; a spawned one gets the same."""
+    names = ["a/b.png", "", "ü/漢.jpg", "not \udcff UTF-8.png", "c"]
+    for paths in (PathList(names), pickle.loads(pickle.dumps(PathList(names)))):
+        assert list(paths) == names
+        assert (len(paths), paths[-1], paths[1:4]) == (5, "c", names[1:4])
+        assert {type(part) for part in vars(paths).values()} == {bytes, np.ndarray}
+        with pytest.raises(IndexError):
+            paths[5]
+    assert not list(PathList([]))
+
+
+def test_a_source_keeps_no_list_of_its_files(root):
+    source = FolderSource(root / "images", companions={"segm": root / "segm"})
+    assert isinstance(source.files, PathList)
+    assert source.read_companion(2, "segm") == (root / "segm" / "sub" / "c.png").read_bytes()
+    assert isinstance(source._labels["segm"], PathList)
 
 
 def dataset(root: Path, **settings):
