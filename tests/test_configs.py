@@ -24,14 +24,16 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from saicinpainting.config import register_resolvers
 from saicinpainting.evaluation import EVALUATORS
+from saicinpainting.evaluation.masks.mixed import MASK_GENERATORS
 from saicinpainting.evaluation.refinement import refine_predict
 from saicinpainting.training.data.datamodule import InpaintingDataModule
+from saicinpainting.training.data.datasets import make_train_dataset
 from saicinpainting.training.data.masks import get_mask_generator
 from saicinpainting.training.losses.adversarial import make_discrim_loss
 from saicinpainting.training.losses.perceptual import make_perceptual_loss, make_resnet_pl
 from saicinpainting.training.modules import make_discriminator, make_generator
 from saicinpainting.training.visualizers import make_visualizer
-from saicinpainting.utils import count_parameters
+from saicinpainting.utils import InputError, count_parameters
 
 ROOT = Path(__file__).parents[1]
 TRAINING = ROOT / "configs" / "training"
@@ -300,6 +302,32 @@ def test_data_of_a_run_are_read(run: str, tmp_path: Path) -> None:
     assert next(iter(module.train_dataloader()))["image"].shape == (1, 3, size, size)
     for loader in module.val_dataloader():
         assert next(iter(loader))["mask"].shape == (1, 1, size, size)
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides"),
+    [
+        ("folder", ["+data.train.mask_gen_kwargs.indir={root}/masks"]),
+        ("outpainting", []),
+        ("outpainting", ["+data.train.mask_gen_kwargs.max_padding_percent=0.3"]),
+        ("dumb", ["+data.train.mask_gen_kwargs.is_training=true"]),
+    ],
+)
+def test_another_kind_of_masks_is_chosen_on_the_command_line(kind: str, overrides: list[str], tmp_path: Path) -> None:
+    for folder in ("train", "masks"):
+        (tmp_path / folder).mkdir()
+        picture = torch.zeros(300, 300, dtype=torch.uint8).numpy()
+        picture[100:150, 100:150] = 255
+        cv2.imwrite(str(tmp_path / folder / "a.png"), picture)
+    chosen = [f"+data.train.mask_generator_kind={kind}", *(o.format(root=tmp_path) for o in overrides)]
+    settings = composed("lama-fourier", f"location.data_root_dir={tmp_path}", *chosen)["data"]["train"]
+    del settings["dataloader_kwargs"]
+    samples = make_train_dataset(**settings)
+    assert type(samples.mask_generator) is MASK_GENERATORS[kind]
+    assert 0 < samples[0]["mask"].mean() < 1
+    settings["mask_gen_kwargs"]["box_prob"] = 1
+    with pytest.raises(InputError, match=r"data\.train\.mask_gen_kwargs\.box_prob: unknown config key"):
+        make_train_dataset(**settings)
 
 
 def test_usual_command_line_overrides() -> None:

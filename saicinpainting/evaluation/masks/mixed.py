@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -21,6 +23,8 @@ from saicinpainting.evaluation.masks.generators import (
     Size,
 )
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+
+LOGGER = logging.getLogger(__name__)
 
 
 class MixedMaskGenerator(MaskGenerator):
@@ -96,11 +100,25 @@ MASK_GENERATORS: dict[str, type[MaskGenerator]] = {
 def get_mask_generator(
     kind: str | None = None, kwargs: Mapping[str, Any] | None = None, *, where: str = "mask_gen_kwargs"
 ) -> MaskGenerator:
-    """The generator of `kind` (`mixed` unless given); `where` is the config key of `kwargs`, for errors."""
+    """The generator of `kind` (`mixed` unless given); `where` is the config key of `kwargs`, for errors.
+
+    Settings of the mixture, which shipped configs hold, may stay there when another kind is chosen.
+    """
     kind = kind or "mixed"
     if kind not in MASK_GENERATORS:
         raise InputError(f"mask_generator_kind: unknown kind {kind!r}; {did_you_mean(kind, MASK_GENERATORS)}")
     maker: Callable[..., MaskGenerator] = MASK_GENERATORS[kind]
     if kind == "mixed":
         maker = partial(maker, where)  # it has nested settings to report about
-    return call_with_settings(maker, kwargs or {}, where=where)
+    unused = [] if kind == "mixed" else [name for name in kwargs or {} if name in _MIXTURE - _settings_of(maker)]
+    if unused:
+        LOGGER.info("%s: masks are %s; %s of the mixture have no effect", where, kind, ", ".join(unused))
+    settings = {name: value for name, value in (kwargs or {}).items() if name not in unused}
+    return call_with_settings(maker, settings, where=where)
+
+
+def _settings_of(maker: Callable[..., MaskGenerator]) -> set[str]:
+    return {p.name for p in inspect.signature(maker).parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
+_MIXTURE = _settings_of(MixedMaskGenerator)
