@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from saicinpainting.evaluation.data import Sample
+from saicinpainting.evaluation.data import InpaintingDataset, InpaintingEvalOnlineDataset, Sample
+from saicinpainting.evaluation.soundness import require_sound
 from saicinpainting.training.data.datasets import (
     InpaintingTrainDataset,
     make_dataloader,
@@ -69,7 +70,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         self._start = Start()
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the files; `stage` `validate` needs no training images."""
+        """Find the files; `stage` `validate` needs no training images. Those of the evaluation sets are looked at."""
         if self._train_set is None and stage in (None, "fit"):
             self._train_set = self._make_train_set()
         if self._val_sets is None:
@@ -203,7 +204,14 @@ class InpaintingDataModule(pl.LightningDataModule):
 
     def _make_val_set(self, where: str, settings: dict[str, Any]) -> Dataset[Sample]:
         self._require_folders(where, settings)
-        return make_default_val_dataset(**_without_loader(settings), where=where)
+        dataset = make_default_val_dataset(**_without_loader(settings), where=where)
+        for part in dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset]:
+            # Another image cannot take an image's place as in training, and the first validation is hours away.
+            if isinstance(part, InpaintingDataset):
+                require_sound(part.img_filenames, part.mask_filenames, where=where)
+            elif isinstance(part, InpaintingEvalOnlineDataset):
+                require_sound(part.img_filenames, where=where)
+        return dataset
 
     def _require_folders(self, where: str, settings: dict[str, Any]) -> None:
         """The data sets would complain too, but know neither the config key nor the command that helps."""

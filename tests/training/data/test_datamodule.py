@@ -109,6 +109,24 @@ def test_training_folders_may_be_several(sections, tmp_path, wrap):
         InpaintingDataModule(**wrap(sections)).setup("fit")
 
 
+@pytest.mark.parametrize(("section", "folder"), [("val", "val"), ("visual_test", "visual")])
+def test_evaluation_files_are_looked_at_before_training(sections, tmp_path, section, folder):
+    """Not at the first validation, a day later."""
+    save(tmp_path / folder / "b.png", 16)
+    save(tmp_path / folder / "b_mask000.png", 12)
+    (tmp_path / folder / "c.png").write_text("this is no image")
+    save(tmp_path / folder / "c_mask000.png", 12)
+    for settings in ({}, {"indir": [str(tmp_path / "thin"), str(tmp_path / folder)]}):
+        sections[section] |= settings
+        with pytest.raises(InputError, match=rf"^data\.{section}: 2 of 6 files cannot be used") as error:
+            InpaintingDataModule(**sections).setup("fit")
+        for reason in (r"c.png: it is no image", r"b_mask000.png is 12x12 pixels, its image 16x16"):
+            assert reason in str(error.value)
+    sections[section] |= {"kind": "online", "indir": str(tmp_path / folder)}
+    with pytest.raises(InputError, match=r"1 of 6 files cannot be used.*c\.png: it is no image"):
+        InpaintingDataModule(**sections).setup("fit")
+
+
 def test_a_section_without_folder(sections):
     del sections["val"]["indir"]
     with pytest.raises(InputError, match=r"data\.val\.indir: missing config key"):
