@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class PlacesPlan:
         train: `standard`, `challenge`, or None for no training images.
         val_images: test images that checkpoints are judged by; visual_images: val images for pictures.
         eval_images: test images of the final evaluation, drawn with `seed` from those that are left.
-        eval_list: a file that names them instead.
+        eval_list: a file that names them instead; the others are drawn from what it does not name.
         eval_sets: configs of configs/data_gen.
         address: of a mirror; checksums: of its archives by name.
     """
@@ -104,13 +104,18 @@ def make_evaluation_sets(root: Path, plan: PlacesPlan, steps: Steps) -> None:
     """`val/`, `visual_test/` and `evaluation/` from the unpacked test and val images."""
     val, test = root / "original" / "val", root / "original" / "test"
     wanted = 0 if plan.eval_list or not plan.eval_sets else plan.eval_images
-    judged, evaluated = draw(images_in(test), plan.seed, plan.val_images, wanted)
-    (shown,) = draw(images_in(val), plan.seed, plan.visual_images)
-    source = test
-    if plan.eval_list:
-        source, evaluated = named(plan.eval_list, [test, val])
+    source, listed = named(plan.eval_list, [test, val]) if plan.eval_list else (test, [])
+    # What a list names is for the final evaluation; no checkpoint may be judged by it.
+    taken = {source / name for name in listed}
+    judged, drawn = draw(_free(test, taken), plan.seed, plan.val_images, wanted)
+    (shown,) = draw(_free(val, taken), plan.seed, plan.visual_images)
+    evaluated = listed or drawn
     settings = {"seed": plan.seed, "n_jobs": plan.n_jobs}
     make_set(steps, "val", recipe=VAL_MASKS, source=test, names=judged, **settings)
     make_set(steps, "visual_test", recipe=VAL_MASKS, source=val, names=shown, **settings)
     for recipe in plan.eval_sets:
         make_set(steps, f"evaluation/{recipe}", recipe=recipe, source=source, names=evaluated, **settings)
+
+
+def _free(folder: Path, taken: Set[Path]) -> list[str]:
+    return [name for name in images_in(folder) if folder / name not in taken]
