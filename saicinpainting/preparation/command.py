@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from saicinpainting.preparation.steps import Steps, write_location
+from saicinpainting.preparation.steps import Steps, check_location, write_location
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,6 +53,8 @@ def carry_out(args: argparse.Namespace, plan: P, prepare: Callable[[Path, P, Ste
     print(plan.describe())
     if args.dry_run:
         return
+    location = args.location_dir / f"{args.location}.yaml"
+    check_location(location, data=args.outdir, results=args.results)
     prepare(args.outdir, plan, Steps(args.outdir))
-    name = write_location(args.location_dir / f"{args.location}.yaml", data=args.outdir, results=args.results)
+    name = write_location(location, data=args.outdir, results=args.results)
     print(f"finished; train with: bin/train.py -cn {config} location={name}")

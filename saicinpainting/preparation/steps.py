@@ -133,6 +133,13 @@ def write_location(path: Path, *, data: Path, results: Path) -> str:
 
     data: the folder with train/, val/ and so on; results: the folder for runs and logs.
     """
+    text = check_location(path, data=data, results=results)
+    path.write_text(text, encoding="utf-8")
+    return path.stem
+
+
+def check_location(path: Path, *, data: Path, results: Path) -> str:
+    """What `write_location` would write; it can be asked before days of work whether the place is free."""
     text = (
         f"# Written by the preparation of {data.name}; train with location={path.stem}.\n"
         f"data_root_dir: {json.dumps(str(data.resolve()))}\n"
@@ -142,5 +149,6 @@ def write_location(path: Path, *, data: Path, results: Path) -> str:
     )
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise InputError(f"{path} exists and says something else; choose another --location, or remove it")
-    path.write_text(text, encoding="utf-8")
-    return path.stem
+    if not path.parent.is_dir():
+        raise InputError(f"--location-dir: no folder {path.parent}; make it or choose another")
+    return text
