@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from saicinpainting.evaluation.data import decode_image
-from saicinpainting.training.data.sources import WHERE, ImageSource, SourceError
+from saicinpainting.training.data.sources import MASK, WHERE, ImageSource, SourceError
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ def _labels(source: ImageSource, index: int, companions: Sequence[str], size: tu
     labels = {}
     for companion in companions:
         name = source.name(index)
-        values = decode_labels(source.read_companion(index, companion), f"{companion} of {name}")
+        values = _decode_companion(source.read_companion(index, companion), companion, name)
         if values.shape != size:
             raise InputError(
                 f"{name} is {size[1]}x{size[0]} pixels, its {companion} {values.shape[1]}x{values.shape[0]}; give both "
@@ -199,6 +199,12 @@ def _labels(source: ImageSource, index: int, companions: Sequence[str], size: tu
             )
         labels[companion] = values
     return labels
+
+
+def _decode_companion(data: bytes, companion: str, image: str) -> np.ndarray:
+    """A mask may have colours and an orientation, as in evaluation sets."""
+    name = f"{companion} of {image}"
+    return np.asarray(decode_image(data, name, "L")) if companion == MASK else decode_labels(data, name)
 
 
 class WrongSizeError(InputError):

@@ -17,6 +17,7 @@ from saicinpainting.utils import InputError
 TRAIN_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 COMPANION_SUFFIX = ".png"
 WHERE = "data.train"  # the config section of the training set
+MASK, SEGM = "mask", "segm"  # what sources call their companions
 PathLike = str | os.PathLike[str]
 
 
@@ -27,7 +28,7 @@ class SourceError(InputError):
 class ImageSource(ABC):
     """Encoded images by number; loader workers each have a copy.
 
-    `companions`: the names of the label files that every image comes with, such as `mask` or `segm`.
+    `companions`: the names of the label files that every image comes with, `MASK` and `SEGM` among them.
     """
 
     companions: tuple[str, ...] = ()

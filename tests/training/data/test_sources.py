@@ -106,6 +106,29 @@ def test_an_image_may_bring_its_own_mask(root):
     assert "segm" not in samples[0]
 
 
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGB", "RGBA"])
+def test_an_image_s_own_mask_may_have_any_colours(root, mode):
+    """As evaluation reads it: by its brightness, whatever editors save it as."""
+    for file in (root / "mask").rglob("*.png"):
+        Image.open(file).convert(mode).save(file)
+    settings = {"mask_generator_kind": "paired", "transform_variant": "no_augs", "out_size": 80, "max_failures": 0}
+    mask = dataset(root, mask_indir=root / "mask", **settings)[SampleKey(1, 1, 0)]["mask"]
+    np.testing.assert_array_equal(mask[0], np.arange(80)[None].repeat(80, 0) < 40)
+
+
+def test_an_image_and_its_mask_are_stood_upright(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for folder in ("images", "mask"):
+        pixels = np.asarray(Image.open(root / folder / "a.png"))[:, :60]
+        Image.fromarray(pixels).save(root / folder / "a.png", exif=exif)
+    settings = {"mask_generator_kind": "paired", "transform_variant": "distortions", "max_failures": 0}
+    labels = dataset(root, mask_indir=root / "mask", **settings).images.load(0)[1].labels
+    expected = np.zeros((60, 80), np.uint8)
+    expected[:40] = 255
+    np.testing.assert_array_equal(labels["mask"], expected)
+
+
 def test_masks_may_come_from_a_folder(root):
     samples = dataset(root, mask_generator_kind="folder", mask_gen_kwargs={"indir": root / "mask"})
     masks = [samples[SampleKey(0, seed, 0)]["mask"] for seed in range(12)]
