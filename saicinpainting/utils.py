@@ -43,6 +43,12 @@ def check_bool(where: str, value: Any) -> None:
         raise InputError(f"{where}: expected true or false, got {value!r}")
 
 
+def check_kind(kind: Any, kinds: Iterable[str], *, where: str) -> None:
+    """An `InputError` unless `kind` of config section `where` is one of `kinds`."""
+    if kind not in kinds:
+        raise InputError(f"{where}.kind: unknown kind {kind!r}; {did_you_mean(str(kind), kinds)}")
+
+
 def build(
     kinds: Mapping[str, Callable[..., T]],
     settings: Mapping[str, Any],
@@ -57,8 +63,7 @@ def build(
     """
     settings = {str(key): value for key, value in settings.items()}
     kind = settings.pop("kind", default_kind)
-    if kind not in kinds:
-        raise InputError(f"{where}.kind: unknown kind {kind!r}; {did_you_mean(str(kind), kinds)}")
+    check_kind(kind, kinds, where=where)
     return call_with_settings(kinds[kind], settings, where=where)
 
 

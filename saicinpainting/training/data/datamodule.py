@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from saicinpainting.evaluation.data import InpaintingDataset, InpaintingEvalOnlineDataset, Sample
 from saicinpainting.evaluation.soundness import require_sound
 from saicinpainting.training.data.datasets import (
+    FOLDER_KINDS,
     InpaintingTrainDataset,
     make_dataloader,
     make_default_val_dataset,
@@ -198,7 +199,7 @@ class InpaintingDataModule(pl.LightningDataModule):
     def _make_train_set(self) -> InpaintingTrainDataset:
         settings = _without_loader(self._train_settings)
         settings.pop("epoch_images", None)
-        if settings.get("kind") != "shards" and (settings.get("indir") or not settings.get("file_list")):
+        if settings.get("kind", "default") in FOLDER_KINDS and (settings.get("indir") or not settings.get("file_list")):
             self._require_folders("data.train", self._train_settings)
         return call_with_settings(make_train_dataset, settings, where="data.train")
 

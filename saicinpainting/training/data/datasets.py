@@ -27,11 +27,10 @@ from saicinpainting.training.data.aug import Transform, get_transforms
 from saicinpainting.training.data.loading import Fitting, ImageLoader
 from saicinpainting.training.data.sampler import SampleKey
 from saicinpainting.training.data.shards import ShardSource
-from saicinpainting.training.data.sources import WHERE, FolderSource, ImageSource, PathLike
-from saicinpainting.utils import InputError, build, call_with_settings, check_known_keys
+from saicinpainting.training.data.sources import MASK, SEGM, WHERE, FolderSource, ImageSource, PathLike
+from saicinpainting.utils import InputError, build, call_with_settings, check_kind, check_known_keys
 
 LOGGER = logging.getLogger(__name__)
-MASK, SEGM = "mask", "segm"  # what sources call their companions
 
 
 class InpaintingTrainDataset(Dataset[Sample]):
@@ -116,7 +115,10 @@ def _folder_source_with_segm(
     indir: PathLike | Sequence[PathLike] | None = None,
     file_list: PathLike | None = None,
     mask_indir: PathLike | None = None,
+    semantic_seg_n_classes: int | None = None,
 ) -> FolderSource:
+    if semantic_seg_n_classes is not None:
+        LOGGER.warning("%s.semantic_seg_n_classes: has no effect; segm holds the numbers of the classes", WHERE)
     return _folder_source(indir=indir, file_list=file_list, mask_indir=mask_indir, segm_indir=segm_indir)
 
 
@@ -131,6 +133,8 @@ TRAIN_SOURCES: dict[str, Callable[..., ImageSource]] = {
     "img_with_segm": _folder_source_with_segm,
     "shards": _shard_source,
 }
+FOLDER_KINDS = ("default", "img_with_segm")
+_OFFICIAL_SHARDS = "default_web"
 
 
 def make_train_dataset(
@@ -150,6 +154,12 @@ def make_train_dataset(
         mask_generator_kind: a kind of mask generator, or `paired` for each image's own mask.
         max_failures: the share of unusable images that stops a run.
     """
+    if kind == _OFFICIAL_SHARDS:
+        raise InputError(
+            f"{WHERE}.kind: {kind} is gone; set kind=shards and indir to the folder or address of the shards' index "
+            "(bin/make_shards.py --index makes it), and remove shuffle_buffer"
+        )
+    check_kind(kind, TRAIN_SOURCES, where=WHERE)  # before its settings, which another kind may not have
     LOGGER.info("training images: %s (%s), masks: %s", indir or source.get("file_list"), kind, mask_generator_kind)
     masks = None
     if mask_generator_kind != "paired":
@@ -157,10 +167,9 @@ def make_train_dataset(
         if source.get("mask_indir"):
             raise InputError(f"{WHERE}.mask_indir: only mask_generator_kind=paired uses it, not {mask_generator_kind}")
     settings = {**source, "kind": kind, **({"indir": indir} if indir else {})}
-    makers = [make_train_dataset, *([TRAIN_SOURCES[kind]] if kind in TRAIN_SOURCES else [])]
     known = [
         name
-        for maker in makers
+        for maker in (make_train_dataset, TRAIN_SOURCES[kind])
         for name in inspect.signature(cast(Callable[..., Any], maker)).parameters
         if name != "source"
     ]

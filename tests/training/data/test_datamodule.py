@@ -90,6 +90,12 @@ def test_wrong_settings_name_their_section(sections):
         InpaintingDataModule(**sections).setup("fit")
 
 
+def test_the_official_shards_are_told_their_new_name(sections):
+    sections["train"] |= {"kind": "default_web", "indir": "/data/train/{000000..000146}.tar", "shuffle_buffer": 200}
+    with pytest.raises(InputError, match=r"data\.train\.kind: default_web is gone; set kind=shards"):
+        InpaintingDataModule(**sections).setup("fit")
+
+
 def test_internal_parameters_are_no_config_keys(sections):
     sections["train"]["where"] = "x"
     with pytest.raises(InputError, match=r"data\.train\.where: unknown config key") as error:

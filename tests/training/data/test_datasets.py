@@ -146,7 +146,8 @@ def test_another_image_takes_the_place_of_an_unreadable_one(photos, caplog):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "default_web"}, r"data\.train\.kind: unknown kind 'default_web'; known: default"),
+        ({"kind": "web", "shuffle": 1}, r"data\.train\.kind: unknown kind 'web'; known: default"),
+        ({"kind": "default_web", "shuffle_buffer": 200}, r"data\.train\.kind: default_web is gone; set kind=shards"),
         ({"mask_gen_kwargs": {"boxes": 1}}, r"data\.train\.mask_gen_kwargs\.boxes: unknown config key"),
         ({"dataloader_kwargs": {"batchsize": 1}}, r"data\.train\.dataloader_kwargs\.batchsize: unknown.*batch_size"),
         ({"transform_variant": "none"}, "transform_variant: unknown 'none'"),

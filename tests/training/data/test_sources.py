@@ -129,6 +129,12 @@ def test_an_image_and_its_mask_are_stood_upright(root):
     np.testing.assert_array_equal(labels["mask"], expected)
 
 
+def test_the_number_of_classes_of_official_configs_is_taken(root, caplog):
+    samples = dataset(root, kind="img_with_segm", segm_indir=root / "segm", semantic_seg_n_classes=11)
+    assert "data.train.semantic_seg_n_classes: has no effect" in caplog.text
+    assert samples[0]["segm"].shape == (64, 64)
+
+
 def test_masks_may_come_from_a_folder(root):
     samples = dataset(root, mask_generator_kind="folder", mask_gen_kwargs={"indir": root / "mask"})
     masks = [samples[SampleKey(0, seed, 0)]["mask"] for seed in range(12)]
