@@ -54,7 +54,6 @@ def train(config: DictConfig, out_dir: str | Path) -> None:
     resume_from = resume_path(settings["trainer"], out_dir / "models")
     _keep_what_is_there(out_dir / "models", resume_from)
     finetune_from = finetune_path(settings["trainer"], resuming=resume_from is not None)
-    # With seed null Lightning draws one, which config.yaml then tells.
     seed = settings["trainer"]["seed"] = _seed(settings["trainer"].get("seed", 0))
     data = make_data_module(settings, seed=seed)
     data.setup("fit")  # before anything heavy is built: a wrong folder is the commonest mistake
@@ -87,8 +86,11 @@ def _keep_what_is_there(folder: Path, resume_from: str | None) -> None:
 
 
 def _seed(seed: Any) -> int:
-    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
-        raise InputError(f"trainer.seed: expected a whole number from 0 to {2**32 - 1}, or null, got {seed!r}")
+    if seed is None:
+        # Processes that torchrun or SLURM starts could not agree on one, and Lightning would always take 0.
+        raise InputError("trainer.seed: null draws none; for another one in each run: trainer.seed=$RANDOM")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise InputError(f"trainer.seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}")
     return pl.seed_everything(seed, workers=True)
 
 
