@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from saicinpainting.config import read_experiment_config
 from saicinpainting.download import digest_of
-from saicinpainting.evaluation.refinement import refine_predict, unpadded_size
+from saicinpainting.evaluation.refinement import PRECISIONS, refine_predict, unpadded_size
 from saicinpainting.evaluation.writing import from_pixels, to_pixels, write_picture
 from saicinpainting.files import write_whole
 from saicinpainting.inference.high_resolution import fill_parts
@@ -26,14 +26,16 @@ from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.padding import padded
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
-from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+from saicinpainting.utils import InputError, call_with_settings, check_known_keys, did_you_mean
 
 Batch = dict[str, Any]
+Indexed = tuple[int, Batch]
 FillBatch = Callable[[Batch], torch.Tensor]
 RECORD = ".predicted.json"
 EXISTING = ("keep", "overwrite")
 WRITERS = 2
 WAITING_WRITES = 16
+WAITING_BATCHES = 4
 
 
 class MaskedImages(Protocol):
@@ -117,6 +119,10 @@ def _refining(
     network.freeze()
     network.to(device)
     settings = {"inpainter": network, "precision": precision, **refiner}
+    # What is wrong with the settings is wrong for every image: it must not look like images that cannot be filled.
+    check_known_keys(settings, signature(refine_predict).parameters, where="refiner")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: unknown value {precision!r}; {did_you_mean(str(precision), PRECISIONS)}")
 
     defaults = {name: setting.default for name, setting in signature(refine_predict).parameters.items()}
     budget, modulo = (int({**defaults, **settings}[key]) for key in ("px_budget", "modulo"))
@@ -191,7 +197,8 @@ def predict_folder(
 ) -> FolderSummary:
     """Fill every image of `dataset` and write it under its mask's name, whole or not at all.
 
-    Reading, computing and writing go side by side. An image that cannot be read, or does not fit its mask, is skipped.
+    Reading, computing and writing go side by side. An image that cannot be read or filled, or does not fit its mask, is
+    skipped.
 
     Args:
         fill: a batch of images of one padded size in, the filled images (B, 3, H, W) in [0, 1] out.
@@ -199,7 +206,7 @@ def predict_folder(
         indir: the folder the data set was made from; the results keep its sub-folders.
         outdir: where the results go.
         out_ext: `.png` (lossless) or another ending that OpenCV writes.
-        batch_size: images of equal padded size that are filled at once.
+        batch_size: images of equal padded size that are filled at once; fewer where too many others would wait.
         one_size: they have to be of one size without the padding too, as refinement wants them.
         num_workers: processes that read ahead.
         existing: `keep` goes on where an earlier start stopped; `overwrite` makes all results anew.
@@ -226,13 +233,15 @@ def predict_folder(
             summary.skipped[names[index].as_posix()] = reason
             progress.update()
 
-        for batch, indices in _batches(reader, batch_size, skip, one_size=one_size):
-            results = fill(batch).float().cpu()
-            for place, index in enumerate(indices):
-                height, width = _size(batch, place, results)
-                writes.append(pool.submit(write_image, files[index], results[place, :, :height, :width]))
+        def cannot_fill(index: int, reason: str) -> None:
+            skip(index, f"{dataset.mask_filenames[index]}: {reason}")
+
+        for samples in _batches(reader, batch_size, skip, one_size=one_size):
+            for index, result in _filled(fill, samples, cannot_fill):
+                # As pixels: a slice of the batch would keep all of it in memory until it is written.
+                writes.append(pool.submit(write_picture, files[index], to_pixels(result)))
                 summary.written.append(files[index])
-            progress.update(len(indices))
+                progress.update()
             while len(writes) > WAITING_WRITES:
                 writes.pop(0).result()
         for write in writes:
@@ -292,9 +301,12 @@ class _Tolerant(Dataset[Any]):
 
 def _batches(
     reader: DataLoader[Any], batch_size: int, skip: Callable[[int, str], None], *, one_size: bool
-) -> Iterator[tuple[Batch, list[int]]]:
-    """Batches of images of one size, as soon as there are enough of it; the last ones may be smaller."""
-    waiting: dict[tuple[int, ...], list[tuple[int, Batch]]] = {}
+) -> Iterator[list[Indexed]]:
+    """Samples of one size, as soon as there are `batch_size` of it, or those that have waited longest.
+
+    Where nearly every image has a size of its own, all of them would otherwise wait in memory for the end.
+    """
+    waiting: dict[tuple[int, ...], list[Indexed]] = {}
     for index, sample in reader:
         if isinstance(sample, str):
             skip(index, sample)
@@ -303,13 +315,32 @@ def _batches(
         alike = waiting.setdefault(size, [])
         alike.append((index, sample))
         if len(alike) == batch_size:
-            yield _collated(waiting.pop(size))
-    for alike in waiting.values():
-        yield _collated(alike)
+            yield waiting.pop(size)
+        elif sum(map(len, waiting.values())) > WAITING_BATCHES * batch_size:
+            yield waiting.pop(next(iter(waiting)))
+    yield from waiting.values()
 
 
-def _collated(samples: Sequence[tuple[int, Batch]]) -> tuple[Batch, list[int]]:
-    return default_collate([sample for _, sample in samples]), [index for index, _ in samples]
+def _filled(
+    fill: FillBatch, samples: Sequence[Indexed], skip: Callable[[int, str], None]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """The filled images (3, H, W) in [0, 1], without their padding.
+
+    Where a batch is refused, its images are filled one by one, so that only those that cannot be filled are skipped.
+    """
+    batch: Batch = default_collate([sample for _, sample in samples])
+    try:
+        results = fill(batch).float().cpu()
+    except InputError as error:
+        if len(samples) == 1:
+            skip(samples[0][0], str(error))
+        else:
+            for sample in samples:
+                yield from _filled(fill, [sample], skip)
+        return
+    for place, (index, _) in enumerate(samples):
+        height, width = _size(batch, place, results)
+        yield index, results[place, :, :height, :width]
 
 
 def _size(batch: Mapping[str, Any], place: int, results: torch.Tensor) -> tuple[int, int]:
@@ -318,8 +349,3 @@ def _size(batch: Mapping[str, Any], place: int, results: torch.Tensor) -> tuple[
         return results.shape[-2], results.shape[-1]
     height, width = (int(np.asarray(side).reshape(-1)[place]) for side in batch["unpad_to_size"])
     return height, width
-
-
-def write_image(path: Path, image: torch.Tensor) -> None:
-    """Write (3, H, W) in [0, 1], rounded to 8 bits."""
-    write_picture(path, to_pixels(image))

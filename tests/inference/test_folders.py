@@ -14,6 +14,7 @@ from PIL import Image
 
 from saicinpainting.evaluation import refinement
 from saicinpainting.evaluation.data import InpaintingDataset
+from saicinpainting.evaluation.writing import to_pixels
 from saicinpainting.inference.folders import FillBatch, load_filler, predict_folder
 from saicinpainting.training.modules.folding import FoldedGenerator
 from saicinpainting.utils import InputError
@@ -55,6 +56,17 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "part0" / "030.png").write_bytes(half[: len(half) // 2])
     Image.new("L", (10, 10)).save(root / "part1" / "055_mask000.png")
     return root
+
+
+def write_pairs(folder: Path, *sizes: tuple[int, int]) -> Path:
+    """Small images `000.png` and so on with a mask each."""
+    folder.mkdir(parents=True)
+    for i, (height, width) in enumerate(sizes):
+        mask = np.zeros((height, width), np.uint8)
+        mask[4:9, 4:9] = 255
+        Image.fromarray(photo("coffee.png", 64, i)[:height, :width]).save(folder / f"{i:03}.png")
+        Image.fromarray(mask).save(folder / f"{i:03}_mask000.png")
+    return folder
 
 
 def run(mixed: Path, out: Path, fill: Red, **settings: Any) -> Any:
@@ -108,14 +120,61 @@ def test_results_of_something_else_are_not_mixed_or_overwritten(mixed: Path, tmp
 def test_a_full_disk_is_named(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
 
-    def no_space(path: Path, image: torch.Tensor) -> None:
+    def no_space(path: Path, picture: np.ndarray) -> None:
         threads.append(threading.current_thread())
         raise InputError(f"{path}: cannot be written (No space left on device)")
 
-    monkeypatch.setattr("saicinpainting.inference.folders.write_image", no_space)
+    monkeypatch.setattr("saicinpainting.inference.folders.write_picture", no_space)
     with pytest.raises(InputError, match="No space left"):
         run(mixed, tmp_path, Red())
     assert threads[0] is not threading.main_thread()
+
+
+def test_sizes_of_their_own_do_not_wait_for_the_end(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "in", *((16 + i, 16) for i in range(24)), (16, 40), (16, 40))
+    read: list[int] = []
+    fill = Red()
+
+    class Counted(InpaintingDataset):
+        def __getitem__(self, i: int) -> dict[str, Any]:
+            read.append(i)
+            # Those that were read but not filled: 4 batches of two at most, and the one that comes.
+            assert len(read) - sum(shape[0] for shape in fill.batches) <= 4 * 2 + 1
+            return super().__getitem__(i)
+
+    dataset = Counted(tmp_path / "in", img_suffix=".png")
+    summary = predict_folder(fill, dataset, tmp_path / "in", tmp_path / "out", batch_size=2)
+    assert len(summary.written) == 26
+    assert (2, 3, 16, 40) in fill.batches
+
+
+def test_only_what_cannot_be_filled_is_skipped(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "in", *[(16, 16)] * 7)
+    mask = tmp_path / "in" / "003_mask000.png"
+    Image.new("L", (16, 16), 255).save(mask)
+
+    def fill(batch: dict[str, Any]) -> torch.Tensor:
+        if batch["mask"].mean(dim=(1, 2, 3)).max() == 1:
+            raise InputError("nothing is known")
+        return batch["image"]
+
+    dataset = InpaintingDataset(tmp_path / "in", img_suffix=".png")
+    summary = predict_folder(fill, dataset, tmp_path / "in", tmp_path / "out", batch_size=4)
+    assert len(summary.written) == len(list((tmp_path / "out").glob("*.png"))) == 6
+    assert summary.skipped == {"003_mask000.png": f"{mask}: nothing is known"}
+
+
+def test_what_waits_to_be_written_is_pixels(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice of a batch in float32 would keep all of it."""
+    threads = set()
+
+    def pixels(image: torch.Tensor) -> np.ndarray:
+        threads.add(threading.current_thread())
+        return to_pixels(image)
+
+    monkeypatch.setattr("saicinpainting.inference.folders.to_pixels", pixels)
+    run(mixed, tmp_path, Red(), batch_size=8)
+    assert threads == {threading.main_thread()}
 
 
 REFUSED = [({"compile_network": True}, "compile=True"), ({"strategy": "crop"}, "strategy=crop")]
@@ -236,4 +295,6 @@ def test_refinement_follows_fold_and_precision(model: dict[str, Any], monkeypatc
     assert 0 < (folded - plain)[inside].abs().mean() < 1e-3
     assert (folded - plain)[inside].abs().mean() < (rough - plain)[inside].abs().mean() < 0.02
     with pytest.raises(InputError, match="precision: unknown value 'half'"):
-        refining(model, precision="half")(batch)
+        refining(model, precision="half")
+    with pytest.raises(InputError, match=r"refiner.n_iter: unknown config key; .*'n_iters'"):
+        load_filler(model, torch.device("cpu"), refine=True, refiner={"n_iter": 3})
