@@ -25,15 +25,16 @@ def main(config: DictConfig) -> None:
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     device = pick_device(settings["device"])
     dataset = make_default_val_dataset(settings["indir"], **settings["dataset"])
-    keys = ("dataset", "out_key", "refine", "refiner", "precision", "strategy", "memory_gb")
-    made_by = origin(settings["model"], {key: settings[key] for key in keys})
+    keys = ("dataset", "out_key", "refine", "precision", "strategy", "memory_gb")
+    refiner = settings["refiner"] if settings["refine"] else None  # what nothing follows decides nothing
+    made_by = origin(settings["model"], {**{key: settings[key] for key in keys}, "refiner": refiner})
     options = {key: settings[key] for key in ("precision", "strategy", "memory_gb", "fold")}
     fill = load_filler(
         settings["model"],
         device,
         out_key=settings["out_key"],
         refine=settings["refine"],
-        refiner=settings["refiner"],
+        refiner=refiner,
         compile_network=settings["compile"],
         **options,
     )

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from saicinpainting.config import read_experiment_config
 from saicinpainting.download import digest_of
+from saicinpainting.evaluation.masks.mask_sets import check_outside
 from saicinpainting.evaluation.refinement import PRECISIONS, refine_predict, unpadded_size
 from saicinpainting.evaluation.writing import from_pixels, to_pixels, write_picture
 from saicinpainting.files import write_whole
@@ -39,9 +40,10 @@ WAITING_BATCHES = 4
 
 
 class MaskedImages(Protocol):
-    """A data set of images with masks that knows the masks' file names."""
+    """A data set of images with masks that knows the files of both."""
 
     mask_filenames: list[str]
+    img_filenames: list[str]
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Batch: ...
@@ -205,7 +207,7 @@ def predict_folder(
         dataset: images with masks, as `make_default_val_dataset` makes them.
         indir: the folder the data set was made from; the results keep its sub-folders.
         outdir: where the results go.
-        out_ext: `.png` (lossless) or another ending that OpenCV writes.
+        out_ext: `.png` (lossless) or another ending that OpenCV writes; the dot may be left out.
         batch_size: images of equal padded size that are filled at once; fewer where too many others would wait.
         one_size: they have to be of one size without the padding too, as refinement wants them.
         num_workers: processes that read ahead.
@@ -213,15 +215,18 @@ def predict_folder(
         made_by: what decides the results, kept beside them; results of something else are an error.
 
     Raises:
-        InputError: `outdir` holds such results, or others whose origin is unknown.
+        InputError: `outdir` holds such results, or others whose origin is unknown; it lies in `indir`; two masks have
+            one result.
     """
     if existing not in EXISTING:
         raise InputError(f"existing: unknown value {existing!r}; {did_you_mean(str(existing), EXISTING)}")
     if batch_size < 1:
         raise InputError(f"batch_size: expected 1 or more, got {batch_size}")
     outdir, summary = Path(outdir), FolderSummary()
+    check_outside(outdir, Path(indir))
     names = [Path(os.path.relpath(mask, indir)) for mask in dataset.mask_filenames]
-    files = [outdir / name.with_suffix(out_ext) for name in names]
+    files = [outdir / name.with_suffix(_ending(out_ext)) for name in names]
+    _check_results(files, dataset)
     _check_origin(outdir, files, existing, made_by)
     left = [i for i, file in enumerate(files) if existing == "overwrite" or not file.is_file()]
     summary.kept = len(files) - len(left)
@@ -256,6 +261,26 @@ def origin(model: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
         there = sorted(file.name for file in checkpoint.parent.glob("*.*")) or ["nothing"]
         raise InputError(f"no checkpoint {checkpoint}; there are: {', '.join(there)}")
     return {"checkpoint_sha256": digest_of(checkpoint, "sha256"), **settings}
+
+
+def _ending(out_ext: str) -> str:
+    ending = "." + out_ext.removeprefix(".")
+    if not ending[1:].isalnum():
+        raise InputError(f"out_ext: expected an ending such as .png, got {out_ext!r}")
+    return ending
+
+
+def _check_results(files: Sequence[Path], dataset: MaskedImages) -> None:
+    """An `InputError` if two masks have one result, or a result would replace a file of the data set."""
+    mask_of: dict[Path, str] = {}
+    for file, mask in zip(files, dataset.mask_filenames, strict=True):
+        if file in mask_of:
+            raise InputError(f"{mask_of[file]} and {mask} would both give {file}; rename one of the masks")
+        mask_of[file] = mask
+    own = {os.path.realpath(file) for file in (*dataset.mask_filenames, *dataset.img_filenames)}
+    for file in files:
+        if os.path.realpath(file) in own:
+            raise InputError(f"the result {file} would replace a file of the data set; choose another outdir")
 
 
 def _check_origin(outdir: Path, files: Sequence[Path], existing: str, made_by: Mapping[str, Any] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -316,9 +317,11 @@ def test_refined_prediction_runs_on_the_cpu(trained: Path, tmp_path: Path):
 
 def test_sub_folders_are_kept(trained: Path, tmp_path: Path):
     shutil.copytree(trained / "data" / "val", tmp_path / "in" / "a" / "b")
-    run = predict(trained, tmp_path / "in", tmp_path / "out", "out_ext=.jpg")
+    run = predict(trained, tmp_path / "in", tmp_path / "out", "out_ext=jpg", "refiner.n_iters=3")
     assert run.returncode == 0, run.stderr
     assert sorted(p.name for p in (tmp_path / "out" / "a" / "b").iterdir()) == ["0_mask000.jpg", "1_mask000.jpg"]
+    # Without refinement its settings decide nothing, and a start with others goes on.
+    assert json.loads((tmp_path / "out" / ".predicted.json").read_text())["refiner"] is None
 
 
 def test_mistakes_of_prediction_are_one_line(trained: Path, tmp_path: Path):

@@ -117,6 +117,43 @@ def test_results_of_something_else_are_not_mixed_or_overwritten(mixed: Path, tmp
         run(mixed, tmp_path / "out", fill, existing="kepe")
 
 
+def test_the_data_sets_own_files_are_never_replaced(tmp_path: Path) -> None:
+    indir = write_pairs(tmp_path / "all" / "in", (16, 16))
+    dataset = InpaintingDataset(indir, img_suffix=".png")
+    for outdir in (indir, indir / "results"):
+        with pytest.raises(InputError, match=r"lies in .*write to a folder outside"):
+            predict_folder(Red(), dataset, indir, outdir, existing="overwrite")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "deep").symlink_to(indir)
+    linked = InpaintingDataset(tmp_path / "links", img_suffix=".png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "deep").symlink_to(indir)
+    with pytest.raises(InputError, match=r"out/deep/000_mask000.png would replace a file of the data set"):
+        predict_folder(Red(), linked, tmp_path / "links", tmp_path / "out", existing="overwrite")
+    assert np.asarray(Image.open(indir / "000_mask000.png")).ndim == 2
+
+
+def test_two_masks_with_one_result_are_named(tmp_path: Path) -> None:
+    indir = write_pairs(tmp_path / "in", (16, 16))
+    for name in ("000.png", "000_mask000.png"):
+        Image.open(indir / name).save((indir / name).with_suffix(".jpg"))
+    dataset = InpaintingDataset(indir, img_suffix=".jpg")
+    with pytest.raises(InputError, match=r"000_mask000.jpg and .*000_mask000.png would both give .*000_mask000.png"):
+        predict_folder(Red(), dataset, indir, tmp_path / "out")
+
+
+def test_endings_of_results(tmp_path: Path) -> None:
+    indir = write_pairs(tmp_path / "in", (16, 16))
+    dataset = InpaintingDataset(indir, img_suffix=".png")
+    for ending in ("png", ".bmp"):
+        (file,) = predict_folder(Red(), dataset, indir, tmp_path / "out", out_ext=ending).written
+        assert file.is_file()
+        assert file.suffix == f".{ending.removeprefix('.')}"
+    for ending in ("", ".", "/x.png"):
+        with pytest.raises(InputError, match=r"out_ext: expected an ending such as \.png, got"):
+            predict_folder(Red(), dataset, indir, tmp_path / "out", out_ext=ending)
+
+
 def test_a_full_disk_is_named(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
 
