@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,18 +20,16 @@ from saicinpainting.download import digest_of
 from saicinpainting.evaluation.masks.mask_sets import check_outside
 from saicinpainting.evaluation.refinement import PRECISIONS, refine_predict, unpadded_size
 from saicinpainting.evaluation.writing import from_pixels, to_pixels, write_picture
-from saicinpainting.files import write_whole
 from saicinpainting.inference.high_resolution import fill_parts
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.padding import padded
+from saicinpainting.inference.record import Pair, add_inputs, claim_results, inputs_digest
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
 from saicinpainting.utils import InputError, call_with_settings, check_known_keys, did_you_mean
 
 Batch = dict[str, Any]
-Indexed = tuple[int, Batch]
 FillBatch = Callable[[Batch], torch.Tensor]
-RECORD = ".predicted.json"
 EXISTING = ("keep", "overwrite")
 WRITERS = 2
 WAITING_WRITES = 16
@@ -212,7 +209,8 @@ def predict_folder(
         one_size: they have to be of one size without the padding too, as refinement wants them.
         num_workers: processes that read ahead.
         existing: `keep` goes on where an earlier start stopped; `overwrite` makes all results anew.
-        made_by: what decides the results, kept beside them; results of something else are an error.
+        made_by: what decides the results, kept beside them with digests of their images and masks; results of something
+            else are an error, see `claim_results`. None: what is there is not asked where it is from.
 
     Raises:
         InputError: `outdir` holds such results, or others whose origin is unknown; it lies in `indir`; two masks have
@@ -227,10 +225,12 @@ def predict_folder(
     names = [Path(os.path.relpath(mask, indir)) for mask in dataset.mask_filenames]
     files = [outdir / name.with_suffix(_ending(out_ext)) for name in names]
     _check_results(files, dataset)
-    _check_origin(outdir, files, existing, made_by)
+    pairs = list(zip(dataset.img_filenames, dataset.mask_filenames, strict=True))
+    if made_by is not None:
+        claim_results(outdir, dict(zip(files, pairs, strict=True)), made_by, overwrite=existing == "overwrite")
     left = [i for i, file in enumerate(files) if existing == "overwrite" or not file.is_file()]
     summary.kept = len(files) - len(left)
-    reader = DataLoader(_Tolerant(dataset, left), batch_size=None, num_workers=num_workers)
+    reader = DataLoader(_Tolerant(dataset, pairs, left), batch_size=None, num_workers=num_workers)
     with ThreadPoolExecutor(WRITERS) as pool, tqdm(total=len(left), desc="predict", unit="image") as progress:
         writes: list[Future[None]] = []
 
@@ -242,7 +242,9 @@ def predict_folder(
             skip(index, f"{dataset.mask_filenames[index]}: {reason}")
 
         for samples in _batches(reader, batch_size, skip, one_size=one_size):
-            for index, result in _filled(fill, samples, cannot_fill):
+            for (index, _, inputs), result in _filled(fill, samples, cannot_fill):
+                if made_by is not None:
+                    add_inputs(outdir, files[index], inputs)
                 # As pixels: a slice of the batch would keep all of it in memory until it is written.
                 writes.append(pool.submit(write_picture, files[index], to_pixels(result)))
                 summary.written.append(files[index])
@@ -283,62 +285,49 @@ def _check_results(files: Sequence[Path], dataset: MaskedImages) -> None:
             raise InputError(f"the result {file} would replace a file of the data set; choose another outdir")
 
 
-def _check_origin(outdir: Path, files: Sequence[Path], existing: str, made_by: Mapping[str, Any] | None) -> None:
-    if made_by is None:
-        return
-    record = outdir / RECORD
-    there = [file for file in files if file.is_file()]
-    if existing == "keep" and there:
-        other = difference(record, made_by) if record.is_file() else "their origin is unknown"
-        if other:
-            raise InputError(
-                f"{outdir} holds {len(there)} results of another checkpoint or setting ({other}), such as "
-                f"{there[0].name}; choose another outdir, or existing=overwrite to make them anew"
-            )
-    write_whole(record, json.dumps(made_by, indent=1))
+class _Read(NamedTuple):
+    """Item `item` of a data set, or why it cannot be read; inputs: the digest of its files."""
+
+    item: int
+    sample: Batch | str
+    inputs: str = ""
 
 
-def difference(record: Path, made_by: Mapping[str, Any]) -> str | None:
-    """In which key the JSON file `record` says something else than `made_by`; None: in none, or there is no file."""
-    if not record.is_file():
-        return None
-    known = json.loads(record.read_text(encoding="utf-8"))
-    wanted = json.loads(json.dumps(made_by))
-    changed = [key for key in wanted if known.get(key) != wanted[key]]
-    return f"{changed[0]}: {known.get(changed[0])}, now {wanted[changed[0]]}" if changed else None
+class _Tolerant(Dataset[_Read]):
+    """The chosen indices of a data set; what cannot be read is no error."""
 
-
-class _Tolerant(Dataset[Any]):
-    """(index, sample) of the chosen indices, or (index, reason) where the sample cannot be read."""
-
-    def __init__(self, dataset: MaskedImages, indices: Sequence[int]) -> None:
-        self.dataset, self.indices = dataset, indices
+    def __init__(self, dataset: MaskedImages, pairs: Sequence[Pair], indices: Sequence[int]) -> None:
+        self.dataset, self.pairs, self.indices = dataset, pairs, indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, i: int) -> tuple[int, Batch | str]:
+    def __getitem__(self, i: int) -> _Read:
+        index = self.indices[i]
         try:
-            return self.indices[i], self.dataset[self.indices[i]]
+            # The digest first: of a file that changes in between, the next start says so.
+            inputs = inputs_digest(self.pairs[index])
+            return _Read(index, self.dataset[index], inputs)
         except InputError as error:
-            return self.indices[i], str(error)
+            return _Read(index, str(error))
 
 
 def _batches(
     reader: DataLoader[Any], batch_size: int, skip: Callable[[int, str], None], *, one_size: bool
-) -> Iterator[list[Indexed]]:
+) -> Iterator[list[_Read]]:
     """Samples of one size, as soon as there are `batch_size` of it, or those that have waited longest.
 
     Where nearly every image has a size of its own, all of them would otherwise wait in memory for the end.
     """
-    waiting: dict[tuple[int, ...], list[Indexed]] = {}
-    for index, sample in reader:
+    waiting: dict[tuple[int, ...], list[_Read]] = {}
+    for read in reader:
+        sample = read.sample
         if isinstance(sample, str):
-            skip(index, sample)
+            skip(read.item, sample)
             continue
         size = (*sample["image"].shape, *(sample.get("unpad_to_size", ()) if one_size else ()))
         alike = waiting.setdefault(size, [])
-        alike.append((index, sample))
+        alike.append(read)
         if len(alike) == batch_size:
             yield waiting.pop(size)
         elif sum(map(len, waiting.values())) > WAITING_BATCHES * batch_size:
@@ -347,25 +336,25 @@ def _batches(
 
 
 def _filled(
-    fill: FillBatch, samples: Sequence[Indexed], skip: Callable[[int, str], None]
-) -> Iterator[tuple[int, torch.Tensor]]:
+    fill: FillBatch, samples: Sequence[_Read], skip: Callable[[int, str], None]
+) -> Iterator[tuple[_Read, torch.Tensor]]:
     """The filled images (3, H, W) in [0, 1], without their padding.
 
     Where a batch is refused, its images are filled one by one, so that only those that cannot be filled are skipped.
     """
-    batch: Batch = default_collate([sample for _, sample in samples])
+    batch: Batch = default_collate([read.sample for read in samples])
     try:
         results = fill(batch).float().cpu()
     except InputError as error:
         if len(samples) == 1:
-            skip(samples[0][0], str(error))
+            skip(samples[0].item, str(error))
         else:
-            for sample in samples:
-                yield from _filled(fill, [sample], skip)
+            for read in samples:
+                yield from _filled(fill, [read], skip)
         return
-    for place, (index, _) in enumerate(samples):
+    for place, read in enumerate(samples):
         height, width = _size(batch, place, results)
-        yield index, results[place, :, :height, :width]
+        yield read, results[place, :, :height, :width]
 
 
 def _size(batch: Mapping[str, Any], place: int, results: torch.Tensor) -> tuple[int, int]:

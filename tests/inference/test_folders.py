@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,68 @@ def test_results_of_something_else_are_not_mixed_or_overwritten(mixed: Path, tmp
     assert (len(summary.written), summary.kept) == (97, 0)
     with pytest.raises(InputError, match=r"existing: unknown value 'kepe'; known: keep, overwrite"):
         run(mixed, tmp_path / "out", fill, existing="kepe")
+
+
+def fill_pairs(indir: Path, out: Path, fill: Red, made_by: str = "A", **settings: Any) -> Any:
+    dataset = InpaintingDataset(indir, img_suffix=".png")
+    return predict_folder(fill, dataset, indir, out, made_by={"model": made_by}, **settings)
+
+
+def test_an_interrupted_overwrite_leaves_nothing_of_before(tmp_path: Path) -> None:
+    indir, out = write_pairs(tmp_path / "in", *[(16, 16)] * 5), tmp_path / "out"
+    fill_pairs(indir, out, Red())
+    with pytest.raises(KeyboardInterrupt):
+        fill_pairs(indir, out, Red(2), made_by="B", existing="overwrite")
+    assert len(list(out.glob("*.png"))) == 2
+    summary = fill_pairs(indir, out, Red(), made_by="B")
+    assert (len(summary.written), summary.kept) == (3, 2)
+
+
+def test_results_of_another_ending_have_the_same_record(tmp_path: Path) -> None:
+    indir, out = write_pairs(tmp_path / "in", (16, 16), (16, 16)), tmp_path / "out"
+    fill_pairs(indir, out, Red())
+    with pytest.raises(
+        InputError, match=r"out holds 2 results of another .*\(model: A, now B\), such as 000_mask000.png"
+    ):
+        fill_pairs(indir, out, Red(), made_by="B", out_ext=".bmp")
+    fill_pairs(indir, out, Red(), made_by="B", out_ext=".bmp", existing="overwrite")
+    with pytest.raises(InputError, match="out holds 2 results of other images, masks or settings"):
+        fill_pairs(indir, out, Red(), made_by="B")
+    for file in out.glob("*_mask*"):
+        file.unlink()
+    assert len(fill_pairs(indir, out, Red()).written) == 2  # a record of nothing that is there is in nobody's way
+
+
+def test_results_are_of_the_images_and_masks_that_are_there(tmp_path: Path) -> None:
+    indir, out = write_pairs(tmp_path / "in", (16, 16), (16, 16)), tmp_path / "out"
+    fill_pairs(indir, out, Red())
+    Image.fromarray(photo("coffee.png", 64, 9)[:16, :16]).save(indir / "new.png")
+    Image.new("L", (16, 16), 255).save(indir / "new_mask000.png")
+    copied = Path(shutil.copytree(indir, tmp_path / "copied", copy_function=shutil.copyfile))
+    summary = fill_pairs(copied, out, Red())
+    assert ([file.name for file in summary.written], summary.kept) == (["new_mask000.png"], 2)
+    for name in ("000_mask000.png", "001.png"):
+        (copied / name).write_bytes((copied / f"new{name[3:]}").read_bytes())
+    message = "out holds 2 results of other images, masks .* such as 000_mask000.png, 001_mask000.png; choose another"
+    with pytest.raises(InputError, match=message):
+        fill_pairs(copied, out, Red())
+    (out / "000_mask000.png").unlink()
+    (out / "001_mask000.png").unlink()
+    summary = fill_pairs(copied, out, Red())
+    assert (len(summary.written), summary.kept) == (2, 1)
+    summary = fill_pairs(indir, out, Red(), existing="overwrite")
+    assert (len(summary.written), summary.kept) == (3, 0)
+
+
+def test_a_killed_start_may_leave_half_a_line(tmp_path: Path) -> None:
+    indir, out = write_pairs(tmp_path / "in", (16, 16), (16, 16)), tmp_path / "out"
+    fill_pairs(indir, out, Red())
+    (out / "001_mask000.png").unlink()
+    lines = (out / ".predicted.jsonl").read_text()
+    (out / ".predicted.jsonl").write_text(lines[:-20])
+    for written in (1, 0):
+        summary = fill_pairs(indir, out, Red())
+        assert (len(summary.written), summary.kept) == (written, 2 - written)
 
 
 def test_the_data_sets_own_files_are_never_replaced(tmp_path: Path) -> None:
