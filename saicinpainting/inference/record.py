@@ -75,8 +75,12 @@ def claim_results(
 
 def add_inputs(outdir: Path, result: Path, digest: str) -> None:
     """Say what a result is of, before it is written: so one that is there has its line, whatever is interrupted."""
-    with (outdir / INPUTS).open("a", encoding="utf-8") as file:
-        file.write(_line(_name(outdir, result), digest))
+    try:
+        with (outdir / INPUTS).open("a", encoding="utf-8") as file:
+            file.write(_line(_name(outdir, result), digest))
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{outdir / INPUTS}: cannot be written ({reason}); is there space?") from error
 
 
 def difference(record: Path, made_by: Mapping[str, Any]) -> str | None:

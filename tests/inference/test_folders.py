@@ -229,6 +229,15 @@ def test_a_full_disk_is_named(mixed: Path, tmp_path: Path, monkeypatch: pytest.M
         run(mixed, tmp_path, Red())
     assert threads[0] is not threading.main_thread()
 
+    class Full(Red):
+        def __call__(self, batch: dict[str, Any]) -> torch.Tensor:
+            (tmp_path / ".predicted.jsonl").unlink()
+            (tmp_path / ".predicted.jsonl").mkdir()  # nothing can be written there
+            return super().__call__(batch)
+
+    with pytest.raises(InputError, match=r"\.predicted\.jsonl: cannot be written"):
+        run(mixed, tmp_path, Full())
+
 
 def test_sizes_of_their_own_do_not_wait_for_the_end(tmp_path: Path) -> None:
     write_pairs(tmp_path / "in", *((16 + i, 16) for i in range(24)), (16, 40), (16, 40))
