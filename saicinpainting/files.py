@@ -49,11 +49,28 @@ def map_in_processes(
 ) -> Iterator[R]:
     """`map(work, items)`, in the order of the items, by `n_jobs` processes; one job is this process.
 
+    A process gets `work` once, when it starts: what it holds may be large, and keeps what it builds for later items.
     Processes are spawned: they start clean on every system, while forked ones may inherit locks of OpenCV's threads.
     """
     if n_jobs < 2:
         yield from map(work, items)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_jobs, mp_context=context, initializer=initializer, initargs=initargs) as pool:
-        yield from pool.map(work, items, chunksize=chunksize)
+    given = (work, initializer, initargs)
+    with ProcessPoolExecutor(n_jobs, mp_context=context, initializer=_set_up, initargs=given) as pool:
+        yield from pool.map(_do, items, chunksize=chunksize)
+
+
+_work: Callable[[Any], Any]
+"""Of a process that `map_in_processes` has started."""
+
+
+def _set_up(work: Callable[[Any], Any], initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> None:
+    global _work
+    _work = work
+    if initializer is not None:
+        initializer(*initargs)
+
+
+def _do(item: Any) -> Any:
+    return _work(item)
