@@ -16,12 +16,12 @@ from typing import IO, Any, cast
 
 from saicinpainting.download import TIMEOUT_SECONDS, is_address
 from saicinpainting.files import write_whole
-from saicinpainting.training.data.sources import SourceError
+from saicinpainting.training.data.sources import TRAIN_SUFFIXES, SourceError
 from saicinpainting.utils import InputError
 
 INDEX = "index.json"
 FORMAT = "lama-shards-1"
-IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
+IMAGE_KINDS = tuple(suffix.lstrip(".") for suffix in TRAIN_SUFFIXES)
 
 
 @dataclass(frozen=True)

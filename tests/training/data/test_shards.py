@@ -20,7 +20,7 @@ from saicinpainting.training.data.sampler import Nearby, SampleKey, TrainSampler
 from saicinpainting.training.data.shard_index import describe, expand, read_index, write_index
 from saicinpainting.training.data.shard_writing import write_shards
 from saicinpainting.training.data.shards import ShardCache, ShardSource
-from saicinpainting.training.data.sources import FolderSource, SourceError
+from saicinpainting.training.data.sources import TRAIN_SUFFIXES, FolderSource, SourceError
 from saicinpainting.utils import InputError
 from tests.helpers import photo
 from tests.server import serving
@@ -80,6 +80,15 @@ def test_the_webdataset_library_reads_them_and_they_read_its(photos, shards, tmp
     read = ShardSource(str(tmp_path / "index.json"))
     assert [read.read(i) for i in range(IMAGES)] == [sample["jpg"] for sample in samples]
     assert read.companions == ()
+
+
+@pytest.mark.parametrize("suffix", TRAIN_SUFFIXES)
+def test_every_kind_of_training_image_may_be_in_a_shard(tmp_path, suffix):
+    file = tmp_path / "photos" / f"a{suffix}"
+    file.parent.mkdir()
+    Image.fromarray(photo("astronaut.png", 70)).save(file)
+    write_shards(FolderSource(tmp_path / "photos"), tmp_path / "set", root=tmp_path / "photos")
+    assert ShardSource(str(tmp_path / "set")).read(0) == file.read_bytes()
 
 
 def test_an_index_in_the_working_directory(shards, monkeypatch):
