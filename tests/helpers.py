@@ -94,7 +94,7 @@ def write_data(root: Path, *, size: int = 64, train_images: int = 8, val_images:
 
 
 def dirty_folder(root: Path) -> dict[str, Any]:
-    """Twelve good JPEGs and ten files that are not; returns what is to be found in which."""
+    """Twelve good JPEGs and eleven files that are not; returns what is to be found in which."""
     from PIL import Image
 
     from saicinpainting.training.data.loading import Finding
@@ -117,8 +117,9 @@ def dirty_folder(root: Path) -> dict[str, Any]:
     see_through.save(root / "alpha.webp", lossless=True)
     colour.save(root / "turned.jpg", exif=exif)
     colour.resize((12, 9)).save(root / "tiny.jpg")
+    colour.resize((600, 1)).save(root / "thread.png")  # enlarged to a crop it would be longer than OpenCV can warp
     return {
-        **dict.fromkeys(("no_image.jpg", "truncated.jpg", "empty.png"), Finding.UNREADABLE),
+        **dict.fromkeys(("no_image.jpg", "truncated.jpg", "empty.png", "thread.png"), Finding.UNREADABLE),
         "grey.jpg": Finding.GREY,
         "cmyk.jpg": Finding.CMYK,
         "sixteen.png": Finding.SIXTEEN_BIT,

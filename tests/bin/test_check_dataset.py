@@ -28,7 +28,7 @@ def test_the_list_names_every_unusual_file(data, tmp_path, jobs):
     lines = done.stdout.splitlines()
     for name, finding in expected.items():
         assert sum(f"/{name} is {WORDS[finding]}" in line for line in lines) == 1
-    assert "23 images, 13 ordinary, 3 unusable" in lines
+    assert "24 images, 13 ordinary, 4 unusable" in lines
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert {Path(row["file"]).name: row["finding"].upper() for row in rows} == {k: v.name for k, v in expected.items()}
@@ -39,7 +39,7 @@ def test_too_many_unusable_images_are_an_error(data, tmp_path):
     root, _ = data
     done = run_script("check_dataset.py", str(root / "data" / "train"), "--n-jobs", "1", cwd=tmp_path)
     assert done.returncode == 1
-    assert "error: 3 of 23 images are unusable, more than --max-failures 0.05" in done.stderr
+    assert "error: 4 of 24 images are unusable, more than --max-failures 0.05" in done.stderr
     small = run_script("check_dataset.py", str(root / "data" / "val"), "--no-crop", "--n-jobs", "1", cwd=tmp_path)
     assert "0.png is of another size than data.train.out_size; another image takes its place" in small.stdout
     assert small.returncode == 1
@@ -59,5 +59,5 @@ def test_a_run_over_a_dirty_folder_ends_and_names_each_file_once(data, tmp_path)
     log = (tmp_path / "run" / "train.log").read_text()
     for name, finding in expected.items():
         assert log.count(f"/{name} is {WORDS[finding]}") == 1, name
-    assert "data.train: of 23 images seen 1 grey, 1 cmyk, 1 sixteen_bit" in log
-    assert ", 3 unreadable" in log
+    assert "data.train: of 24 images seen 1 grey, 1 cmyk, 1 sixteen_bit" in log
+    assert ", 4 unreadable" in log

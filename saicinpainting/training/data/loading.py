@@ -26,6 +26,8 @@ NAMED = 200
 """How many files of a finding a run names; of the rest it tells the number."""
 FEWEST_FAILURES = 10
 """Fewer unusable images than this never stop a run, whatever their share: small folders have large shares."""
+LONGEST_SIDE = (1 << 15) - 2
+"""What OpenCV can warp, in pixels."""
 LONGEST_ROW = 100
 """So many unusable images in a row are no dirt but a disk that is gone."""
 
@@ -168,13 +170,19 @@ class Fitting:
         """Image `index` of `source`, with these of its companions.
 
         Raises:
-            InputError: it is broken or of the wrong size.
+            InputError: it is broken, of the wrong size, or longer than can be warped.
             OSError: its file cannot be read.
         """
         decoded = decode(source.read(index), source.name(index))
         if companions:
             decoded = replace(decoded, labels=_labels(source, index, companions, decoded.pixels.shape[:2]))
         height, width = decoded.pixels.shape[:2]
+        scale = self._scale(min(height, width))
+        if self.crops and (longer := round(max(height, width) * scale)) > LONGEST_SIDE:
+            raise InputError(
+                f"{source.name(index)}: {width}x{height} pixels make a longer side of {longer} for a crop; expected up "
+                f"to {LONGEST_SIDE}; cut it into parts"
+            )
         if self.out_size is None:
             return decoded
         if not self.crops and (height, width) != (self.out_size, self.out_size):
@@ -182,9 +190,11 @@ class Fitting:
                 f"{source.name(index)} is {width}x{height} pixels but out_size is {self.out_size}; resize the images "
                 "or set transform_variant to one that crops"
             )
-        if 2 * min(height, width) < self.out_size:
-            return enlarged(decoded, self.out_size)
-        return decoded
+        return enlarged(decoded, self.out_size) if scale > 1 else decoded
+
+    def _scale(self, shorter_side: int) -> float:
+        """What an image is enlarged by."""
+        return self.out_size / shorter_side if self.out_size and 2 * shorter_side < self.out_size else 1
 
 
 def _labels(source: ImageSource, index: int, companions: Sequence[str], size: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -92,7 +92,7 @@ def test_a_dirty_folder_is_used_as_far_as_it_goes(tmp_path, caplog):
                 assert min(image.pixels.shape[:2]) >= 32
                 assert (loaded == i) == (expected.get(Path(images.source.name(i)).name) != Finding.UNREADABLE)
     named = [record.getMessage() for record in caplog.records]
-    assert len(named) == len(expected) == 10  # each once
+    assert len(named) == len(expected) == 11  # each once
     for name in expected:
         assert sum(f"{name} is " in line for line in named) == 1
     kinds = [finding for finding in images.findings() if finding != Finding.ORDINARY]
@@ -128,6 +128,17 @@ def test_images_smaller_than_half_a_crop_are_enlarged(tmp_path):
     images = loader_of(tmp_path)
     assert images.load(0)[1].pixels.shape == (40, 40, 3)
     assert images.load(1)[1].pixels.shape == (64, 128, 3)
+
+
+def test_images_that_are_too_long_to_be_warped_are_unusable(tmp_path, caplog):
+    for name, size in {"a": (600, 1), "b": (32767, 40), "c": (32766, 40)}.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    images = loader_of(tmp_path)
+    assert [images.load(i)[0] for i in range(3)] == [2, 2, 2]
+    assert "600x1 pixels make a longer side of 38400 for a crop; expected up to 32766" in caplog.text
+    transform = get_transforms("distortions", 64)
+    for seed in range(8):
+        assert transform(images.load(2)[1].pixels, seed, {})[0].shape == (3, 64, 64)
 
 
 def broken(folder: Path, good: int, bad: int) -> Path:
