@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -26,6 +27,8 @@ NAMED = 200
 """How many files of a finding a run names; of the rest it tells the number."""
 FEWEST_FAILURES = 10
 """Fewer unusable images than this never stop a run, whatever their share: small folders have large shares."""
+CHANCE = 4
+"""Standard deviations by which the share of unusable images may exceed its limit while a part of the set is seen."""
 LONGEST_SIDE = (1 << 15) - 2
 """What OpenCV can warp, in pixels."""
 LONGEST_ROW = 100
@@ -258,7 +261,7 @@ class ImageLoader:
         The same image takes the place of an unusable one whenever and in whichever process it is asked for.
 
         Raises:
-            InputError: more than `max_failures` of the images seen so far are unusable.
+            InputError: of the images seen so far so many are unusable that they are more than `max_failures` of all.
         """
         error: Exception | None = None
         for candidate in self._candidates(index):
@@ -305,7 +308,10 @@ class ImageLoader:
         found = self.findings()
         failures = sum(count for finding, count in found.items() if not finding.usable)
         seen = sum(found.values())
-        allowed = max(self.max_failures * seen, FEWEST_FAILURES if self.max_failures else 0)
+        expected = self.max_failures * seen
+        # Of images drawn without replacement; nothing is left to chance when all are seen.
+        deviation = math.sqrt(expected * (1 - seen / len(self.source)))
+        allowed = max(expected + CHANCE * deviation, FEWEST_FAILURES if self.max_failures else 0)
         if failures > allowed:
             raise InputError(
                 f"{WHERE}: {failures} of {seen} images seen are unusable, more than max_failures="

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saicinpainting.training.data import loading
 from saicinpainting.training.data.aug import get_transforms
 from saicinpainting.training.data.datasets import InpaintingTrainDataset, make_dataloader
-from saicinpainting.training.data.loading import NAMED, Finding, Fitting, ImageLoader, decode
+from saicinpainting.training.data.loading import NAMED, Decoded, Finding, Fitting, ImageLoader, decode
 from saicinpainting.training.data.masks import get_mask_generator
 from saicinpainting.training.data.sampler import SampleKey
-from saicinpainting.training.data.sources import FolderSource
+from saicinpainting.training.data.sources import FolderSource, ImageSource
 from saicinpainting.utils import InputError
 from tests.helpers import dirty_folder, photo
 
@@ -163,6 +164,47 @@ def test_too_many_failures_stop_the_run(tmp_path):
     strict.load(1)
     with pytest.raises(InputError, match=r"1 of 2 images seen are unusable"):
         strict.load(0)
+
+
+class Shares(ImageSource):
+    """Images of which the share `bad`, drawn from `seed`, cannot be read."""
+
+    def __init__(self, images: int, bad: float, seed: int) -> None:
+        self.images = images
+        self.bad = set(np.random.RandomState(seed).permutation(images)[: round(bad * images)].tolist())
+
+    def __len__(self) -> int:
+        return self.images
+
+    def name(self, index: int) -> str:
+        return f"{index}.jpg"
+
+    def read(self, index: int) -> bytes:
+        if index in self.bad:
+            raise OSError("gone")
+        return b""
+
+    def read_companion(self, index: int, companion: str) -> bytes:
+        raise NotImplementedError
+
+
+def images_before_the_stop(bad: float, seed: int, images: int = 1500) -> int:
+    loader = ImageLoader(Shares(images, bad, seed), max_failures=0.05)
+    for i in range(images):
+        try:
+            loader.load(i)
+        except InputError:
+            return i
+    return images
+
+
+def test_chance_alone_stops_no_run(monkeypatch):
+    pixels = np.zeros((1, 1, 3), np.uint8)
+    monkeypatch.setattr(loading, "decode", lambda data, name: Decoded(pixels, Finding.ORDINARY))
+    monkeypatch.setattr(loading.LOGGER, "disabled", True)
+    assert [images_before_the_stop(0.045, seed) for seed in range(12)] == [1500] * 12
+    assert max(images_before_the_stop(0.055, seed) for seed in range(4)) < 1500
+    assert max(images_before_the_stop(0.2, seed) for seed in range(4)) < 300
 
 
 def test_nothing_usable(tmp_path):
