@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -31,8 +32,10 @@ CHANCE = 4
 """Standard deviations by which the share of unusable images may exceed its limit while a part of the set is seen."""
 LONGEST_SIDE = (1 << 15) - 2
 """What OpenCV can warp, in pixels."""
+TRIES_NEARBY = 10
+"""How many others of its shard may take an unusable image's place before those of all shards do."""
 LONGEST_ROW = 100
-"""So many unusable images in a row are no dirt but a disk that is gone."""
+"""So many unusable images in a row, drawn from anywhere, are no dirt but a disk that is gone."""
 
 
 class Finding(IntEnum):
@@ -284,8 +287,12 @@ class ImageLoader:
         return {finding: counts[finding] for finding in Finding if finding and counts[finding]}
 
     def _candidates(self, index: int) -> Iterator[int]:
-        tries = min(LONGEST_ROW, len(self.source))
-        return (number % len(self.source) for number in range(index, index + tries))
+        """`index`, then others that it alone decides: from anywhere, since broken files often lie side by side, but
+        first from the same shard."""
+        yield index
+        rng, near, every = random.Random(index), self.source.near(index), range(len(self.source))
+        drawn = rng.sample(near, min(TRIES_NEARBY, len(near))) + rng.sample(every, min(LONGEST_ROW, len(every)))
+        yield from list(dict.fromkeys([index, *drawn]))[1:LONGEST_ROW]
 
     def _note(self, index: int, finding: Finding, error: Exception | None = None) -> None:
         findings = self._shared.numpy()  # element by element far faster than the tensor

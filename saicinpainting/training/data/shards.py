@@ -85,6 +85,10 @@ class ShardSource(ImageSource):
     def order(self) -> Order:
         return Nearby([shard.images for shard in self.shards], self.window)
 
+    def near(self, index: int) -> range:
+        number, _ = self._locate(index)
+        return range(self._ends[number] - self.shards[number].images, self._ends[number])
+
     def _locate(self, index: int) -> tuple[int, int]:
         """The shard of image `index`, and its place in there."""
         number = bisect_right(self._ends, index)

@@ -57,6 +57,10 @@ class ImageSource(ABC):
         """How a pass over the images is shuffled."""
         return Everywhere(len(self))
 
+    def near(self, index: int) -> range:
+        """The images, `index` among them, that are read without opening anything else."""
+        return range(len(self))
+
 
 class PathList(Sequence[str]):
     """Paths in one buffer. A list's strings count their uses, so that forked workers each come to copy all of them."""

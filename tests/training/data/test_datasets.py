@@ -123,9 +123,7 @@ def test_a_key_decides_all_of_a_sample(photos):
 
 
 def test_variants_that_do_not_crop_need_images_of_the_right_size(photos, tmp_path):
-    with pytest.raises(
-        InputError, match=r"6 images in a row.*e\.webp is 64x48 pixels but out_size is 32; .*one that crops"
-    ):
+    with pytest.raises(InputError, match=r"6 images in a row.* is 64x48 pixels but out_size is 32; .*one that crops"):
         loader(photos, transform_variant="no_augs").dataset[3]
     save(tmp_path / "faces" / "a.png", (32, 32))
     batch = next(iter(loader(tmp_path / "faces", transform_variant="no_augs")))

@@ -154,12 +154,16 @@ def broken(folder: Path, good: int, bad: int) -> Path:
 
 def test_too_many_failures_stop_the_run(tmp_path):
     images = loader_of(broken(tmp_path / "dirt", 20, 11))
-    for i in range(20):
-        images.load(i)  # ten are let pass
-    with pytest.raises(InputError, match=r"11 of 21 images seen are unusable, more than max_failures=0\.05.*010a\.jpg"):
-        images.load(20)
+    bad = [i for i in range(31) if images.source.name(i).endswith("a.jpg")]
+    good = [i for i in range(31) if i not in bad]
+    assert [images.load(i)[0] for i in good] == good
+    with pytest.raises(
+        InputError, match=r"11 of 31 images seen are unusable, more than max_failures=0\.05.*0\d\da\.jpg"
+    ):
+        list(map(images.load, bad))  # ten are let pass
+    assert images.findings()[Finding.UNREADABLE] == 11
     tolerant = loader_of(tmp_path / "dirt", max_failures=0.6)
-    assert [tolerant.load(i)[0] for i in range(21)][-2:] == [19, 21]
+    assert {tolerant.load(i)[0] for i in range(31)} <= set(good)
     strict = loader_of(tmp_path / "dirt", max_failures=0)
     strict.load(1)
     with pytest.raises(InputError, match=r"1 of 2 images seen are unusable"):
@@ -207,8 +211,31 @@ def test_chance_alone_stops_no_run(monkeypatch):
     assert max(images_before_the_stop(0.2, seed) for seed in range(4)) < 300
 
 
+def test_bad_files_side_by_side_stop_no_run(monkeypatch):
+    good = Decoded(np.zeros((1, 1, 3), np.uint8), Finding.ORDINARY)
+    monkeypatch.setattr(loading, "decode", lambda data, name: good)
+    source = Shares(5000, 0, 0)
+    source.bad = set(range(1000, 1150))
+    loader = ImageLoader(source, max_failures=1)
+    taken = [loader.load(i)[0] for i in range(1000, 1150)]
+    assert not source.bad & set(taken)
+    assert len(set(taken)) > 140  # no image takes the place of many
+    assert [ImageLoader(source, max_failures=1).load(i)[0] for i in range(1000, 1150)] == taken
+
+
+def test_images_of_the_same_shard_come_first(monkeypatch):
+    good = Decoded(np.zeros((1, 1, 3), np.uint8), Finding.ORDINARY)
+    monkeypatch.setattr(loading, "decode", lambda data, name: good)
+    source = Shares(900, 0, 0)
+    source.bad = {100, *range(200, 300)}
+    monkeypatch.setattr(source, "near", lambda index: range(index // 100 * 100, index // 100 * 100 + 100))
+    loader = ImageLoader(source, max_failures=1)
+    assert 100 < loader.load(100)[0] < 200
+    assert loader.load(250)[0] not in range(200, 300)  # nothing there is usable
+
+
 def test_nothing_usable(tmp_path):
-    with pytest.raises(InputError, match=r"3 images in a row are unusable; the last one: cannot read .*002a\.jpg"):
+    with pytest.raises(InputError, match=r"3 images in a row are unusable; the last one: cannot read .*00\da\.jpg"):
         loader_of(broken(tmp_path / "dirt", 0, 3)).load(0)
 
 

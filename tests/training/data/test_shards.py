@@ -58,6 +58,7 @@ def test_shards_hold_every_image_byte_by_byte(photos, shards):
     assert source.companions == ("segm",)
     files = sorted(file.read_bytes() for file in (photos / "train").rglob("*.jpg"))
     assert sorted(source.read(i) for i in range(IMAGES)) == files
+    assert [source.near(i) for i in (0, 4, 5, 22)] == [range(5), range(5), range(5, 10), range(20, 23)]
     number = int(source.name(0).rpartition("img_")[2])
     label = Image.open(io.BytesIO(source.read_companion(0, "segm")))
     assert np.asarray(label).max() == number
