@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saicinpainting.training.data.datasets import make_train_dataset
+from saicinpainting.evaluation.masks.folder import FolderMaskGenerator
+from saicinpainting.evaluation.masks.generators import MaskRandom
+from saicinpainting.training.data.datasets import make_dataloader, make_train_dataset
 from saicinpainting.training.data.sampler import SampleKey
 from saicinpainting.training.data.sources import FolderSource, PathList
 from saicinpainting.utils import InputError
@@ -176,9 +178,40 @@ def test_labels_of_another_size_make_an_image_unusable(root, caplog):
     assert "80x80 pixels, its segm 20x10" in caplog.text
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_mask_pictures_are_named_once_and_passed_over(root, caplog, workers):
+    Image.new("L", (90, 90)).save(root / "mask" / "none.png")
+    (root / "mask" / "broken.png").write_bytes(b"no image")
+    samples = dataset(root, mask_generator_kind="folder", mask_gen_kwargs={"indir": root / "mask"})
+    keys = [SampleKey(0, seed, 0) for seed in range(24)]
+    data = make_dataloader(samples, {"batch_size": 4, "num_workers": workers, "sampler": keys}, where="data.train")
+    masks = np.concatenate([batch["mask"].numpy() for batch in data])
+    assert all(0 < mask.mean() < 1 for mask in masks)
+    np.testing.assert_array_equal(masks[5], samples[keys[5]]["mask"])  # the seed alone decides
+    if not workers:
+        assert caplog.text.count("none.png: 20 parts of 64x64 pixels were all hole or had none; another mask") == 1
+        assert caplog.text.count("another mask takes its place") == 2
+    for key in keys:
+        samples[key]
+    assert caplog.text.count("another mask takes its place") == (0 if workers else 2)  # workers have named them
+
+
+@pytest.mark.parametrize("size", [2000, 2001])
+def test_thin_strokes_of_a_large_mask_picture_stay(tmp_path, size):
+    pixels = np.zeros((size, size), np.uint8)
+    pixels[1005, 300:1700] = 1
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    mask = FolderMaskGenerator(indir=tmp_path).sample((64, 64), MaskRandom.seeded(0))
+    assert mask.dtype == np.float32
+    np.testing.assert_array_equal(np.flatnonzero(mask.any(axis=1)), [32])
+    assert 44 <= mask.sum() <= 47
+
+
 def test_a_folder_of_full_masks_is_an_error(root):
     Image.fromarray(np.full((90, 90), 255, np.uint8)).save(root / "full.png")
     (root / "full").mkdir()
     (root / "full.png").rename(root / "full" / "full.png")
-    with pytest.raises(InputError, match=r"full\.png: 20 parts of 64x64 pixels were all hole"):
+    with pytest.raises(
+        InputError, match=r"full: 100 mask pictures in a row.*full\.png: 20 parts of 64x64 pixels were all hole"
+    ):
         dataset(root, mask_generator_kind="folder", mask_gen_kwargs={"indir": root / "full"})[0]
