@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
 from saicinpainting.download import TIMEOUT_SECONDS, is_address
 from saicinpainting.files import write_whole
@@ -97,13 +97,15 @@ def samples_of(tar: tarfile.TarFile, name: str) -> list[ShardSample]:
     return samples
 
 
-def read_samples(path: str | Path) -> list[ShardSample]:
-    """The samples of the shard at `path`."""
+def read_samples(file: BinaryIO) -> list[ShardSample]:
+    """The samples of an open shard."""
     try:
-        with tarfile.open(path, "r:") as tar:
-            return samples_of(tar, str(path))
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            return samples_of(tar, file.name)
     except (tarfile.TarError, EOFError) as error:
-        raise SourceError(f"{path} is no whole tar file: {error}; make it again or remove it from the index") from error
+        raise SourceError(
+            f"{file.name} is no whole tar file: {error}; make it again or remove it from the index"
+        ) from error
 
 
 def describe(name: str, file: IO[bytes]) -> Shard:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections import OrderedDict
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
@@ -96,9 +97,10 @@ class ShardSource(ImageSource):
 
     def _opened(self, number: int) -> _OpenShard:
         if number not in self._open:
-            place = self._places[number]
-            path = self._cache.fetch(place, self.shards[number]) if self._cache and is_address(place) else Path(place)
-            self._open[number] = _OpenShard(path, self.shards[number])
+            place, shard = self._places[number], self.shards[number]
+            path = Path(place)
+            file = self._cache.open(place, shard) if self._cache and is_address(place) else path.open("rb")
+            self._open[number] = _OpenShard(file, shard)
             if len(self._open) > OPEN_SHARDS:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(number)
@@ -110,15 +112,15 @@ class ShardSource(ImageSource):
 
 
 class _OpenShard:
-    def __init__(self, path: Path, shard: Shard) -> None:
-        self.samples: list[ShardSample] = read_samples(path)
+    def __init__(self, file: BinaryIO, shard: Shard) -> None:
+        # Not shared with a forked process: `os.pread` needs no position.
+        self._file = file
+        self.samples: list[ShardSample] = read_samples(file)
         if len(self.samples) != shard.images:
             raise SourceError(
-                f"{path} holds {len(self.samples)} images, its index says {shard.images}; make the index again with "
-                "bin/make_shards.py --index"
+                f"{file.name} holds {len(self.samples)} images, its index says {shard.images}; make the index again "
+                "with bin/make_shards.py --index"
             )
-        # Not shared with a forked process: `os.pread` needs no position.
-        self._file: BinaryIO = path.open("rb", buffering=0)
 
     def read(self, member: Member) -> bytes:
         data = os.pread(self._file.fileno(), member.size, member.offset)
@@ -136,7 +138,7 @@ class ShardCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
 
-    def fetch(self, address: str, shard: Shard) -> Path:
+    def open(self, address: str, shard: Shard) -> BinaryIO:
         """The file of the shard, fetched if it is not there.
 
         Raises:
@@ -145,30 +147,42 @@ class ShardCache:
         path = self.folder / f"{shard.sha256[:16]}-{address.rpartition('/')[2]}"
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
-            if not path.is_file():
-                self._make_room(shard.bytes)
-                checksum = Checksum("sha256", shard.sha256)
+            for _ in range(2):
+                if not path.is_file():
+                    self._fetch(address, path, shard)
                 try:
-                    fetch(
-                        address,
-                        path,
-                        what="shard",
-                        size=shard.bytes,
-                        checksum=checksum,
-                        attempts=PATIENT_ATTEMPTS,
-                        progress=False,
-                    )
-                except InputError as error:
-                    raise SourceError(str(error)) from error
-            os.utime(path)  # what was used last goes last
-        return path
+                    os.utime(path)  # what was used last goes last
+                    return path.open("rb")
+                except FileNotFoundError:  # it was there a moment ago; others made room
+                    continue
+        raise SourceError(f"{path} was removed as soon as it was there; set {WHERE}.cache_gb higher")
+
+    def _fetch(self, address: str, path: Path, shard: Shard) -> None:
+        with FileLock(self.folder / "room.lock"):
+            self._make_room(shard.bytes)
+        checksum = Checksum("sha256", shard.sha256)
+        try:
+            fetch(
+                address,
+                path,
+                what="shard",
+                size=shard.bytes,
+                checksum=checksum,
+                attempts=PATIENT_ATTEMPTS,
+                progress=False,
+            )
+        except InputError as error:
+            raise SourceError(str(error)) from error
 
     def _make_room(self, needed: int) -> None:
         """A shard that another process is reading stays readable for it after its name is gone."""
-        files = sorted((f for f in self.folder.glob("*.tar") if f.is_file()), key=lambda f: f.stat().st_mtime)
-        total = sum(file.stat().st_size for file in files)
-        for file in files:
+        files = []
+        for file in self.folder.glob("*.tar"):
+            with suppress(FileNotFoundError):
+                files.append((file.stat().st_mtime, file.stat().st_size, file))
+        total = sum(size for _, size, _ in files)
+        for _, size, file in sorted(files):
             if total + needed <= self.max_bytes:
                 break
-            total -= file.stat().st_size
+            total -= size
             file.unlink(missing_ok=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import multiprocessing
 import os
 import tarfile
 from pathlib import Path
@@ -249,11 +251,52 @@ def test_the_cache_keeps_within_its_bounds(shards, tmp_path):
     cache = ShardCache(tmp_path, 3 * largest)
     with serving(shards) as server:
         for shard in [*index, index[-1], index[-2]]:
-            cache.fetch(f"{server.address}/{shard.name}", shard)
+            cache.open(f"{server.address}/{shard.name}", shard).close()
         assert len(server.requests) == 5
     kept = sorted(file.name.partition("-")[2] for file in tmp_path.glob("*.tar"))
     assert kept == [shard.name for shard in index[-len(kept) :]]
     assert 2 <= len(kept) <= 3
+
+
+def reads_all_again_and_again(source: ShardSource, seed: int, rounds: int) -> None:
+    rng = np.random.RandomState(seed)
+    for _ in range(rounds):
+        own = copy.copy(source)  # has no shard open
+        for i in rng.permutation(len(source)):
+            own.read(int(i))
+
+
+def test_processes_that_make_room_do_not_disturb_each_other(shards, tmp_path):
+    largest = max(shard.bytes for shard in read_index(str(shards)))
+    with serving(shards) as server:
+        source = ShardSource(server.address, cache_dir=str(tmp_path), cache_gb=1.5 * largest / 1e9)
+        context = multiprocessing.get_context("fork")
+        readers = [context.Process(target=reads_all_again_and_again, args=(source, seed, 15)) for seed in range(4)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(60)
+    assert [reader.exitcode for reader in readers] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_shard_that_others_remove_is_fetched_again(shards, tmp_path, monkeypatch, times):
+    real, count = os.utime, [0]
+
+    def others_are_faster(path):
+        count[0] += 1
+        if count[0] <= times:
+            os.unlink(path)
+        real(path)
+
+    with serving(shards) as server:
+        source = ShardSource(server.address, cache_dir=str(tmp_path))
+        monkeypatch.setattr("saicinpainting.training.data.shards.os.utime", others_are_faster)
+        if times == 1:
+            assert source.read(0) == ShardSource(str(shards)).read(0)
+        else:
+            with pytest.raises(SourceError, match=r"was removed as soon as it was there; set data\.train\.cache_gb"):
+                source.read(0)
 
 
 def test_samples_need_one_image(tmp_path):
