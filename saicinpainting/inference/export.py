@@ -23,7 +23,8 @@ INPUTS, OUTPUT = ("image", "mask"), "inpainted"
 CHECKED_SIZES = ((1, 256, 256), (3, 256, 256), (1, 512, 768), (1, 1000, 600))
 """Batch, height and width of the images on which an export is compared."""
 TOLERANCE = 1e-3
-LARGEST_SIDE = 8192
+LARGEST_BATCH, LARGEST_SIDE = 64, 8192
+"""What torch.export is promised; its files refuse more."""
 OPSET = 18
 
 
@@ -66,7 +67,8 @@ def export(
     """Write `model` to `out` and return the largest difference from it.
 
     kind: `onnx`, `torchscript` or `torch_export`; None: by the ending, .onnx, .pt or .pt2. Batch, height and width are
-    free; the file appears when it has given the model's results at all `sizes`; ONNX in OpenVINO too, if installed.
+    free within what the file's metadata say, and so is the device. The file appears when it has given the model's
+    results at all `sizes`, on the CPU; ONNX in OpenVINO too, if installed.
 
     Raises:
         InputError: an unknown kind, a package that is missing, or an export that computes something else.
@@ -111,12 +113,17 @@ def largest_difference(
 # ---- kinds ---------------------------------------------------------------------------------------------------------
 
 
-def metadata(model: ExportableInpainter) -> dict[str, str]:
-    """What a file says of itself."""
+def metadata(model: ExportableInpainter, *, bounded: bool = False) -> dict[str, str]:
+    """What a file says of itself; bounded: it refuses what is above LARGEST_BATCH and LARGEST_SIDE."""
+    least = -(-model.min_size // model.multiple) * model.multiple
+    sides = f"multiples of {model.multiple}, {least} " + (f"to {LARGEST_SIDE}" if bounded else "or more")
     return {
         "image": "float32 (batch, 3, height, width), RGB in [0, 1]",
         "mask": "float32 (batch, 1, height, width), 1 = hole, 0 = known",
         "inpainted": "float32 (batch, 3, height, width), RGB in [0, 1]; known pixels are those of the image",
+        "batch": f"1 to {LARGEST_BATCH}" if bounded else "1 or more",
+        "height": sides,
+        "width": sides,
         "size_multiple": str(model.multiple),
         "min_size": str(model.min_size),
     }
@@ -133,12 +140,17 @@ def _example(model: ExportableInpainter) -> tuple[Tensor, Tensor]:
 def _dynamic_shapes(model: ExportableInpainter) -> dict[str, dict[int, Any]]:
     least, most = -(-model.min_size // model.multiple), LARGEST_SIDE // model.multiple
     height, width = (model.multiple * torch.export.Dim(name, min=least, max=most) for name in ("rows", "columns"))
-    shape = {0: torch.export.Dim("batch", min=1, max=64), 2: height, 3: width}
+    shape = {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH), 2: height, 3: width}
     return dict.fromkeys(INPUTS, shape)
 
 
 def _to_program(model: ExportableInpainter) -> torch.export.ExportedProgram:
-    return torch.export.export(model, _example(model), dynamic_shapes=_dynamic_shapes(model), strict=False)
+    program = torch.export.export(model, _example(model), dynamic_shapes=_dynamic_shapes(model), strict=False)
+    for node in list(program.graph.nodes):  # they assert the device that the export was made on
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            program.graph.erase_node(node)
+    program.graph_module.recompile()
+    return program
 
 
 def _to_onnx(model: ExportableInpainter, path: Path) -> None:
@@ -170,7 +182,8 @@ def _to_torchscript(model: ExportableInpainter, path: Path) -> None:
 
 def _to_torch_export(model: ExportableInpainter, path: Path) -> None:
     with path.open("wb") as file:
-        torch.export.save(_to_program(model), file, extra_files={"metadata.json": json.dumps(metadata(model))})
+        about = json.dumps(metadata(model, bounded=True))
+        torch.export.save(_to_program(model), file, extra_files={"metadata.json": about})
 
 
 def _load_onnx(path: Path) -> Callable[[Tensor, Tensor], Tensor]:

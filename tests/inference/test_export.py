@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saicinpainting.inference import export as module
 from saicinpainting.inference.export import ExportableInpainter, export
 from saicinpainting.inference.onnx_model import OnnxInpainter
 from saicinpainting.training.modules.folding import fold
 from saicinpainting.utils import InputError
+from tests.evaluation.test_placement import pretend_to
 from tests.helpers import rand
 from tests.training.modules.test_folding import generator
 
@@ -76,12 +79,41 @@ def test_an_onnx_file_fills_images_of_any_size(model: ExportableInpainter, onnx_
 
 @pytest.mark.parametrize("ending", [".pt", ".pt2"])
 def test_torchscript_and_torch_export(model: ExportableInpainter, tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"lama{ending}"
+    path, extra = tmp_path / f"lama{ending}", {"metadata.json": ""}
     assert export(model, path, sizes=SIZES[:1]) < 1e-4
-    loaded: Any = torch.jit.load(path) if ending == ".pt" else torch.export.load(path).module()
+    if ending == ".pt":
+        loaded: Any = torch.jit.load(path, _extra_files=extra)
+        limits = ("1 or more", "multiples of 8, 16 or more")
+    else:
+        loaded = torch.export.load(path, extra_files=extra).module()
+        limits = ("1 to 64", "multiples of 8, 16 to 8192")
+    about = json.loads(extra["metadata.json"])
+    assert (about["batch"], about["height"]) == limits
+    assert about["width"] == about["height"]
     for size in ((2, 264, 312), (1, 128, 80)):
         with torch.no_grad():
             torch.testing.assert_close(loaded(*inputs(*size)), model(*inputs(*size)), atol=1e-4, rtol=0)
+    if ending == ".pt":
+        _assert_no_device(loaded)
+    else:
+        _assert_runs_on_a_gpu(loaded)
+
+
+def _assert_no_device(script: Any) -> None:
+    graph = script.inlined_graph
+    values = [node.output().toIValue() for node in graph.findAllNodes("prim::Constant")]
+    assert values
+    for value in values:
+        assert not isinstance(value, torch.device)
+        assert not (isinstance(value, torch.Tensor) and value.dim())  # numbers go with any device
+
+
+def _assert_runs_on_a_gpu(network: torch.nn.Module) -> None:
+    """PyTorch's fake one, which is as strict about devices as a real one."""
+    gpu = torch.device("cuda", 0)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        image, mask = (torch.zeros(3, channels, 128, 80, device=gpu) for channels in (3, 1))
+        assert pretend_to(network, gpu)(image, mask).device == gpu
 
 
 def test_an_export_that_computes_something_else_is_no_file(

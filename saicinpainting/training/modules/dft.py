@@ -41,33 +41,36 @@ _CACHE: dict[tuple[int, int, str, torch.dtype, torch.device], DFTMatrices] = {}
 _CACHE_SIZE = 64  # prediction meets many sizes
 
 
-def dft_matrices(height: int, width: int, *, norm: str, dtype: torch.dtype, device: torch.device) -> DFTMatrices:
-    """The matrices for maps of `height` x `width`; `norm` as in `torch.fft`. Kept for the next call of that size."""
+def dft_matrices(height: int, width: int, *, norm: str, like: Tensor) -> DFTMatrices:
+    """The matrices for maps of `height` x `width`, of the type and on the device of `like`; `norm` as in `torch.fft`.
+
+    Kept for the next call of that size.
+    """
     # Compilers and exporters see how they are made, instead of tensors of unknown origin.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return _make_matrices(height, width, norm, dtype, device)
-    key = (height, width, norm, dtype, device)
+        return _make_matrices(height, width, norm, like)
+    key = (height, width, norm, like.dtype, like.device)
     if key not in _CACHE:
         if len(_CACHE) >= _CACHE_SIZE:
             _CACHE.pop(next(iter(_CACHE)))
         # Not as inference tensors, which a later training step could not use.
         with torch.inference_mode(False), torch.no_grad():
-            _CACHE[key] = _make_matrices(height, width, norm, dtype, device)
+            _CACHE[key] = _make_matrices(height, width, norm, like)
     return _CACHE[key]
 
 
-def _make_matrices(height: int, width: int, norm: str, dtype: torch.dtype, device: torch.device) -> DFTMatrices:
+def _make_matrices(height: int, width: int, norm: str, like: Tensor) -> DFTMatrices:
     if norm not in NORMS:
         raise InputError(f"fft_norm: unknown value {norm!r}; {did_you_mean(norm, NORMS)}")
-    if device.type == "mps":  # knows no float64
-        made = _make_matrices(height, width, norm, dtype, torch.device("cpu"))
-        return DFTMatrices(*(matrix.to(device) for matrix in made))
+    if like.device.type == "mps":  # knows no float64
+        made = _make_matrices(height, width, norm, torch.empty(0, dtype=like.dtype))
+        return DFTMatrices(*(matrix.to(like.device) for matrix in made))
     columns = width // 2 + 1
-    cos_h, sin_h = _cos_sin(height, height, device)  # (k, h)
-    cos_w, sin_w = _cos_sin(columns, width, device)  # (l, w)
+    cos_h, sin_h = _cos_sin(height, height, like)  # (k, h)
+    cos_w, sin_w = _cos_sin(columns, width, like)  # (l, w)
     # The spectrum of a real map is symmetric: the half that is left out counts by its mirror image.
     # Written without a condition on the width, which exporters do not know.
-    frequency = torch.arange(columns, device=device)[:, None]
+    frequency = _indices(columns, like)[:, None]
     twice = 2.0 - (frequency == 0).double() - (2 * frequency == width).double()
     cos_i, sin_i = twice * cos_w, twice * sin_w
 
@@ -80,13 +83,18 @@ def _make_matrices(height: int, width: int, norm: str, dtype: torch.dtype, devic
     to_columns = block(cos_w, -sin_w, sin_w, cos_w).transpose(0, 1).flatten(2).flatten(0, 1)
     from_columns = block(cos_i.T, sin_i.T, -sin_i.T, cos_i.T).transpose(2, 3).flatten(2).flatten(0, 1)
     inverse_rows = torch.stack((cos_h.T, -sin_h.T), -1).flatten(1) * inverse_scale
-    return DFTMatrices(*(m.to(dtype) for m in (rows, to_columns, from_columns, inverse_rows)))
+    return DFTMatrices(*(m.to(like.dtype) for m in (rows, to_columns, from_columns, inverse_rows)))
 
 
-def _cos_sin(frequencies: int, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _indices(size: int, like: Tensor) -> Tensor:
+    """`torch.arange(size)` that follows `like` in exported graphs too, which keep the device an `arange` was given."""
+    return like.new_ones(size, dtype=torch.int64).cumsum(0) - 1
+
+
+def _cos_sin(frequencies: int, positions: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin of 2π·k·n/N in float64, (frequencies, positions)."""
-    k = torch.arange(frequencies, device=device)[:, None]
-    turns = (k * torch.arange(positions, device=device)).double() / positions
+    k = _indices(frequencies, like)[:, None]
+    turns = (k * _indices(positions, like)).double() / positions
     # Whole turns off; not as a remainder of integers, which ONNX exporters want to know beforehand.
     angle = (turns - turns.floor()) * (2 * math.pi)
     return angle.cos(), angle.sin()
@@ -100,7 +108,7 @@ def _scales(size: int, norm: str) -> tuple[float, float]:
 def rfft2(x: Tensor, *, norm: str = "ortho") -> Tensor:
     """(B, C, H, W) real to (B, 2C, H, W // 2 + 1): the C real parts of `torch.fft.rfft2(x)`, then the imaginary."""
     batch, channels, height, width = x.shape
-    matrices = dft_matrices(height, width, norm=norm, dtype=x.dtype, device=x.device)
+    matrices = dft_matrices(height, width, norm=norm, like=x)
     z = matrices.rows @ x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
     z = matrices.columns @ z.view(batch * height, 2 * width, channels)
     return z.view(batch, height, width // 2 + 1, 2 * channels).permute(0, 3, 1, 2)
@@ -113,7 +121,7 @@ def irfft2(spectrum: Tensor, *, width: int, norm: str = "ortho") -> Tensor:
     """
     batch, parts, height, columns = spectrum.shape
     channels = parts // 2
-    matrices = dft_matrices(height, width, norm=norm, dtype=spectrum.dtype, device=spectrum.device)
+    matrices = dft_matrices(height, width, norm=norm, like=spectrum)
     z = matrices.inverse_columns @ spectrum.permute(0, 2, 3, 1).reshape(batch * height, 2 * columns, channels)
     z = matrices.inverse_rows @ z.view(batch, 2 * height, width * channels)
     return z.view(batch, height, width, channels).permute(0, 3, 1, 2)

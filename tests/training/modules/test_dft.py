@@ -85,11 +85,11 @@ def test_channels_last_needs_no_copy():
 
 
 def test_matrices_are_made_once_per_size():
-    kwargs = {"norm": "ortho", "dtype": torch.float32, "device": torch.device("cpu")}
-    first = dft.dft_matrices(10, 12, **kwargs)
-    assert dft.dft_matrices(10, 12, **kwargs).rows is first.rows
+    like = torch.zeros(1)
+    first = dft.dft_matrices(10, 12, norm="ortho", like=like)
+    assert dft.dft_matrices(10, 12, norm="ortho", like=like).rows is first.rows
     for size in range(3, 3 + 2 * dft._CACHE_SIZE):
-        dft.dft_matrices(size, size, **kwargs)
+        dft.dft_matrices(size, size, norm="ortho", like=like)
     assert len(dft._CACHE) <= dft._CACHE_SIZE
 
 
