@@ -17,16 +17,14 @@ from saicinpainting.config import register_resolvers
 @hydra.main(config_path=str(ROOT / "configs" / "prediction"), config_name="demo", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    from saicinpainting.evaluation.utils import pick_device
     from saicinpainting.inference.folders import array_filler
     from saicinpainting.inference.page import MAX_UPLOAD_MB, PLAIN, REFINED, make_page
 
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    device = pick_device(settings["device"])
-    precision = settings["precision"]
+    where, precision = (settings["model"], settings["device"]), settings["precision"]
     fills = {
-        PLAIN: array_filler(settings["model"], device, precision=precision),
-        REFINED: array_filler(settings["model"], device, refine=True, refiner=settings["refiner"], precision=precision),
+        PLAIN: array_filler(*where, precision=precision),
+        REFINED: array_filler(*where, refine=True, refiner=settings["refiner"], precision=precision),
     }
     page = make_page(fills, title=f"LaMa: {settings['model']['path']}", max_megapixels=settings["max_megapixels"])
     page.queue(max_size=8, default_concurrency_limit=1)

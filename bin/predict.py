@@ -17,13 +17,11 @@ from saicinpainting.config import register_resolvers
 @hydra.main(config_path=str(ROOT / "configs" / "prediction"), config_name="default", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    from saicinpainting.evaluation.utils import pick_device
     from saicinpainting.inference.folders import load_filler, origin, predict_folder
     from saicinpainting.training.data.datasets import make_default_val_dataset
     from saicinpainting.utils import InputError
 
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    device = pick_device(settings["device"])
     dataset = make_default_val_dataset(settings["indir"], **settings["dataset"])
     keys = ("dataset", "out_key", "refine", "precision", "strategy", "memory_gb")
     refiner = settings["refiner"] if settings["refine"] else None  # what nothing follows decides nothing
@@ -31,7 +29,7 @@ def main(config: DictConfig) -> None:
     options = {key: settings[key] for key in ("precision", "strategy", "memory_gb", "fold")}
     fill = load_filler(
         settings["model"],
-        device,
+        settings["device"],
         out_key=settings["out_key"],
         refine=settings["refine"],
         refiner=refiner,

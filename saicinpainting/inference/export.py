@@ -189,7 +189,7 @@ def _to_torch_export(model: ExportableInpainter, path: Path) -> None:
 def _load_onnx(path: Path) -> Callable[[Tensor, Tensor], Tensor]:
     from saicinpainting.inference.onnx_model import onnx_session
 
-    session = onnx_session(path)
+    session = onnx_session(path, "cpu")
 
     def run(image: Tensor, mask: Tensor) -> Tensor:
         (result,) = session.run([OUTPUT], {"image": image.numpy(), "mask": mask.numpy()})

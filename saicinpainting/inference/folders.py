@@ -19,6 +19,7 @@ from saicinpainting.config import read_experiment_config
 from saicinpainting.download import digest_of
 from saicinpainting.evaluation.masks.mask_sets import check_outside
 from saicinpainting.evaluation.refinement import PRECISIONS, refine_predict, unpadded_size
+from saicinpainting.evaluation.utils import pick_device
 from saicinpainting.evaluation.writing import from_pixels, to_pixels, write_picture
 from saicinpainting.inference.high_resolution import fill_parts
 from saicinpainting.inference.inpainter import Inpainter
@@ -56,7 +57,7 @@ def checkpoint_file(model: Mapping[str, Any]) -> Path:
 
 def load_filler(
     model: Mapping[str, Any],
-    device: torch.device,
+    device: torch.device | str,
     *,
     out_key: str = "inpainted",
     refine: bool = False,
@@ -76,12 +77,13 @@ def load_filler(
         if out_key != "inpainted":
             raise InputError(f"out_key={out_key}: refine=true gives inpainted only; leave out_key out")
         _refuse(options, "refine=true", but={"fold", "precision"})
-        return _refining(model, device, refiner or {}, **options)
+        picked = device if isinstance(device, torch.device) else pick_device(device)
+        return _refining(model, picked, refiner or {}, **options)
     if checkpoint_file(model).suffix == ".onnx":
         _refuse(options, "an ONNX file", but={"fold"})  # the file is folded as it was written
         from saicinpainting.inference.onnx_model import OnnxInpainter
 
-        onnx = OnnxInpainter(checkpoint_file(model))
+        onnx = OnnxInpainter(checkpoint_file(model), device)
         return lambda batch: onnx.fill_batch(batch, out_key)
     inpainter = Inpainter.from_run(model["path"], model["checkpoint"], device=device, **options)
     return lambda batch: inpainter.fill_batch(batch, out_key)
@@ -146,7 +148,7 @@ def _refining(
 
 
 def array_filler(
-    model: Mapping[str, Any], device: torch.device, **options: Any
+    model: Mapping[str, Any], device: torch.device | str, **options: Any
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """What fills a uint8 image (H, W, 3) where its mask (H, W) is not 0; options: those of `load_filler`."""
     fill = load_filler(model, device, **options)

@@ -113,7 +113,7 @@ def _claim(folder: Path, settings: Settings) -> dict[str, Any]:
 
 def _filler(settings: Settings) -> FillBatch:
     options = {key: settings[key] for key in ("refine", "refiner", "precision")}
-    return load_filler(settings["model"], pick_device(settings["device"]), **options)
+    return load_filler(settings["model"], settings["device"], **options)
 
 
 # ---- the steps -----------------------------------------------------------------------------------------------------
