@@ -22,6 +22,8 @@ def split_drawing(drawing: Mapping[str, Any] | None, *, max_megapixels: float) -
     """The photograph (H, W, 3) and the mask (H, W) bool of what gradio's editor gives.
 
     drawing: `background`, uint8 (H, W, 3 or 4), and `layers` of RGBA; what was painted is hole, whatever its colour.
+    Transparent parts of the photograph come over white: the colours that a file has under them, and that
+    `bin/predict.py` takes, do not reach the page, for browsers make them black.
 
     Raises:
         InputError: nothing was loaded or painted, or the photograph is too large.
@@ -29,7 +31,7 @@ def split_drawing(drawing: Mapping[str, Any] | None, *, max_megapixels: float) -
     background = None if drawing is None else drawing.get("background")
     if background is None:
         raise InputError("load a photograph first")
-    photograph = np.ascontiguousarray(background[..., :3])
+    photograph = _over_white(background)
     height, width = photograph.shape[:2]
     if height * width > max_megapixels * 1e6:
         raise InputError(
@@ -43,6 +45,14 @@ def split_drawing(drawing: Mapping[str, Any] | None, *, max_megapixels: float) -
     if not mask.any():
         raise InputError("paint what is to be filled with the brush")
     return photograph, mask
+
+
+def _over_white(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3 or 4) to (H, W, 3); opaque pixels keep every bit."""
+    colours, alpha = pixels[..., :3], pixels[..., 3:].astype(np.float32) / 255
+    if alpha.shape[-1] == 0:
+        return np.ascontiguousarray(colours)
+    return np.rint(colours * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
 def make_page(fills: Mapping[str, Fill], *, title: str, max_megapixels: float = MAX_MEGAPIXELS) -> Any:

@@ -42,6 +42,18 @@ def test_what_was_painted_is_hole() -> None:
     assert mask.sum() == 6 * 10
 
 
+def test_transparent_parts_are_white_and_opaque_ones_as_they_were() -> None:
+    given = drawing(slice(5, 9))
+    shown = photo("coffee.png", 60)[:40].copy()
+    given["background"][10:20] = 0  # what browsers make of transparent pixels
+    given["background"][20:30] = (100, 0, 255, 51)
+    photograph, _ = split_drawing(given, max_megapixels=1)
+    shown[10:20], shown[20:30] = 255, (224, 204, 255)
+    np.testing.assert_array_equal(photograph, shown)
+    given["background"] = shown
+    np.testing.assert_array_equal(split_drawing(given, max_megapixels=1)[0], shown)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
