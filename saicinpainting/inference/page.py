@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from saicinpainting.utils import InputError
 
 MAX_UPLOAD_MB = 30
 MAX_MEGAPIXELS = 16.0
+KEPT_SECONDS = 3600
+"""How long photographs and results stay on disk, for their links."""
 PLAIN, REFINED = "plain", "refined (slow)"
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -26,7 +29,7 @@ def split_drawing(drawing: Mapping[str, Any] | None, *, max_megapixels: float) -
     `bin/predict.py` takes, do not reach the page, for browsers make them black.
 
     Raises:
-        InputError: nothing was loaded or painted, or the photograph is too large.
+        InputError: nothing was loaded or painted, the photograph is too large, or was painted at another size.
     """
     background = None if drawing is None else drawing.get("background")
     if background is None:
@@ -40,8 +43,14 @@ def split_drawing(drawing: Mapping[str, Any] | None, *, max_megapixels: float) -
         )
     mask = np.zeros((height, width), bool)
     for layer in (drawing or {}).get("layers") or []:
-        if layer.shape[:2] == mask.shape:
-            mask |= layer[..., 3] > 0
+        painted = layer[..., 3] > 0
+        if painted.shape == mask.shape:
+            mask |= painted
+        elif painted.any():
+            raise InputError(
+                f"what was painted has {painted.shape[1]} x {painted.shape[0]} pixels, the photograph {width} x "
+                f"{height}; load the photograph again and paint anew"
+            )
     if not mask.any():
         raise InputError("paint what is to be filled with the brush")
     return photograph, mask
@@ -55,13 +64,23 @@ def _over_white(pixels: np.ndarray) -> np.ndarray:
     return np.rint(colours * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
+def _write_result(folder: Path, result: np.ndarray) -> Path:
+    """A new file in `folder`, from which old ones go."""
+    for file in folder.iterdir():
+        if time.time() - file.stat().st_mtime > KEPT_SECONDS:
+            file.unlink()
+    path = folder / f"filled{time.time_ns()}.png"
+    write_picture(path, result)
+    return path
+
+
 def make_page(fills: Mapping[str, Fill], *, title: str, max_megapixels: float = MAX_MEGAPIXELS) -> Any:
     """The gradio page; fills: what each of the modes does with a photograph and a mask."""
     try:
         import gradio
     except ImportError:
         raise InputError("the page needs gradio: pip install gradio") from None
-    folder = Path(tempfile.mkdtemp(prefix="lama-"))
+    folder = tempfile.TemporaryDirectory(prefix="lama-")
 
     def fill(drawing: Mapping[str, Any] | None, mode: str) -> tuple[Any, str]:
         try:
@@ -69,11 +88,10 @@ def make_page(fills: Mapping[str, Fill], *, title: str, max_megapixels: float = 
             result = fills[mode](photograph, mask)
         except InputError as error:
             raise gradio.Error(str(error), print_exception=False) from error
-        path = folder / f"filled{len(list(folder.iterdir()))}.png"
-        write_picture(path, result)
-        return (photograph, result), str(path)
+        return (photograph, result), str(_write_result(Path(folder.name), result))
 
-    with gradio.Blocks(title=title) as page:
+    # gradio keeps copies of its own: every so many seconds those older than so many go, at the end all.
+    with gradio.Blocks(title=title, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
         gradio.Markdown(f"### {title}\nLoad a photograph, paint over what is to go, fill.")
         editor = gradio.ImageEditor(
             type="numpy",

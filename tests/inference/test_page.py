@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saicinpainting.inference.page import split_drawing
+from saicinpainting.inference.page import KEPT_SECONDS, _write_result, split_drawing
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, photo, write_run
 
@@ -70,6 +71,23 @@ def test_what_is_missing_is_named(given: Any, message: str) -> None:
 def test_large_photographs_are_refused() -> None:
     with pytest.raises(InputError, match=r"has 0\.0 megapixels, at most 0\.002 are taken here"):
         split_drawing(drawing(slice(5, 9)), max_megapixels=0.002)
+
+
+def test_paint_of_another_size_is_said_to_be() -> None:
+    given = drawing(slice(5, 9))
+    given["layers"].append(np.zeros((20, 30, 4), np.uint8))  # nothing on it
+    split_drawing(given, max_megapixels=1)
+    given["layers"][1][3, 4, 3] = 255
+    with pytest.raises(InputError, match="painted has 30 x 20 pixels, the photograph 60 x 40; load"):
+        split_drawing(given, max_megapixels=1)
+
+
+def test_old_results_go(tmp_path: Path) -> None:
+    old, recent, new = (_write_result(tmp_path, photo("coffee.png", 60)) for _ in range(3))
+    for file, age in ((old, KEPT_SECONDS + 60), (recent, KEPT_SECONDS - 60)):
+        os.utime(file, (time.time() - age,) * 2)
+    newest = _write_result(tmp_path, photo("coffee.png", 60))
+    assert set(tmp_path.iterdir()) == {recent, new, newest}
 
 
 # ---- in a browser --------------------------------------------------------------------------------------------------
