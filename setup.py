@@ -36,8 +36,9 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        "page": ["gradio>=5"],
+        "page": ["gradio>=5.27"],  # the first with ImageSlider
         "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
         "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.10", "scikit-image>=0.24"],
+        "test-page": ["gradio>=5.27", "playwright>=1.40"],  # and Chromium
     },
 )

@@ -79,7 +79,7 @@ def make_page(fills: Mapping[str, Fill], *, title: str, max_megapixels: float = 
     try:
         import gradio
     except ImportError:
-        raise InputError("the page needs gradio: pip install gradio") from None
+        raise InputError("the page needs gradio: pip install 'gradio>=5.27'") from None
     folder = tempfile.TemporaryDirectory(prefix="lama-")
 
     def fill(drawing: Mapping[str, Any] | None, mode: str) -> tuple[Any, str]:

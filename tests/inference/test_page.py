@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saicinpainting.inference.page import KEPT_SECONDS, _write_result, split_drawing
+from saicinpainting.inference.page import KEPT_SECONDS, PLAIN, REFINED, _write_result, split_drawing
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, photo, write_run
 
@@ -101,6 +101,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, str(ROOT / "bin" / "demo.py"), f"model.path={run}", f"port={port}", "device=cpu"]
+    command += ["refiner.n_iters=2", "refiner.min_side=64"]  # a coarser scale for a small photograph
     log = (tmp_path / "log.txt").open("w")
     process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -116,6 +117,17 @@ def address(tmp_path: Path) -> Iterator[str]:
         process.terminate()
         process.wait(30)
         log.close()
+
+
+def _fill(page: Any, mode: str, *, before: str = "") -> tuple[str, np.ndarray]:
+    """The link and the pixels of the result in `mode`; before: the link that was there."""
+    page.get_by_label(mode, exact=True).check()
+    page.get_by_role("button", name="Fill", exact=True).click()
+    link = page.locator(f"a[download*=filled]:not([href='{before}'])").first
+    link.wait_for(timeout=60_000)
+    address = link.get_attribute("href")
+    data = urllib.request.urlopen(address, timeout=20).read()
+    return address, np.asarray(Image.open(io.BytesIO(data))).astype(int)
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
@@ -141,17 +153,19 @@ def test_a_brush_stroke_is_filled_and_nothing_else(address: str, tmp_path: Path)
             page.mouse.move(x - 40 + 10 * step, y)
         page.mouse.up()
         page.wait_for_timeout(1000)
-        page.get_by_role("button", name="Fill", exact=True).click()
-        link = page.locator("a[download*=filled]").first
-        link.wait_for(timeout=60_000)
-        data = urllib.request.urlopen(link.get_attribute("href"), timeout=20).read()
+        link, plain = _fill(page, PLAIN)
+        _, refined = _fill(page, REFINED, before=link)
+        page.screenshot(path=tmp_path / "page.png", full_page=True)
         assert "Traceback" not in page.content()
         browser.close()
-    before, after = photo("coffee.png", 256).astype(int), np.asarray(Image.open(io.BytesIO(data))).astype(int)
-    assert after.shape == before.shape
-    rows, columns = np.nonzero(np.abs(after - before).max(axis=2) > 0)
-    # A stroke across the middle, of the brush's width; the rest is as it was.
-    assert np.ptp(columns) > 60
-    assert np.ptp(rows) < 100
-    assert abs(rows.mean() - 128) < 25
-    assert 500 < len(rows) < 256 * 256 / 3
+    before = photo("coffee.png", 256).astype(int)
+    # The stroke goes across the middle, 80 pixels of the screen long, about 70 of the photograph, and 60 thick.
+    around, within = np.zeros((256, 256), bool), np.zeros((256, 256), bool)
+    around[128 - 40 : 128 + 40, 128 - 75 : 128 + 75] = True
+    within[128 - 15 : 128 + 15, 128 - 30 : 128 + 30] = True
+    for after in (plain, refined):
+        assert after.shape == before.shape
+        changed = (after != before).any(axis=2)
+        assert not changed[~around].any()
+        assert changed[within].mean() > 0.9
+    assert (plain != refined).any()
