@@ -103,7 +103,10 @@ def address(tmp_path: Path) -> Iterator[str]:
     command = [sys.executable, str(ROOT / "bin" / "demo.py"), f"model.path={run}", f"port={port}", "device=cpu"]
     command += ["refiner.n_iters=2", "refiner.min_side=64"]  # a coarser scale for a small photograph
     log = (tmp_path / "log.txt").open("w")
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    env = {**os.environ, "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT, env=env)
     try:
         for _ in range(240):
             assert process.poll() is None, (tmp_path / "log.txt").read_text()
@@ -117,6 +120,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         process.terminate()
         process.wait(30)
         log.close()
+    assert [file for file in temporary.rglob("*") if file.is_file()] == []
 
 
 def _fill(page: Any, mode: str, *, before: str = "") -> tuple[str, np.ndarray]:
