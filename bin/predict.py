@@ -17,7 +17,8 @@ from saicinpainting.config import register_resolvers
 @hydra.main(config_path=str(ROOT / "configs" / "prediction"), config_name="default", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    from saicinpainting.inference.folders import load_filler, origin, predict_folder
+    from saicinpainting.inference.fillers import load_filler
+    from saicinpainting.inference.folders import origin, predict_folder
     from saicinpainting.training.data.datasets import make_default_val_dataset
     from saicinpainting.utils import InputError
 

@@ -24,7 +24,8 @@ from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_rep
 from saicinpainting.evaluation.sets import make_set, plan_sets, set_digest
 from saicinpainting.evaluation.utils import pick_device
 from saicinpainting.files import write_whole
-from saicinpainting.inference.folders import FillBatch, checkpoint_file, load_filler, origin, predict_folder
+from saicinpainting.inference.fillers import FillBatch, checkpoint_file, load_filler
+from saicinpainting.inference.folders import origin, predict_folder
 from saicinpainting.inference.record import RECORD, difference
 from saicinpainting.utils import InputError, check_known_keys, did_you_mean
 

@@ -16,7 +16,8 @@ from PIL import Image
 from saicinpainting.evaluation import refinement
 from saicinpainting.evaluation.data import InpaintingDataset
 from saicinpainting.evaluation.writing import to_pixels
-from saicinpainting.inference.folders import FillBatch, load_filler, predict_folder
+from saicinpainting.inference.fillers import FillBatch, load_filler
+from saicinpainting.inference.folders import predict_folder
 from saicinpainting.training.modules.folding import FoldedGenerator
 from saicinpainting.utils import InputError
 from tests.helpers import photo, rand, write_run

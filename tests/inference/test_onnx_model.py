@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from saicinpainting.inference import onnx_model
-from saicinpainting.inference.folders import load_filler
+from saicinpainting.inference.fillers import load_filler
 from saicinpainting.inference.onnx_model import onnx_session
 from saicinpainting.utils import InputError
 

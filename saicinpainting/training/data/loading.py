@@ -273,7 +273,7 @@ class ImageLoader:
             except SourceError:
                 raise
             except (InputError, OSError) as reason:
-                error = reason
+                error = reason.with_traceback(None)  # or the two would keep each other, and frames with loaders
                 self._note(candidate, failure_of(reason), reason)
                 continue
             self._note(candidate, image.finding)
