@@ -10,6 +10,8 @@ that of a direct convolution.
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
@@ -106,14 +108,31 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _convolve_rows(x: Tensor, kernel: Tensor, out: Tensor) -> None:
     """Rows of tiles: x (4r + 2, 4c + 2, C), kernel (36, C, O), out (r, 4, c, 4, O)."""
     r, c = out.shape[0], out.shape[2]
-    halfway = x.new_empty(SEEN, r, *x.shape[1:])
+    halfway = _scratch("halfway", x, SEEN, r, *x.shape[1:])
     _input_at_points([x[k : k + r * TILE - 3 : TILE] for k in range(SEEN)], halfway)
-    tiles = x.new_empty(SEEN, SEEN, r, c, x.shape[2])
-    _input_at_points([halfway[:, :, k : k + c * TILE - 3 : TILE] for k in range(SEEN)], tiles)
-    products = torch.bmm(tiles.view(SEEN * SEEN, r * c, -1), kernel).view(SEEN, SEEN, r, c, -1)
-    rows = x.new_empty(TILE, SEEN, r, c, out.shape[-1])
-    _interpolated(products.unbind(1), rows)
+    tiles = _scratch("tiles", x, SEEN * SEEN, r * c, x.shape[2])
+    _input_at_points(
+        [halfway[:, :, k : k + c * TILE - 3 : TILE] for k in range(SEEN)], tiles.view(SEEN, SEEN, r, c, -1)
+    )
+    products = _scratch("products", x, SEEN * SEEN, r * c, out.shape[-1])
+    torch.bmm(tiles, kernel, out=products)
+    rows = _scratch("rows", x, TILE, SEEN, r, c, out.shape[-1])
+    _interpolated(products.view(SEEN, SEEN, r, c, -1).unbind(1), rows)
     _interpolated(rows.unbind(1), out.permute(3, 1, 0, 2, 4))
+
+
+_SCRATCH = threading.local()
+
+
+def _scratch(name: str, like: Tensor, *shape: int) -> Tensor:
+    """Memory for a step's result, the same for every layer: fresh memory costs more than what is computed in it."""
+    size = math.prod(shape)
+    known: Tensor | None = getattr(_SCRATCH, name, None)
+    if known is None or known.numel() < size or known.dtype != like.dtype:
+        with torch.inference_mode(False):
+            known = torch.empty(size, dtype=like.dtype)
+        setattr(_SCRATCH, name, known)
+    return known[:size].view(shape)
 
 
 # ---- one dimension -------------------------------------------------------------------------------------------------
@@ -130,7 +149,9 @@ def _kernel_at_points(weight: Tensor) -> Tensor:
     # Columns of the image first, as the tiles have it.
     both = torch.einsum("jb,ia->jiab", line, line).reshape(SEEN * SEEN, 9).to(weight)
     out, into = weight.shape[:2]
-    return (both @ weight.permute(2, 3, 1, 0).reshape(9, into * out)).view(SEEN * SEEN, into, out)
+    kernel = _scratch("kernel", weight, SEEN * SEEN, into, out)
+    torch.mm(both, weight.detach().permute(2, 3, 1, 0).reshape(9, into * out), out=kernel.view(SEEN * SEEN, -1))
+    return kernel
 
 
 def _input_at_points(d: Sequence[Tensor], out: Tensor) -> None:
