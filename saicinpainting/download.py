@@ -160,6 +160,14 @@ def digest_of(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
+def digest_of_input(file: str) -> str:
+    """SHA-256 of an image or mask; an `InputError` that names it if it cannot be read."""
+    try:
+        return digest_of(Path(file), "sha256")
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}; mend or remove it") from error
+
+
 def size_at(address: str) -> int | None:
     """Bytes of the file at `address`, if the server tells."""
     try:

@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from saicinpainting.evaluation.data import pad_tensor_to_modulo
 from saicinpainting.evaluation.placement import GpuIds, decoder_parts, gpus, place
-from saicinpainting.utils import InputError, did_you_mean
+from saicinpainting.evaluation.utils import dtype_of
+from saicinpainting.utils import InputError
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A mask of zeros and ones that went through a blur or a resize: above the first number the pixel has some of
 # the hole, above the second nothing but hole.
 SOME = 1e-8
@@ -79,13 +79,14 @@ def refine_predict(
     Raises:
         InputError: pictures of different sizes, GPUs that are not there, numbers too large for the precision.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: unknown value {precision!r}; {did_you_mean(str(precision), PRECISIONS)}")
+    dtype = dtype_of(precision)
     generator: Any = inpainter.generator
     devices = gpus(gpu_ids) if device is None else _listed(device)
     if devices:
         place(generator, devices)
-    network = _Network(generator, next(generator.parameters()).device, PRECISIONS[precision])
+    # fp32 leaves the weights' own type, float64 too.
+    half = None if dtype == torch.float32 else dtype
+    network = _Network(generator, next(generator.parameters()).device, half)
     image, mask = _unpadded(batch)
     image, mask = _fit_into_budget(image.to(network.device), mask.to(network.device), px_budget)
     result: Tensor | None = None

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 from tqdm import tqdm
 
-from saicinpainting.download import digest_of
+from saicinpainting.download import digest_of_input
 from saicinpainting.evaluation.data import InpaintingDataset
 from saicinpainting.evaluation.masks.mask_sets import check_outside, make_mask_set, read_recipe
 from saicinpainting.evaluation.report import EvaluationSet
@@ -90,8 +90,5 @@ def set_digest(dataset: InpaintingDataset) -> str:
     files = sorted({*dataset.img_filenames, *dataset.mask_filenames})
     for file in tqdm(files, desc="check", unit="file", leave=False):
         name = Path(os.path.relpath(file, dataset.datadir)).as_posix()
-        try:
-            digest.update(f"{name} {digest_of(Path(file), 'sha256')}\n".encode())
-        except OSError as error:
-            raise InputError(f"cannot read {file}: {error.strerror}; mend or remove it") from error
+        digest.update(f"{name} {digest_of_input(file)}\n".encode())
     return digest.hexdigest()

@@ -9,13 +9,26 @@ from typing import Any
 
 import torch
 
-from saicinpainting.utils import InputError
+from saicinpainting.utils import InputError, did_you_mean
 
 CGROUP = Path("/sys/fs/cgroup")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_device(name: str | None) -> torch.device:
-    """`auto` (or nothing) is the first GPU if there is one, else the CPU; other names are torch's."""
+def dtype_of(precision: str) -> torch.dtype:
+    """What the setting `precision` says: `fp32`, `bf16` or `fp16`."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: unknown value {precision!r}; {did_you_mean(str(precision), PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
+def pick_device(name: str | torch.device | None) -> torch.device:
+    """`auto` (or nothing) is the first GPU if there is one, else the CPU; other names are torch's.
+
+    A device that was picked already is taken as it is.
+    """
+    if isinstance(name, torch.device):
+        return name
     if name in (None, "auto"):
         if torch.cuda.is_available():
             return torch.device("cuda")

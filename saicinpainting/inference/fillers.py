@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from saicinpainting.config import read_experiment_config
-from saicinpainting.evaluation.refinement import PRECISIONS, refine_predict, unpadded_size
-from saicinpainting.evaluation.utils import pick_device
+from saicinpainting.evaluation.refinement import refine_predict, unpadded_size
+from saicinpainting.evaluation.utils import dtype_of, pick_device
 from saicinpainting.evaluation.writing import from_pixels, to_pixels
 from saicinpainting.inference.high_resolution import fill_parts
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.padding import padded
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
-from saicinpainting.utils import InputError, call_with_settings, check_known_keys, did_you_mean
+from saicinpainting.utils import InputError, call_with_settings, check_known_keys
 
 Batch = dict[str, Any]
 FillBatch = Callable[[Batch], torch.Tensor]
@@ -52,8 +52,7 @@ def load_filler(
         if out_key != "inpainted":
             raise InputError(f"out_key={out_key}: refine=true gives inpainted only; leave out_key out")
         _refuse(options, "refine=true", but={"fold", "precision"})
-        picked = device if isinstance(device, torch.device) else pick_device(device)
-        return _refining(model, picked, refiner or {}, **options)
+        return _refining(model, pick_device(device), refiner or {}, **options)
     if checkpoint_file(model).suffix == ".onnx":
         _refuse(options, "an ONNX file", but={"fold"})  # the file is folded as it was written
         from saicinpainting.inference.onnx_model import OnnxInpainter
@@ -97,9 +96,7 @@ def _refining(
     settings = {"inpainter": network, "precision": precision, **refiner}
     # What is wrong with the settings is wrong for every image: it must not look like images that cannot be filled.
     check_known_keys(settings, signature(refine_predict).parameters, where="refiner")
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: unknown value {precision!r}; {did_you_mean(str(precision), PRECISIONS)}")
-
+    dtype_of(precision)
     defaults = {name: setting.default for name, setting in signature(refine_predict).parameters.items()}
     budget, modulo = (int({**defaults, **settings}[key]) for key in ("px_budget", "modulo"))
     least = max(modulo, network.generator.min_size)

@@ -229,7 +229,7 @@ def _filled(
 
 
 def _size(batch: Mapping[str, Any], place: int, results: torch.Tensor) -> tuple[int, int]:
-    """The size of an image before padding; a refined result may be smaller than the image."""
+    """The size of an image before padding."""
     if "unpad_to_size" not in batch:
         return results.shape[-2], results.shape[-1]
     height, width = (int(np.asarray(side).reshape(-1)[place]) for side in batch["unpad_to_size"])

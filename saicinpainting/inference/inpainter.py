@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from saicinpainting.config import read_experiment_config
-from saicinpainting.evaluation.utils import available_memory, pick_device
+from saicinpainting.evaluation.utils import available_memory, dtype_of, pick_device
 from saicinpainting.evaluation.writing import from_pixels, to_pixels
 from saicinpainting.inference.high_resolution import fill_parts, resize_to_fit
 from saicinpainting.inference.padding import padded
@@ -22,7 +22,6 @@ from saicinpainting.training.trainers import load_checkpoint
 from saicinpainting.training.trainers.batch_transforms import NoiseInput, batch_rng
 from saicinpainting.utils import InputError, did_you_mean
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STRATEGIES = ("auto", "whole", "crop")
 
 
@@ -68,15 +67,13 @@ class Inpainter:
         strategy: str = "auto",
         memory_gb: float | None = None,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise InputError(f"precision: unknown value {precision!r}; {did_you_mean(str(precision), PRECISIONS)}")
+        self.dtype = dtype_of(precision)
         if strategy not in STRATEGIES:
             raise InputError(f"strategy: unknown value {strategy!r}; {did_you_mean(str(strategy), STRATEGIES)}")
         if memory_gb is not None and memory_gb <= 0:
             raise InputError(f"memory_gb: expected gigabytes above 0, got {memory_gb}")
-        self.device = device if isinstance(device, torch.device) else pick_device(device)
-        self.dtype, self.concat_mask, self.strategy = PRECISIONS[precision], concat_mask, strategy
-        self.noise = noise
+        self.device = pick_device(device)
+        self.concat_mask, self.noise, self.strategy = concat_mask, noise, strategy
         self.modulo, self.min_size = int(generator.size_multiple), int(generator.min_size)  # type: ignore[arg-type]
         network: Any = folded(generator) if fold else copy.deepcopy(generator)  # type: ignore[arg-type]
         network = network.eval().requires_grad_(False).to(self.device, self.dtype)
@@ -133,15 +130,18 @@ class Inpainter:
 
         image: (B, 3, H, W) in [0, 1]; mask: (B, 1, H, W), 1 = hole.
         """
-        if self.strategy == "auto" and len(image) > 1 and image[:, 0].numel() > self.largest_pixels():
-            # What an image comes to must not depend on those beside it.
-            return torch.cat([self.predict(*one) for one in zip(image.split(1), mask.split(1), strict=True)])
         if not self._crops(image):
             return self._forward(image, mask)
+        # One by one: what an image comes to must not depend on those beside it.
         pairs = zip(image.split(1), mask.split(1), strict=True)
-        return torch.cat([fill_parts(one, hole, self._fitting) for one, hole in pairs])
+        return torch.cat([self._alone(one, hole) for one, hole in pairs])
 
     # ---- parts -----------------------------------------------------------------------------------------------------
+
+    def _alone(self, image: Tensor, mask: Tensor) -> Tensor:
+        if self._crops(image):
+            return fill_parts(image, mask, self._fitting)
+        return self._forward(image, mask)
 
     def _crops(self, image: Tensor) -> bool:
         if self.strategy != "auto":

@@ -25,7 +25,7 @@ def onnx_session(path: Path, device: torch.device | str | None) -> Any:
         import onnxruntime
     except ImportError:
         raise InputError(f"{path}: running ONNX files needs ONNX Runtime: pip install onnxruntime") from None
-    picked = device if isinstance(device, torch.device) else pick_device(device)
+    picked = pick_device(device)
     here = onnxruntime.get_available_providers()
     provider = PROVIDERS.get(picked.type)
     if provider not in here:

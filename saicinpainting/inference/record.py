@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from saicinpainting.download import digest_of
+from saicinpainting.download import digest_of_input
 from saicinpainting.files import write_whole
 from saicinpainting.utils import InputError
 
@@ -20,14 +20,7 @@ INPUTS = ".predicted.jsonl"
 Pair = tuple[str, str]
 
 
-def _digest(file: str) -> str:
-    try:
-        return digest_of(Path(file), "sha256")
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}; mend or remove it") from error
-
-
-def inputs_digest(pair: Pair, digest_of_file: Callable[[str], str] = _digest) -> str:
+def inputs_digest(pair: Pair, digest_of_file: Callable[[str], str] = digest_of_input) -> str:
     """Of the contents of an image and its mask."""
     return hashlib.sha256(" ".join(map(digest_of_file, pair)).encode()).hexdigest()
 
@@ -54,7 +47,7 @@ def claim_results(
         found = [*stale, *(file for file in listed if file.is_file())]
         known = {}
     else:
-        digest_of_file = functools.cache(_digest)  # an image may have many masks
+        digest_of_file = functools.cache(digest_of_input)  # an image may have many masks
         checked = tqdm(there, desc="check", unit="image", leave=False)
         stale = [
             file for file in checked if known.get(_name(outdir, file)) != inputs_digest(pairs[file], digest_of_file)

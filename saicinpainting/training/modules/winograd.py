@@ -138,8 +138,8 @@ def _scratch(name: str, like: Tensor, *shape: int) -> Tensor:
 # ---- one dimension -------------------------------------------------------------------------------------------------
 
 
-def _kernel_at_points(weight: Tensor) -> Tensor:
-    """(O, C, 3, 3) to (36, C, O): the kernels at the points, over what interpolation divides by."""
+def _basis() -> Tensor:
+    """(36, 9), float64: a kernel's values to those at the points, over what interpolation divides by."""
     lines = [[1 / (P2 * Q2), 0, 0]]
     for p, other in ((P, Q2), (-P, Q2), (Q, P2), (-Q, P2)):
         share = 1 / (2 * p * p * (p * p - other))
@@ -147,10 +147,19 @@ def _kernel_at_points(weight: Tensor) -> Tensor:
     lines.append([0, 0, 1])
     line = torch.tensor(lines, dtype=torch.float64)
     # Columns of the image first, as the tiles have it.
-    both = torch.einsum("jb,ia->jiab", line, line).reshape(SEEN * SEEN, 9).to(weight)
+    return torch.einsum("jb,ia->jiab", line, line).reshape(SEEN * SEEN, 9)
+
+
+BASIS = _basis()
+
+
+def _kernel_at_points(weight: Tensor) -> Tensor:
+    """(O, C, 3, 3) to (36, C, O)."""
     out, into = weight.shape[:2]
     kernel = _scratch("kernel", weight, SEEN * SEEN, into, out)
-    torch.mm(both, weight.detach().permute(2, 3, 1, 0).reshape(9, into * out), out=kernel.view(SEEN * SEEN, -1))
+    torch.mm(
+        BASIS.to(weight), weight.detach().permute(2, 3, 1, 0).reshape(9, into * out), out=kernel.view(SEEN * SEEN, -1)
+    )
     return kernel
 
 
