@@ -14,6 +14,7 @@ from torch import nn
 
 from saicinpainting.evaluation import refinement
 from saicinpainting.evaluation.refinement import refine_predict
+from saicinpainting.evaluation.utils import PRECISIONS
 from saicinpainting.training.modules import make_generator
 from saicinpainting.training.modules.folding import fold
 from saicinpainting.utils import InputError
@@ -320,7 +321,7 @@ def test_half_precision_is_near(monkeypatch, short, in_full, precision, decibels
     monkeypatch.setattr(refinement, "_mean_distance", lambda *ab: given.update(t.dtype for t in ab) or real(*ab))
     result = refine_predict(batch, inpainter, **short, precision=precision)
     assert result.dtype == torch.float32
-    assert computed == {refinement.PRECISIONS[precision]}
+    assert computed == {PRECISIONS[precision]}
     assert given == {torch.float32}
     refined, change = in_full
     inside = batch["mask"].expand_as(result) > 0
