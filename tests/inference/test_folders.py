@@ -13,14 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from saicinpainting.evaluation import refinement
 from saicinpainting.evaluation.data import InpaintingDataset
 from saicinpainting.evaluation.writing import to_pixels
-from saicinpainting.inference.fillers import FillBatch, load_filler
 from saicinpainting.inference.folders import predict_folder
-from saicinpainting.training.modules.folding import FoldedGenerator
 from saicinpainting.utils import InputError
-from tests.helpers import photo, rand, write_run
+from tests.helpers import photo, write_run
+from tests.inference.test_fillers import refining
 
 SIZES = ((40, 56), (64, 64), (33, 50), (64, 48))
 BROKEN = {7: "it is no image", 30: "truncated", 55: "is 48x64 pixels but"}
@@ -287,49 +285,11 @@ def test_what_waits_to_be_written_is_pixels(mixed: Path, tmp_path: Path, monkeyp
     assert threads == {threading.main_thread()}
 
 
-REFUSED = [({"compile_network": True}, "compile=True"), ({"strategy": "crop"}, "strategy=crop")]
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "refine", "option", "message"),
-    [
-        ("lama.onnx", False, {"precision": "bf16"}, "precision=bf16: .* cannot follow it; leave precision out"),
-        (
-            "best.ckpt",
-            True,
-            {"out_key": "predicted_image"},
-            "out_key=predicted_image: refine=true gives",
-        ),
-        *(("lama.onnx", False, *refused) for refused in REFUSED),
-        *(("best.ckpt", True, *refused) for refused in REFUSED),
-    ],
-)
-def test_options_that_would_be_ignored_are_refused(
-    checkpoint: str, refine: bool, option: dict[str, Any], message: str
-) -> None:
-    settings = {"path": "run", "checkpoint": checkpoint}
-    with pytest.raises(InputError, match=message):
-        load_filler(settings, torch.device("cpu"), refine=refine, fold=True, **option)
-
-
-# ---- refinement ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {"path": write_run(tmp_path_factory.mktemp("trained")), "checkpoint": "best.ckpt"}
-
-
-def refining(model: dict[str, Any], px_budget: int = 1_800_000, **options: Any) -> FillBatch:
-    few = {"n_iters": 3, "min_side": 20, "px_budget": px_budget}
-    return load_filler(model, torch.device("cpu"), refine=True, refiner=few, **options)
-
-
-def test_refined_batches_are_of_one_size_before_padding(model: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
+def test_refined_batches_are_of_one_size_before_padding(mixed: Path, tmp_path: Path) -> None:
     """40x56 and 33x50 are one size with padding. Together or alone, the pixels are the same."""
     dataset = InpaintingDataset(mixed, img_suffix=".png", pad_out_to_modulo=8)
     dataset.mask_filenames, dataset.img_filenames = dataset.mask_filenames[:12], dataset.img_filenames[:12]
-    fill, sizes = refining(model), []
+    fill, sizes = refining({"path": write_run(tmp_path), "checkpoint": "best.ckpt"}), []
 
     def seen(batch: dict[str, Any]) -> torch.Tensor:
         sizes.append((len(batch["image"]), *(set(side.tolist()) for side in batch["unpad_to_size"])))
@@ -349,62 +309,3 @@ def test_refined_batches_are_of_one_size_before_padding(model: dict[str, Any], m
         # Adam's first steps make much of float32's rounding; float64 in tests/evaluation/test_refinement.py.
         assert np.abs(one.astype(int) - other).max() <= 3
         assert np.abs(one.astype(int) - other).mean() < 0.05
-
-
-@pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 90), (8, 8)])
-def test_images_smaller_than_networks_take_are_refined(model: dict[str, Any], size: tuple[int, int]) -> None:
-    image, mask = rand(1, 2, 3, *size), torch.zeros(2, 1, *size)
-    mask[:, :, 0, 0] = 1
-    filled = refining(model)({"image": image, "mask": mask, "unpad_to_size": size})
-    assert filled.shape == image.shape
-    known = mask.expand_as(image) == 0
-    assert torch.equal(filled[known], image[known])
-    assert (filled[~known] != image[~known]).all()
-
-
-def test_images_above_the_budget_are_refined_part_by_part_at_their_own_size(model: dict[str, Any]) -> None:
-    image, mask = rand(1, 1, 3, 400, 424), torch.zeros(1, 1, 400, 424)
-    mask[:, :, 20:30, 20:40] = 1  # with 128 pixels around it: 158 x 168
-    batch = {"image": image, "mask": mask, "unpad_to_size": (400, 424)}
-    filled = refining(model, px_budget=30_000)(batch)
-    part = {"image": image[:, :, :158, :168], "mask": mask[:, :, :158, :168], "unpad_to_size": (158, 168)}
-    assert torch.equal(filled[:, :, :158, :168], refining(model)(part))
-    assert torch.equal(filled[mask.expand_as(image) == 0], image[mask.expand_as(image) == 0])
-    enlarged = refining(model, px_budget=10_000)(batch)
-    known = mask.expand_as(image) == 0
-    assert torch.equal(enlarged[known], image[known])
-    assert enlarged[~known].isfinite().all()
-    assert not torch.equal(enlarged[~known], filled[~known])
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("training_model.concat_mask=false", "generator.input_nc=3"),
-        ("+training_model.add_noise_kwargs={scales: 1}", "generator.input_nc=5"),
-    ],
-)
-def test_networks_with_other_inputs_are_not_refined(tmp_path: Path, overrides: tuple[str, ...]) -> None:
-    with pytest.raises(InputError, match="this one takes noise, or no mask; set refine=false"):
-        refining({"path": write_run(tmp_path, *overrides), "checkpoint": "best.ckpt"})
-
-
-def test_refinement_follows_fold_and_precision(model: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    image, mask = torch.tensor(photo(size=64)).permute(2, 0, 1)[None] / 255, torch.zeros(1, 1, 64, 64)
-    mask[:, :, 16:48, 16:48] = 1
-    batch = {"image": image, "mask": mask, "unpad_to_size": (64, 64)}
-    used = []
-    real = refinement._Network
-    monkeypatch.setattr(refinement, "_Network", lambda *settings: used.append(settings) or real(*settings))
-    plain, folded, rough = (
-        refining(model, **options)(batch) for options in ({"fold": False}, {}, {"precision": "bf16"})
-    )
-    assert [isinstance(generator, FoldedGenerator) for generator, _, _ in used] == [False, True, True]
-    assert [dtype for _, _, dtype in used] == [None, None, torch.bfloat16]
-    inside = mask.expand_as(image) > 0
-    assert 0 < (folded - plain)[inside].abs().mean() < 1e-3
-    assert (folded - plain)[inside].abs().mean() < (rough - plain)[inside].abs().mean() < 0.02
-    with pytest.raises(InputError, match="precision: unknown value 'half'"):
-        refining(model, precision="half")
-    with pytest.raises(InputError, match=r"refiner.n_iter: unknown config key; .*'n_iters'"):
-        load_filler(model, torch.device("cpu"), refine=True, refiner={"n_iter": 3})
