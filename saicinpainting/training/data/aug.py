@@ -16,7 +16,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from albucore import multiply_add
 from albumentations.augmentations.pixel import functional as pixel
 
-from saicinpainting.training.data.geometry import GeometricVariant
+from saicinpainting.training.data.geometry import GeometricVariant, to_rgb
 from saicinpainting.utils import InputError, did_you_mean
 
 
@@ -52,7 +52,7 @@ class Transform:
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """
         Args:
-            image: uint8 (H, W, 3).
+            image: uint8 (H, W, 3), or (H, W, 4) with a channel to leave out.
             seed: the same one gives the same result.
             labels: masks or maps of classes (H, W) that follow the image's geometry.
 
@@ -62,7 +62,9 @@ class Transform:
         """
         rng = random.Random((1 << 32) + seed)  # another stream than that of the sample's mask
         moved = dict(labels or {})
-        if self.variant.geometry is not None:
+        if self.variant.geometry is None:
+            image = to_rgb(image)
+        else:
             geometry = self.variant.geometry.draw(image.shape[:2], self.out_size, rng)  # type: ignore[arg-type]
             image = geometry.warp(image)
             moved = {name: geometry.warp_labels(each) for name, each in moved.items()}

@@ -73,7 +73,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """pixels: uint8 RGB (H, W, 3); labels: the image's companions by name, (H, W)."""
+    """pixels: uint8 RGB (H, W, 3), or (H, W, 4) with a byte to leave out; labels: the companions by name, (H, W)."""
 
     pixels: np.ndarray
     finding: Finding
@@ -89,7 +89,7 @@ def decode(data: bytes, name: str) -> Decoded:
     finding = _of_plain_jpeg(data)
     if finding is not None:
         try:
-            return Decoded(simplejpeg.decode_jpeg(data, strict=True), finding)
+            return Decoded(simplejpeg.decode_jpeg(data, "RGBX", strict=True), finding)
         except ValueError:  # whatever libjpeg warns of; Pillow tells what is harmless
             pass
     return Decoded(np.asarray(decode_image(data, name)), _finding(data))
