@@ -2,7 +2,8 @@
 
 A folded generator computes what the original computes in evaluation mode, to rounding. Batch norms are in the
 convolutions; of a fast Fourier convolution the local branches that read the same map are one convolution; the spectrum
-has its real parts first, so that no channel changes its place on the way; 3x3 convolutions are `WinogradConv2d`.
+has its real parts first, so that no channel changes its place on the way; 3x3 convolutions are `WinogradConv2d`, the
+one to RGB is a `PixelBlockConv2d`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from saicinpainting.training.modules import dft
 from saicinpainting.training.modules.base import Features, Generator
 from saicinpainting.training.modules.ffc import FFC_BN_ACT, Pair
 from saicinpainting.training.modules.fourier import FourierUnit, SpectralTransform, TransformingModule
+from saicinpainting.training.modules.pixel_blocks import PixelBlockConv2d
 from saicinpainting.training.modules.winograd import WinogradConv2d
 
 STRIP_PIXELS = 1 << 18
@@ -36,6 +38,8 @@ def fold(generator: Generator) -> FoldedGenerator:
     for part in copied.modules():
         if WinogradConv2d.fits(part):
             WinogradConv2d.of(part)
+        elif PixelBlockConv2d.fits(part):
+            PixelBlockConv2d.of(part)
     return FoldedGenerator(copied).eval().requires_grad_(False)
 
 
