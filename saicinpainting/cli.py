@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from saicinpainting.utils import InputError
 
@@ -34,6 +34,8 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
         except HydraException as error:
             cause = str(error.__cause__ or "").splitlines()
             _fail(f"config: {error}" + (f" ({cause[0]})" if cause else ""))
+        except MissingMandatoryValue as error:
+            _fail(f"{error.full_key}: missing config key; set it: {error.full_key}=…")
         except OmegaConfBaseException as error:
             # A resolver's own error arrives wrapped in OmegaConf's.
             _fail(str(error.__cause__) if isinstance(error.__cause__, InputError) else f"config: {error}")
