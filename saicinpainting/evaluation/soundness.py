@@ -23,15 +23,16 @@ THREADS = 16
 """More than cores: on a network's disk most of the time is waiting."""
 
 
-def require_sound(images: Iterable[str], masks: Iterable[str] | None = None, *, where: str) -> None:
-    """An `InputError` that names, up to ten, the files that cannot be read and masks of other sizes than their images.
-
-    Of ordinary files only the beginning and the end are read.
+def require_sound(images: Iterable[str], masks: Iterable[str] | None = None, *, where: str) -> set[Size]:
+    """The sizes (W, H) that images of the set have; of ordinary files only the beginning and the end are read.
 
     Args:
         images: files; one may come several times.
         masks: as many, of each image; None where there are none.
         where: the config key of the set.
+
+    Raises:
+        InputError: it names, up to ten, the files that cannot be read and masks of other sizes than their images.
     """
     images, masks = list(images), None if masks is None else list(masks)
     files = list(dict.fromkeys([*images, *(masks or [])]))
@@ -45,6 +46,7 @@ def require_sound(images: Iterable[str], masks: Iterable[str] | None = None, *, 
             f"{where}: {len(faults)} of {len(files)} files cannot be used, repair or remove them: "
             f"{'; '.join(faults[:NAMED])}{more}"
         )
+    return {size for image in images if not isinstance(size := found[image], str)}
 
 
 def _differing(pairs: Iterable[tuple[str, str]], found: dict[str, Size | str]) -> Iterator[str]:

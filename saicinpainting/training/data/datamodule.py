@@ -68,6 +68,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         self._val_sections = [(where, plain(settings)) for where, settings in sections.values()]
         self._train_set: InpaintingTrainDataset | None = None
         self._val_sets: list[Dataset[Sample]] | None = None
+        self._sizes: dict[str, int] = {}  # of the images of each evaluation set: how many different ones
         self._start = Start()
 
     def setup(self, stage: str | None = None) -> None:
@@ -186,6 +187,10 @@ class InpaintingDataModule(pl.LightningDataModule):
         if kwargs.get("shuffle"):
             raise InputError(f"{where}.dataloader_kwargs.shuffle=true: evaluation images keep their order; remove it")
         rank, world_size = self._processes()
+        if kwargs.get("batch_size", 1) > 1 and self._sizes.get(where, 1) > 1:
+            if rank == 0:
+                LOGGER.warning("%s: images of %d sizes; they are scored one by one", where, self._sizes[where])
+            kwargs["batch_size"] = 1
         images = len(dataset)  # type: ignore[arg-type]
         if images < world_size and rank == 0:
             LOGGER.warning(
@@ -206,12 +211,14 @@ class InpaintingDataModule(pl.LightningDataModule):
     def _make_val_set(self, where: str, settings: dict[str, Any]) -> Dataset[Sample]:
         self._require_folders(where, settings)
         dataset = make_default_val_dataset(**_without_loader(settings), where=where)
+        sizes: set[tuple[int, int]] = set()
         for part in dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset]:
             # Another image cannot take an image's place as in training, and the first validation is hours away.
             if isinstance(part, InpaintingDataset):
-                require_sound(part.img_filenames, part.mask_filenames, where=where)
+                sizes |= require_sound(part.img_filenames, part.mask_filenames, where=where)
             elif isinstance(part, InpaintingEvalOnlineDataset):
-                require_sound(part.img_filenames, where=where)
+                sizes |= require_sound(part.img_filenames, where=where)
+        self._sizes[where] = len(sizes)
         return dataset
 
     def _require_folders(self, where: str, settings: dict[str, Any]) -> None:

@@ -133,6 +133,27 @@ def test_evaluation_files_are_looked_at_before_training(sections, tmp_path, sect
         InpaintingDataModule(**sections).setup("fit")
 
 
+@pytest.mark.parametrize("kind", ["default", "online"])
+def test_evaluation_images_of_several_sizes_are_scored_one_by_one(sections, tmp_path, kind, caplog):
+    settings = {"kind": kind, "dataloader_kwargs": {"batch_size": 2}}
+    if kind == "online":
+        settings["mask_gen_kwargs"] = {"box_proba": 0}
+
+    def batches() -> list[int]:
+        data = InpaintingDataModule(**{**sections, "val": {**sections["val"], **settings}})
+        return [len(batch["image"]) for batch in data.val_dataloader()[0]]
+
+    save(tmp_path / "val" / "b.png", 16)
+    save(tmp_path / "val" / "b_mask000.png", 16)
+    one_size = batches()
+    assert set(one_size) == {2}
+    assert not caplog.records
+    save(tmp_path / "val" / "c.png", 24)
+    save(tmp_path / "val" / "c_mask000.png", 24)
+    assert batches() == [1] * (2 * len(one_size) + (2 if kind == "online" else 1))
+    assert "data.val: images of 2 sizes; they are scored one by one" in caplog.text
+
+
 def test_a_section_without_folder(sections):
     del sections["val"]["indir"]
     with pytest.raises(InputError, match=r"data\.val\.indir: missing config key"):
