@@ -4,12 +4,14 @@
     benchmarks/predict.py [--config big-lama] [--sizes 256 512 1024] [--memory 2048] [--variants …] [--json FILE]
 
 `reference`: the network as trained, float32, eager, contiguous, FFT. `folded`: batch norms and branches multiplied
-out, channels-last, strips at full resolution. `bf16`: the same in bfloat16; by default only where there are units for
-it. `onnxruntime`, `openvino`: the exported file (`--onnx FILE` keeps it), where they are installed. Weights are seeded,
-since published ones cannot be assumed at hand; `--model RUN` takes a trained run. `refined`: with feature refinement,
-measured if named; its memory does not depend on `--n-iters`. `max_error`, `psnr_db`: in the hole
-against the first variant, on a photograph. `--memory`: sizes at which each variant runs once in a process of its own,
-for `peak_mb`, libraries included.
+out, channels-last, strips at full resolution. `bf16`: the same in bfloat16, `bf16-compiled` with `torch.compile`
+besides; both by default only where there are units for it. `onnxruntime`, `openvino`: the exported file (`--onnx FILE`
+keeps it), where they are installed. `refined`: with feature refinement, measured if named; its memory does not depend
+on `--n-iters`.
+
+Weights are seeded, since published ones cannot be assumed at hand; `--model RUN` takes a trained run. `max_error`,
+`psnr_db`: in the hole against the first variant, on a photograph. `--memory`: sizes at which each variant runs once in
+a process of its own, for `peak_mb`, libraries included; not compiled ones, where it would be the compiler's.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ from saicinpainting.training.modules.folding import fold
 from saicinpainting.training.modules.fourier import set_fft_backend
 from tests.helpers import fill
 
-VARIANTS = ("reference", "folded", "bf16", "onnxruntime", "openvino")
+HALF = ("bf16", "bf16-compiled")
+RUNTIMES = ("onnxruntime", "openvino")
+VARIANTS = ("reference", "folded", *HALF, *RUNTIMES)
 REFINED = "refined"
 Fill = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -68,7 +72,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     units = args.device != "cpu" or "no bfloat16" not in machine(args.threads)
-    args.variants = args.variants or [name for name in VARIANTS if units or name != "bf16"]
+    args.variants = args.variants or [name for name in VARIANTS if units or name not in HALF]
     if args.once:
         print(json.dumps(run_once(args)))
         return
@@ -105,11 +109,15 @@ def variants(args: argparse.Namespace, folder: Path) -> dict[str, Fill]:
             reference = generator.to(args.device).to(memory_format=torch.contiguous_format)
             set_fft_backend(reference, "fft")
             made[name] = plain(reference)
-        elif name in ("folded", "bf16"):
-            precision = "fp32" if name == "folded" else name
-            inpainter = Inpainter(generator, device=args.device, precision=precision, strategy="whole")
-            set_fft_backend(inpainter.network, "auto")
-            made[name] = inpainter
+        elif name in ("folded", *HALF):
+            made[name] = Inpainter(
+                generator,
+                device=args.device,
+                precision="fp32" if name == "folded" else "bf16",
+                compile_network=name == "bf16-compiled",
+                strategy="whole",
+            )
+            set_fft_backend(made[name].network, "auto")
         elif name == REFINED:
             made[name] = refined(fold(generator).to(args.device), args.n_iters)
         elif importlib.util.find_spec(name):
@@ -207,7 +215,7 @@ def compare(args: argparse.Namespace, size: int) -> list[dict[str, Any]]:
 def memory(args: argparse.Namespace, size: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in args.variants:
-        if name in ("onnxruntime", "openvino") and not importlib.util.find_spec(name):
+        if name == "bf16-compiled" or (name in RUNTIMES and not importlib.util.find_spec(name)):
             continue
         command = [sys.executable, __file__, "--once", str(size), "--variants", name, "--config", args.config]
         command += ["--threads", str(args.threads), "--device", args.device]

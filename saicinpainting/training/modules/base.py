@@ -110,7 +110,12 @@ def upsampling(widths: Sequence[int], *, norm_layer: NormLayer) -> list[nn.Modul
 
 
 # Before 2.7 torch says of an export that it compiles.
-_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+_torch_exports: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
+def is_exporting() -> bool:
+    """Whether a file is made, which may run on other sizes and devices."""
+    return torch.jit.is_tracing() or _torch_exports()
 
 
 class Generator(nn.Module):
@@ -150,7 +155,7 @@ class Generator(nn.Module):
         return self.model[self.first_block :](features)
 
     def _check_size(self, x: Tensor) -> None:
-        if torch.jit.is_tracing() or _is_exporting():  # sizes are symbols there
+        if is_exporting():  # sizes are symbols there
             return
         height, width = x.shape[-2:]
         if height % self.size_multiple or width % self.size_multiple or min(height, width) < self.min_size:

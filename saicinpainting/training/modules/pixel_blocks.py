@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saicinpainting.training.modules.base import is_exporting
+
 BLOCK = 2  # pixels in each direction
 GROUP = 16  # channels that are computed together
 
@@ -40,7 +42,7 @@ class PixelBlockConv2d(nn.Conv2d):
         return conv
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or is_exporting():
             return super().forward(x)
         height, width = (side - kernel + 1 for side, kernel in zip(x.shape[2:], self.kernel_size, strict=True))
         if min(height, width) < 1:

@@ -51,6 +51,20 @@ def test_other_convolutions_do_not_fit(settings) -> None:
     assert not PixelBlockConv2d.fits(nn.Conv2d(**{"in_channels": 8, "out_channels": 3, "kernel_size": 7, **settings}))
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch cannot tell it from an export")
+def test_compiled_code_has_blocks_too() -> None:
+    graphs = []
+
+    def backend(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(str(module.graph))
+        return module
+
+    layer, x = PixelBlockConv2d.of(fill(nn.Conv2d(8, 3, 7))), rand(1, 1, 8, 16, 16)
+    torch.testing.assert_close(torch.compile(layer, backend=backend)(x), layer(x))
+    assert len(graphs) == 1
+    assert "pixel_shuffle" in graphs[0]
+
+
 def test_other_uses_take_the_usual_way() -> None:
     layer, x = fill(nn.Conv2d(8, 3, 7)), rand(1, 1, 8, 16, 16)
     expected = layer(x)
