@@ -17,8 +17,9 @@ import sys
 from common import ROOT, arguments, report  # isort: skip  (makes the package importable)
 
 PREPARE = """
-import json, resource, sys, time, torch
+import json, sys, time, torch
 import numpy as np
+from tests.helpers import peak_memory
 images, ids = int(sys.argv[1]), sys.argv[2] == "ids"
 generator = torch.Generator().manual_seed(0)
 mixing = torch.randn(2048, 2048, generator=generator) / 45
@@ -55,7 +56,7 @@ for group in range(10):
 """
 )
 TELL = """
-seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+seconds, peak = time.perf_counter() - start, peak_memory() / 2**20
 print(json.dumps({"value": value, "seconds": seconds, "peak_mb": peak}))
 """
 

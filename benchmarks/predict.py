@@ -21,7 +21,6 @@ import copy
 import importlib.util
 import json
 import math
-import resource
 import subprocess
 import sys
 import tempfile
@@ -48,7 +47,7 @@ from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.training.modules import make_generator
 from saicinpainting.training.modules.folding import fold
 from saicinpainting.training.modules.fourier import set_fft_backend
-from tests.helpers import fill
+from tests.helpers import fill, peak_memory
 
 HALF = ("bf16", "bf16-compiled")
 RUNTIMES = ("onnxruntime", "openvino")
@@ -240,7 +239,7 @@ def run_once(args: argparse.Namespace) -> dict[str, float]:
         run(image, mask)
         seconds = time.perf_counter() - start
     on_gpu = args.device.startswith("cuda")
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
     return {"seconds": seconds, "peak_mb": peak / 2**20}
 
 

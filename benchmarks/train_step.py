@@ -18,9 +18,7 @@ imports included) on a CPU.
 """
 
 import os
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -37,6 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from saicinpainting.config import register_resolvers
 from saicinpainting.training.trainers import make_training_model
+from tests.helpers import peak_memory
 
 EAGER = ["+training_model.compile=false"]
 COMPILE = ["+training_model.compile=true"]
@@ -196,9 +195,7 @@ class Stepper(pl.Callback):
     def peak_mb(self) -> float:
         if self.device == "cuda":
             return round(torch.cuda.max_memory_allocated() / 2**20)
-        return round(
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-        )
+        return round(peak_memory() / 2**20)
 
     def floor(self, trainer, module, batch) -> float:
         """Seconds of one step's convolutions, forward and backward, each alone with inputs of its own."""

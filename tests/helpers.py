@@ -66,6 +66,20 @@ def golden_keys() -> dict[str, dict[str, list[int]]]:
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def peak_memory() -> int:
+    """The most bytes that this process has had in memory, libraries included.
+
+    On Linux getrusage() would give what the parent had, if that was more.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # macOS, which counts bytes
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
 def photo(name: str = "astronaut.png", size: int = 64, offset: int = 0) -> np.ndarray:
     """A square crop of a photograph of the scikit-image wheel, uint8 RGB (size, size, 3)."""
     import skimage
