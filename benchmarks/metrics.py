@@ -4,8 +4,8 @@
     benchmarks/metrics.py [--images 30000] [--no-ids] [--json FILE]
 
 `reference`: pytorch-fid's distance, which takes the root of a matrix, for all images and each of ten bins. `ours`: the
-metric with the same bins. `peak_mb`: the process at its largest, libraries included. Case `fid value`: the relative
-difference of the two, under `difference`.
+metric with the same bins. `peak_mb`: the process at its largest, libraries included. `difference`: the relative
+one of our FID to the reference's.
 """
 
 import argparse

@@ -78,6 +78,8 @@ def main() -> None:
     rows = [row for size in args.sizes for row in compare(args, size)]
     for size in args.memory:
         rows += memory(args, size)
+    if not rows:
+        parser.error("nothing to measure: give --sizes, or --memory with variants that are not compiled")
     report(rows, threads=args.threads, json_file=args.json)
 
 

@@ -35,7 +35,7 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
             cause = str(error.__cause__ or "").splitlines()
             _fail(f"config: {error}" + (f" ({cause[0]})" if cause else ""))
         except MissingMandatoryValue as error:
-            _fail(f"{error.full_key}: missing config key; set it: {error.full_key}=…")
+            _fail(f"{error.full_key}: missing config key; set it, for example on the command line: {error.full_key}=…")
         except OmegaConfBaseException as error:
             # A resolver's own error arrives wrapped in OmegaConf's.
             _fail(str(error.__cause__) if isinstance(error.__cause__, InputError) else f"config: {error}")

@@ -37,7 +37,7 @@ def of_a_wrong_key() -> None:
     [
         (of_the_user, "a.png: cannot be read; check the file"),
         (of_a_worker, "a.png is too large"),
-        (of_a_missing_key, "model.path: missing config key; set it: model.path=…"),
+        (of_a_missing_key, "model.path: missing config key; set it, for example on the command line: model.path=…"),
         (of_a_wrong_key, "config: Could not override 'model.paht'."),
     ],
 )

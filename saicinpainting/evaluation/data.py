@@ -128,6 +128,13 @@ class _SizedSamples(Dataset[Sample]):
         self.pad_out_to_modulo = pad_out_to_modulo
         self.scale_factor = scale_factor
 
+    def size_of_sample(self, height: int, width: int) -> tuple[int, int]:
+        """(H, W) that an image of this size comes to."""
+        if self.scale_factor is not None:
+            height, width = round(height * self.scale_factor), round(width * self.scale_factor)
+        mod = self.pad_out_to_modulo or 1
+        return ceil_modulo(height, mod), ceil_modulo(width, mod)
+
     def _scaled(self, image: np.ndarray, mask: np.ndarray) -> Sample:
         if self.scale_factor is None:
             return {"image": image, "mask": mask}

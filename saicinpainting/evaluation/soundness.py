@@ -16,6 +16,9 @@ PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
 # What whole files end with; looked for at the very end, since some programs add a little of their own.
 ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 END_BYTES = 64
+PNG_NOTES = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+"""Chunks of a PNG, some of which may come behind the pixels, that may say how it is turned."""
+NOTES_BYTES = 1 << 16
 HARMLESS = {"aspect", "chromaticity", "dpi", "gamma", "icc_profile", "interlace", "srgb", "transparency"}
 EXIF_ORIENTATION = 0x0112
 NAMED = 10
@@ -23,8 +26,8 @@ THREADS = 16
 """More than cores: on a network's disk most of the time is waiting."""
 
 
-def require_sound(images: Iterable[str], masks: Iterable[str] | None = None, *, where: str) -> set[Size]:
-    """The sizes (W, H) that images of the set have; of ordinary files only the beginning and the end are read.
+def require_sound(images: Iterable[str], masks: Iterable[str] | None = None, *, where: str) -> list[Size]:
+    """The sizes (W, H) of the images, in their order; of ordinary files only the beginning and the end are read.
 
     Args:
         images: files; one may come several times.
@@ -46,16 +49,13 @@ def require_sound(images: Iterable[str], masks: Iterable[str] | None = None, *, 
             f"{where}: {len(faults)} of {len(files)} files cannot be used, repair or remove them: "
             f"{'; '.join(faults[:NAMED])}{more}"
         )
-    return {size for image in images if not isinstance(size := found[image], str)}
+    return [size for image in images if not isinstance(size := found[image], str)]
 
 
 def _differing(pairs: Iterable[tuple[str, str]], found: dict[str, Size | str]) -> Iterator[str]:
     for image, mask in pairs:
         size, other = found[image], found[mask]
-        if isinstance(size, str) or isinstance(other, str) or size == other:
-            continue
-        size, other = read_image(image).size, read_image(mask).size  # a PNG may say behind its pixels how it is turned
-        if size != other:
+        if not isinstance(size, str) and not isinstance(other, str) and size != other:
             yield f"{mask} is {other[0]}x{other[1]} pixels, its image {size[0]}x{size[1]}"
 
 
@@ -80,19 +80,20 @@ def _plain_size(path: str) -> Size | None:
     try:
         with Image.open(path) as file:
             end = ENDS.get(file.format or "")
-            if end is None or file.mode not in PLAIN_MODES or end not in _tail(path):
+            tail = _tail(path)
+            if end is None or file.mode not in PLAIN_MODES or end not in tail[-END_BYTES:]:
                 return None
             width, height = file.size
             if file.format == "JPEG":
                 turned = file.getexif().get(EXIF_ORIENTATION, 1) >= 5
                 return (height, width) if turned else (width, height)
-            # Texts of several names may say how a PNG is turned.
-            return None if file.info.keys() - HARMLESS else (width, height)
+            noted = file.info.keys() - HARMLESS or any(name in tail for name in PNG_NOTES)
+            return None if noted else (width, height)
     except Exception:  # decoding tells what is wrong
         return None
 
 
 def _tail(path: str) -> bytes:
     with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - END_BYTES))
+        file.seek(max(0, os.path.getsize(path) - NOTES_BYTES))
         return file.read()

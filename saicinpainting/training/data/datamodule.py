@@ -21,7 +21,7 @@ from saicinpainting.training.data.datasets import (
     plain,
 )
 from saicinpainting.training.data.loading import Finding
-from saicinpainting.training.data.sampler import TrainSampler, share_of
+from saicinpainting.training.data.sampler import EqualSizeBatches, TrainSampler, share_of
 from saicinpainting.training.data.sources import folders_of
 from saicinpainting.utils import InputError, call_with_settings
 
@@ -68,7 +68,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         self._val_sections = [(where, plain(settings)) for where, settings in sections.values()]
         self._train_set: InpaintingTrainDataset | None = None
         self._val_sets: list[Dataset[Sample]] | None = None
-        self._sizes: dict[str, int] = {}  # of the images of each evaluation set: how many different ones
+        self._val_sizes: dict[str, list[tuple[int, int]]] = {}  # (H, W) of the samples of each evaluation set
         self._start = Start()
 
     def setup(self, stage: str | None = None) -> None:
@@ -166,7 +166,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _batch_size(self) -> int:
-        return int((self._train_settings.get("dataloader_kwargs") or {}).get("batch_size", 1))
+        return _batch_size(plain(self._train_settings.get("dataloader_kwargs")), where="data.train")
 
     def _batches_of(self, images: int) -> int:
         drop_last = (self._train_settings.get("dataloader_kwargs") or {}).get("drop_last", False)
@@ -186,18 +186,22 @@ class InpaintingDataModule(pl.LightningDataModule):
         kwargs = plain(settings.get("dataloader_kwargs"))
         if kwargs.get("shuffle"):
             raise InputError(f"{where}.dataloader_kwargs.shuffle=true: evaluation images keep their order; remove it")
+        if kwargs.pop("drop_last", False):
+            raise InputError(f"{where}.dataloader_kwargs.drop_last=true: every evaluation image counts; remove it")
         rank, world_size = self._processes()
-        if kwargs.get("batch_size", 1) > 1 and self._sizes.get(where, 1) > 1:
-            if rank == 0:
-                LOGGER.warning("%s: images of %d sizes; they are scored one by one", where, self._sizes[where])
-            kwargs["batch_size"] = 1
         images = len(dataset)  # type: ignore[arg-type]
         if images < world_size and rank == 0:
             LOGGER.warning(
                 "%s: %d images for %d processes; some count more than once in the metrics", where, images, world_size
             )
         share = share_of(images, rank=rank, world_size=world_size)
-        return make_dataloader(dataset, {**_without_order(kwargs, where=where), "sampler": share}, where=where)
+        kwargs = _without_order(kwargs, where=where)
+        batch_size, sizes = _batch_size(kwargs, where=where), self._val_sizes[where]
+        if batch_size == 1 or len(set(sizes)) == 1:
+            return make_dataloader(dataset, {**kwargs, "sampler": share}, where=where)
+        del kwargs["batch_size"]
+        batches = EqualSizeBatches(share, sizes, batch_size)
+        return make_dataloader(dataset, {**kwargs, "batch_sampler": batches}, where=where)
 
     # ---- data sets ----------------------------------------------------------------------------------------------
 
@@ -211,14 +215,13 @@ class InpaintingDataModule(pl.LightningDataModule):
     def _make_val_set(self, where: str, settings: dict[str, Any]) -> Dataset[Sample]:
         self._require_folders(where, settings)
         dataset = make_default_val_dataset(**_without_loader(settings), where=where)
-        sizes: set[tuple[int, int]] = set()
+        sizes = self._val_sizes[where] = []
         for part in dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset]:
             # Another image cannot take an image's place as in training, and the first validation is hours away.
-            if isinstance(part, InpaintingDataset):
-                sizes |= require_sound(part.img_filenames, part.mask_filenames, where=where)
-            elif isinstance(part, InpaintingEvalOnlineDataset):
-                sizes |= require_sound(part.img_filenames, where=where)
-        self._sizes[where] = len(sizes)
+            assert isinstance(part, (InpaintingDataset, InpaintingEvalOnlineDataset))
+            masks = part.mask_filenames if isinstance(part, InpaintingDataset) else None
+            found = require_sound(part.img_filenames, masks, where=where)
+            sizes += [part.size_of_sample(height, width) for width, height in found]
         return dataset
 
     def _require_folders(self, where: str, settings: dict[str, Any]) -> None:
@@ -242,6 +245,13 @@ def _without_order(dataloader_kwargs: Settings | None, *, where: str) -> dict[st
             )
     kwargs.pop("shuffle", None)
     return kwargs
+
+
+def _batch_size(dataloader_kwargs: dict[str, Any], *, where: str) -> int:
+    size = dataloader_kwargs.get("batch_size", 1)
+    if type(size) is not int or size < 1:
+        raise InputError(f"{where}.dataloader_kwargs.batch_size: expected a number of images, got {size!r}")
+    return size
 
 
 def _without_loader(settings: dict[str, Any]) -> dict[str, Any]:

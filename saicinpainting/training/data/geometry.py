@@ -22,6 +22,9 @@ LATTICE = 8
 """Spacing in pixels of the lattice on which smooth warps are computed; between its nodes they are linear to 0.01 px."""
 
 
+FOUR_BYTES_PIXELS = 2 * 10**6
+
+
 @dataclass(frozen=True)
 class GeometricVariant:
     """Ranges that a geometry is drawn from; what is None or False is left out, each step has probability .5.
@@ -124,11 +127,12 @@ class Geometry:
     def warp(self, image: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3 or 4) -> (out_size, out_size, 3), linearly interpolated; beyond its borders the image mirrors.
 
-        A fourth channel is left out; with it OpenCV reads a pixel at once, which saves more than adding it costs.
+        A fourth channel is left out; with it OpenCV reads a pixel at once, which saves more than adding it to a
+        picture of up to `FOUR_BYTES_PIXELS` costs.
         """
         if self._copies:
             return to_rgb(self._cut(image))
-        if image.shape[2] == 3:
+        if image.shape[2] == 3 and image.shape[0] * image.shape[1] <= FOUR_BYTES_PIXELS:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
         return to_rgb(cv2.remap(image, *self._origins, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101))
 

@@ -81,7 +81,7 @@ class Decoded:
 
 
 def decode(data: bytes, name: str) -> Decoded:
-    """Any image file; the pixels are those of `saicinpainting.evaluation.data.decode_image`.
+    """Any image file; its colours are those of `saicinpainting.evaluation.data.decode_image`.
 
     Raises:
         InputError: it cannot be read; truncated files count as such.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -169,3 +169,22 @@ def share_of(images: int, *, rank: int, world_size: int) -> range:
     than processes, each of those left over takes one that another has, too.
     """
     return range(rank, images, world_size) or range(rank % images, rank % images + 1)
+
+
+class EqualSizeBatches(Sampler[list[int]]):
+    """Batches of up to `batch_size` of `images` that have one size; sizes in the order in which they first come.
+
+    sizes: of every image of the set.
+    """
+
+    def __init__(self, images: Iterable[int], sizes: Sequence[Hashable], batch_size: int) -> None:
+        alike: dict[Hashable, list[int]] = {}
+        for image in images:
+            alike.setdefault(sizes[image], []).append(image)
+        self.batches = [each[i : i + batch_size] for each in alike.values() for i in range(0, len(each), batch_size)]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)

@@ -2,7 +2,8 @@
 
 Processors work on the outputs of a convolution in groups of 16 channels; three of them leave most of a group idle. Four
 copies of the kernel, each moved by a pixel, see the same patch of 8x8 pixels in place of 7x7, and give what four
-neighbouring positions would: twelve channels with a stride of 2. The added weights are zeros, so the sums are the same.
+neighbouring positions would: twelve channels with a stride of 2. The added weights are zeros, so the sums are the same
+as long as the input is finite.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class PixelBlockConv2d(nn.Conv2d):
         return conv
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or is_exporting():
+        if x.device.type != "cpu" or x.dim() != 4 or is_exporting():
             return super().forward(x)
         height, width = (side - kernel + 1 for side, kernel in zip(x.shape[2:], self.kernel_size, strict=True))
         if min(height, width) < 1:

@@ -27,6 +27,8 @@ def test_output_is_float_and_depends_on_the_seed_only(variant, size):
     first, _ = transform(image, 1)
     np.testing.assert_array_equal(first, transform(image, 1)[0])
     np.testing.assert_array_equal(first, get_transforms(variant, 64)(image, 1)[0])
+    # A fourth channel changes nothing.
+    np.testing.assert_array_equal(first, transform(np.dstack([image, noise(*size, seed=1)[..., 0]]), 1)[0])
     assert first.dtype == np.float32
     assert first.flags.c_contiguous
     assert first.min() >= 0

@@ -134,24 +134,60 @@ def test_evaluation_files_are_looked_at_before_training(sections, tmp_path, sect
 
 
 @pytest.mark.parametrize("kind", ["default", "online"])
-def test_evaluation_images_of_several_sizes_are_scored_one_by_one(sections, tmp_path, kind, caplog):
-    settings = {"kind": kind, "dataloader_kwargs": {"batch_size": 2}}
+def test_evaluation_images_of_several_sizes_are_batched_by_size(sections, tmp_path, kind):
+    """In two folders; 24 and 22 px come to the same size by padding."""
+    for i, (folder, side) in enumerate([("val", 22), ("val", 40), ("thick", 24), ("thick", 40), ("thick", 24)]):
+        save(tmp_path / folder / f"{i}.png", side)
+        save(tmp_path / folder / f"{i}_mask000.png", side)
+    indir = [str(tmp_path / "val"), str(tmp_path / "thick")]
+    settings = {"kind": kind, "indir": indir, "pad_out_to_modulo": 8, "dataloader_kwargs": {"batch_size": 2}}
     if kind == "online":
         settings["mask_gen_kwargs"] = {"box_proba": 0}
+    data = InpaintingDataModule(**{**sections, "val": {**sections["val"], **settings}})
+    loader = data.val_dataloader()[0]
+    sides = [tuple(batch["image"].shape[i] for i in (0, -1)) for batch in loader]
+    assert len(sides) == len(loader)
+    if kind == "default":
+        assert sorted(sides) == [(1, 16), (1, 24), (1, 48), (2, 24), (2, 40)]
+    else:  # there a mask beside an image is an image
+        assert sorted(sides) == [(2, 16), (2, 24), (2, 24), (2, 24), (2, 40), (2, 40), (2, 48)]
 
-    def batches() -> list[int]:
-        data = InpaintingDataModule(**{**sections, "val": {**sections["val"], **settings}})
-        return [len(batch["image"]) for batch in data.val_dataloader()[0]]
 
-    save(tmp_path / "val" / "b.png", 16)
-    save(tmp_path / "val" / "b_mask000.png", 16)
-    one_size = batches()
-    assert set(one_size) == {2}
-    assert not caplog.records
-    save(tmp_path / "val" / "c.png", 24)
-    save(tmp_path / "val" / "c_mask000.png", 24)
-    assert batches() == [1] * (2 * len(one_size) + (2 if kind == "online" else 1))
-    assert "data.val: images of 2 sizes; they are scored one by one" in caplog.text
+def test_how_a_png_is_turned_may_stand_behind_its_pixels(sections, tmp_path):
+    """Its samples have another shape than the header says."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, more in (("b", {}), ("c", {"exif": exif})):
+        file = tmp_path / "val" / f"{name}.png"
+        Image.fromarray(np.zeros((24, 16, 3), np.uint8)).save(file, **more)
+        Image.fromarray(np.zeros((24, 16), np.uint8)).save(file.with_name(f"{name}_mask000.png"), **more)
+        chunks = file.read_bytes()
+        if more:  # Pillow writes it first
+            first = chunks.index(b"eXIf") - 4
+            chunk = chunks[first : first + 12 + int.from_bytes(chunks[first : first + 4], "big")]
+            file.write_bytes(chunks.replace(chunk, b"")[:-12] + chunk + chunks[-12:])
+    sections["val"]["dataloader_kwargs"] = {"batch_size": 3}
+    loader = InpaintingDataModule(**sections).val_dataloader()[0]
+    assert [tuple(batch["image"].shape[2:]) for batch in loader] == [(16, 16), (24, 16), (16, 24)]
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "message"),
+    [
+        (
+            "val",
+            {"batch_size": None},
+            r"data\.val\.dataloader_kwargs\.batch_size: expected a number .* got None",
+        ),
+        ("train", {"batch_size": 0}, r"data\.train\.dataloader_kwargs\.batch_size: expected a number .* got 0"),
+        ("val", {"drop_last": True}, r"data\.val\.dataloader_kwargs\.drop_last=true: every evaluation image counts"),
+    ],
+)
+def test_wrong_batches(sections, section, settings, message):
+    sections[section]["dataloader_kwargs"] = settings
+    data = InpaintingDataModule(**sections)
+    with pytest.raises(InputError, match=message):
+        data.val_dataloader() if section == "val" else data.train_batches(1)
 
 
 def test_a_section_without_folder(sections):

@@ -70,6 +70,15 @@ def test_one_warp_shows_what_the_steps_one_after_another_show(variant, size):
     assert len(kinds) > 3
 
 
+def test_large_pictures_keep_three_channels(monkeypatch):
+    """A copy of all of them for the sake of a crop would cost more than it saves."""
+    image, geometry = smooth(200, 260), draw("distortions_scale05_1", (200, 260), 0)
+    small = geometry.warp(image)
+    monkeypatch.setattr("saicinpainting.training.data.geometry.FOUR_BYTES_PIXELS", 1000)
+    monkeypatch.setattr(cv2, "cvtColor", None)
+    np.testing.assert_allclose(geometry.warp(image).astype(int), small, atol=1)
+
+
 def test_pixels_that_are_not_moved_are_copied():
     image = np.random.RandomState(0).randint(0, 256, (90, 120, 3)).astype(np.uint8)
     crops = [g for g in (draw("default", (90, 120), seed) for seed in range(60)) if g.frame == g.source]

@@ -13,6 +13,7 @@ from torch import nn
 from saicinpainting.training.modules import make_generator
 from saicinpainting.training.modules.folding import FoldedFFC, FoldedFourierUnit, fold
 from saicinpainting.training.modules.fourier import set_fft_backend
+from saicinpainting.training.modules.pixel_blocks import PixelBlockConv2d
 from saicinpainting.training.modules.winograd import WinogradConv2d
 from tests.helpers import ROOT, fill, rand
 
@@ -70,6 +71,7 @@ def test_wide_networks_take_the_fast_convolutions(name: str) -> None:
     folded = fold(original)
     fast = [part for part in folded.modules() if isinstance(part, WinogradConv2d)]
     assert len(fast) == {"lama-fourier": 8, "lama-regular": 4}[name]
+    assert [part.out_channels for part in folded.modules() if isinstance(part, PixelBlockConv2d)] == [3]
     with torch.no_grad():
         assert fast[0]._is_faster(rand(2, 1, fast[0].in_channels, 16, 18))
         torch.testing.assert_close(folded(x), original(x), atol=1e-5, rtol=0)

@@ -29,7 +29,6 @@ def test_equals_the_usual_convolution(channels, kernel, bias, size, memory_forma
 
 def test_a_block_is_one_product_of_the_convolution() -> None:
     layer = PixelBlockConv2d.of(fill(nn.Conv2d(8, 3, 7)))
-    sizes = []
     with torch.profiler.profile(record_shapes=True) as profile:
         layer(rand(1, 1, 8, 20, 26))
     sizes = [event.input_shapes[1] for event in profile.events() if event.name == "aten::conv2d"]
@@ -72,5 +71,10 @@ def test_other_uses_take_the_usual_way() -> None:
     assert torch.equal(torch.jit.trace(layer, x)(x), expected)
     graph = torch.export.export(layer, (x,)).graph
     assert not [node for node in graph.nodes if "shuffle" in str(node.target)]
+    assert torch.equal(layer(x[0]), expected[0])
     with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
         layer(x[:, :, :6])
+    # Another device.
+    with torch.profiler.profile(record_shapes=True) as profile:
+        assert layer.to("meta")(x.to("meta")).shape == expected.shape
+    assert [event.input_shapes[1] for event in profile.events() if event.name == "aten::conv2d"] == [[3, 8, 7, 7]]
