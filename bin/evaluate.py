@@ -30,4 +30,4 @@ def main(config: DictConfig) -> None:
 if __name__ == "__main__":
     register_resolvers()
     logging.captureWarnings(True)
-    run_command(main)
+    run_command(main, overrides=True)

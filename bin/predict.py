@@ -57,4 +57,4 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     register_resolvers()
-    run_command(main)
+    run_command(main, overrides=True)

@@ -25,4 +25,4 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     register_resolvers()  # before Hydra names the run's folder
-    run_command(main)
+    run_command(main, overrides=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from saicinpainting.cli import one_line_errors
+from saicinpainting.cli import one_line_errors, run_command
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT
 
@@ -32,12 +34,17 @@ def of_a_wrong_key() -> None:
         compose("default", ["model.paht=x"])
 
 
+def of_the_disk() -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", "/there/run")
+
+
 @pytest.mark.parametrize(
     ("function", "line"),
     [
         (of_the_user, "a.png: cannot be read; check the file"),
         (of_a_worker, "a.png is too large"),
         (of_a_missing_key, "model.path: missing config key; set it, for example on the command line: model.path=…"),
+        (of_the_disk, "/there/run: permission denied; check the rights on it or give another path"),
         (of_a_wrong_key, "config: Could not override 'model.paht'."),
     ],
 )
@@ -70,3 +77,23 @@ def test_an_interrupt_has_its_own_status_and_a_fault_of_ours_its_traceback(capsy
     assert capsys.readouterr().err == "interrupted\n"
     with pytest.raises(KeyError):
         one_line_errors(faulty)()
+
+
+@pytest.mark.parametrize(
+    ("argument", "given"),
+    [
+        ("model.checkpoint=epoch=1-step=8.ckpt", "model.checkpoint='epoch=1-step=8.ckpt'"),
+        ("+a/b@c=d=e f", "+a/b@c='d=e f'"),
+        ("model.checkpoint='epoch=1-step=8.ckpt'", None),
+        (r"model.checkpoint=epoch\=1-step\=8.ckpt", None),
+        ("sets=[thin,a=b]", None),
+        ("refine=true", None),
+        ("--config-dir=a=b", None),
+    ],
+)
+def test_values_may_hold_an_equals_sign(argument: str, given: str | None, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", argument])
+    run_command(lambda: None)
+    assert sys.argv[1:] == [argument]
+    run_command(lambda: None, overrides=True)
+    assert sys.argv[1:] == [given or argument]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import logging
+import os
 import signal
 import warnings
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from saicinpainting.training.checkpoints import TensorsOnlyCheckpointIO, make_ch
 from saicinpainting.training.data.datamodule import InpaintingDataModule
 from saicinpainting.training.epoch_loop import use_exact_epochs
 from saicinpainting.training.interrupts import StopOnSignal, Stopped
+from saicinpainting.training.reports.event_logs import EVENT_FILES
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
 from saicinpainting.training.strategy import make_ddp_strategy
 from saicinpainting.training.summary import RunPlan, describe_run, plan_of
@@ -70,6 +72,8 @@ def train(config: DictConfig, out_dir: str | Path) -> None:
             remove_parts(out_dir / "models")
             OmegaConf.save(OmegaConf.create(settings), out_dir / "config.yaml")
             _report(model, plan_of(settings, data, trainer))
+            if resume_from is None:
+                _warn_of_other_logs(Path(settings["location"]["tb_dir"], out_dir.name))
         _fit(trainer, model, data, resume_from)
     except MisconfigurationException as error:
         raise InputError(f"trainer: {error}") from error
@@ -82,6 +86,15 @@ def _keep_what_is_there(folder: Path, resume_from: str | None) -> None:
         raise InputError(
             f"{folder} holds the checkpoints of a run, which this one would write over; go on with it by "
             "trainer.resume_from_checkpoint=auto, or set another hydra.run.dir"
+        )
+
+
+def _warn_of_other_logs(folder: Path) -> None:
+    if any(folder.rglob(EVENT_FILES)):
+        LOGGER.warning(
+            "location.tb_dir: %s has the logs of another run of this name, and reports would mix the two; set another "
+            "tb_dir or hydra.run.dir, or remove them",
+            folder,
         )
 
 
@@ -136,6 +149,10 @@ def _resolve(config: DictConfig) -> dict[str, Any]:
     for name in ("trainer", "data", "location", "visualizer"):
         if not isinstance(settings.get(name), dict):
             raise InputError(f"{name}: this section is missing from the config; expected a mapping of settings")
+    if not settings["location"].get("tb_dir"):
+        raise InputError("location.tb_dir: missing config key; set it to a folder for TensorBoard's files")
+    # The run's config must find its logs from any folder.
+    settings["location"]["tb_dir"] = os.path.abspath(settings["location"]["tb_dir"])
     return {str(key): value for key, value in settings.items()}
 
 

@@ -110,6 +110,8 @@ class ExactResume(pl.Callback):
         )
         if progress.batches:
             _report_changes(position, data)
+        epochs = progress.epoch + (batch == data.train_batches())
+        _report_end(trainer, epochs, checkpoint["global_step"])
         checkpoint["loops"] = {**loops, "fit_loop": _at_rest(loops["fit_loop"], progress, step_ends=step_ends)}
         loop = trainer.fit_loop.epoch_loop
         assert isinstance(loop, ExactEpochLoop)
@@ -141,6 +143,14 @@ class ExactResume(pl.Callback):
 def _data_of(trainer: pl.Trainer) -> InpaintingDataModule | None:
     data = getattr(trainer, "datamodule", None)
     return data if isinstance(data, InpaintingDataModule) else None
+
+
+def _report_end(trainer: pl.Trainer, epochs: int, steps: int) -> None:
+    """Say that the run had its epochs or steps already; the limits are -1 or None where there are none."""
+    for name, done, limit in (("max_epochs", epochs, trainer.max_epochs), ("max_steps", steps, trainer.max_steps)):
+        if limit is not None and 0 <= limit <= done:
+            message = "resuming: %d of trainer.kwargs.%s=%d are done, nothing is left to train; raise it to go on"
+            LOGGER.warning(message, done, name, limit)
 
 
 def _report_changes(position: Mapping[str, Any], data: InpaintingDataModule) -> None:

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from saicinpainting.evaluation.masks.generators import MaskRandom
-from saicinpainting.evaluation.masks.mask_sets import make_mask_set
+from saicinpainting.evaluation.masks.mask_sets import make_mask_set, read_recipe
 from saicinpainting.evaluation.masks.segmentation import ObjectDetector, ObjectHoles, SegmentationMasks, Shape
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, photo
@@ -141,6 +141,12 @@ def test_missing_and_wrong_weights_are_errors(weights, tmp_path, monkeypatch):
         ObjectDetector()(image)
     with pytest.raises(InputError, match=r"mask_generator_kwargs\.weights: no file absent"):
         ObjectDetector(weights="absent")(image)
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        image.save(tmp_path / "photos" / f"{i}.png")
+    recipe = read_recipe(ROOT / "configs" / "data_gen" / "segm_256.yaml")
+    with pytest.raises(InputError, match="cannot download"):  # no fault of the images
+        make_mask_set(recipe, tmp_path / "photos", tmp_path / "set", ext="png")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"other\.pth: expected weights of torchvision's maskrcnn_resnet50_fpn_v2"):
         ObjectDetector(weights=str(tmp_path / "other.pth"))(image)

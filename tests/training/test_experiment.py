@@ -95,13 +95,19 @@ def test_the_saved_config_builds_the_same_networks(finished: Path):
     assert model.state_dict().keys() == state.keys()
 
 
-def test_the_same_seed_repeats_a_run(finished: Path, tmp_path: Path):
-    train(compose_run(finished, "trainer.kwargs.max_epochs=2"), tmp_path / "run")
-    train(compose_run(finished, "trainer.kwargs.max_epochs=1", "trainer.seed=1"), tmp_path / "other")
+def test_the_same_seed_repeats_a_run(finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(compose_run(finished, "trainer.kwargs.max_epochs=2", "location.tb_dir=logs"), tmp_path / "run")
+    assert "logs of another run" not in caplog.text
+    # From any folder the run's config finds its logs.
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").location.tb_dir == str(tmp_path / "logs")
+    other = compose_run(finished, "trainer.kwargs.max_epochs=1", "trainer.seed=1", "location.tb_dir=logs")
+    train(other, tmp_path / "other" / "run")
+    assert f"{tmp_path / 'logs' / 'run'} has the logs of another run of this name" in caplog.text
     first, second = (read_checkpoint(root / "run" / "models" / "last.ckpt") for root in (finished, tmp_path))
     for name, tensor in first["state_dict"].items():
         torch.testing.assert_close(second["state_dict"][name], tensor, rtol=0, atol=0)
-    first, other = (r / "models" / "epoch=0-step=4.ckpt" for r in (finished / "run", tmp_path / "other"))
+    first, other = (r / "models" / "epoch=0-step=4.ckpt" for r in (finished / "run", tmp_path / "other" / "run"))
     weight = "generator.model.1.ffc.convl2l.weight"
     assert not torch.equal(read_checkpoint(first)["state_dict"][weight], read_checkpoint(other)["state_dict"][weight])
 

@@ -314,12 +314,14 @@ def test_a_disk_that_is_full(root: Path):
     assert_same_run(root, "full", "validation at the epoch's end")
 
 
-def test_a_run_that_is_over_stays_as_it_is(root: Path):
+def test_a_run_that_is_over_stays_as_it_is_and_says_so(root: Path, caplog: pytest.LogCaptureFixture):
     run(root, "over")
+    assert "nothing is left" not in caplog.text
     last = root / "over" / "models" / "last.ckpt"
     before = last.read_bytes()
     run(root, "over", "trainer.resume_from_checkpoint=auto")
     assert last.read_bytes() == before
+    assert re.search(r"resuming: (\d+) of trainer\.kwargs\.max_epochs=\1 are done, nothing is left", caplog.text)
 
 
 def test_a_validation_that_gives_no_best_is_not_repeated_either(root: Path, monkeypatch: pytest.MonkeyPatch):

@@ -91,6 +91,9 @@ class RandomMasks:
         where = "mask_generator_kwargs"
         self.generator = call_with_settings(partial(MixedMaskGenerator, where), mixed_settings, where=where)
 
+    def prepare(self) -> None:
+        """Nothing is needed."""
+
     def draw_for(self, image: Image.Image) -> Callable[[MaskRandom], list[np.ndarray]]:
         """A function that draws masks (H, W) of the image's size."""
         size = (image.height, image.width)
@@ -193,6 +196,8 @@ def make_mask_set(
     for masks, problem in log.done.values():
         summary.add(masks, problem)
     left = [name for name in found if name not in log.done]
+    if left:
+        maker.masks.prepare()
     work = partial(_process_image, maker=maker, indir=indir, outdir=outdir, seed=seed)
     made = tqdm(map_in_processes(work, left, n_jobs, chunksize=4), total=len(left), unit="image")
     for name, (masks, problem) in zip(left, made, strict=True):

@@ -67,14 +67,19 @@ class ObjectDetector:
 
         size = {"min_size": self.network_size, "max_size": round(self.network_size * 1333 / 800)}  # torchvision's ratio
         network = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, **size)
-        path = self._file()
+        path = self.file()
         try:
             network.load_state_dict(read_checkpoint(path)["state_dict"])
         except (RuntimeError, KeyError, AttributeError, TypeError) as error:
             raise InputError(f"{path}: expected weights of torchvision's maskrcnn_resnet50_fpn_v2: {error}") from error
         return network.eval().to(self.device)
 
-    def _file(self) -> Path:
+    def file(self) -> Path:
+        """The weights, downloaded if need be.
+
+        Raises:
+            InputError: there are none.
+        """
         if self.weights is not None and not Path(self.weights).is_file():
             raise InputError(f"mask_generator_kwargs.weights: no file {self.weights}")
         return weights_file(self.weights, WEIGHTS, what="Mask R-CNN for segmentation masks")
@@ -190,6 +195,10 @@ class SegmentationMasks:
     @property
     def variants_n(self) -> int:
         return self.num_variants_per_mask
+
+    def prepare(self) -> None:
+        """Download the network's weights, or fail before an image is looked at."""
+        self.detect.file()
 
     def draw_for(self, image: Image.Image) -> ObjectHoles:
         """Finds the objects; holes can then be drawn any number of times."""
