@@ -3,7 +3,6 @@
 
 import argparse
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -11,8 +10,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.checkpoint import average_state_dicts, read_checkpoint, without_prefixes, write_checkpoint
 from saicinpainting.cli import run_command
+from saicinpainting.files import write_whole
 from saicinpainting.training.trainers.averaging import average_as_generator
 from saicinpainting.utils import InputError
+
+WEIGHTS = ("best.ckpt", "best.safetensors")
 
 
 def main() -> None:
@@ -20,16 +22,28 @@ def main() -> None:
     config = args.indir / "config.yaml"
     if not config.is_file():
         raise InputError(f"{config} does not exist; INDIR must be an experiment folder")
+    check_target(args.indir, args.outdir, overwrite=args.overwrite)
     files = [find_checkpoint(args.indir / "models", epoch.strip()) for epoch in args.epochs.split(",")]
     state = average_state_dicts(average_as_generator(read_checkpoint(file)["state_dict"]) for file in files)
     dropped = ("val_evaluator.", "test_evaluator.", "extra_evaluators.")
     dropped += () if args.leave_discriminators else ("discriminator.",)
     dropped += () if args.leave_losses else ("loss_",)
-    out = args.outdir / "models" / ("best.safetensors" if args.safetensors else "best.ckpt")
+    name, other = reversed(WEIGHTS) if args.safetensors else WEIGHTS
+    out = args.outdir / "models" / name
     write_checkpoint({"state_dict": without_prefixes(state, dropped)}, out)
-    if config.resolve() != (args.outdir / "config.yaml").resolve():
-        shutil.copyfile(config, args.outdir / "config.yaml")
+    write_whole(args.outdir / "config.yaml", config.read_bytes())
+    out.with_name(other).unlink(missing_ok=True)  # it would belong to the config that was there
     print(f"{out}: from {', '.join(file.name for file in files)}")
+
+
+def check_target(indir: Path, outdir: Path, *, overwrite: bool) -> None:
+    """An `InputError` if `outdir` is the run itself, or holds a config or weights that are not to be replaced."""
+    if outdir.exists() and outdir.samefile(indir):
+        raise InputError(f"{outdir} is INDIR itself, whose checkpoints would be replaced; name another folder")
+    files = [outdir / "config.yaml", *(outdir / "models" / name for name in WEIGHTS)]
+    there = [str(file.relative_to(outdir)) for file in files if file.exists()]
+    if there and not overwrite:
+        raise InputError(f"{outdir} holds {', '.join(there)}; name another folder, or --overwrite replaces it")
 
 
 def find_checkpoint(folder: Path, epoch: str) -> Path:
@@ -56,6 +70,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--leave-discriminators", action="store_true", help="keep the discriminator's weights")
     parser.add_argument("--leave-losses", action="store_true", help="keep the weights of perceptual losses, if any")
     parser.add_argument("--safetensors", action="store_true", help="write models/best.safetensors, not best.ckpt")
+    parser.add_argument("--overwrite", action="store_true", help="replace the config and weights that OUTDIR holds")
     return parser.parse_args()
 
 

@@ -359,11 +359,12 @@ def test_make_checkpoint_averages_and_strips(trained: Path, tmp_path: Path):
     models = trained / "run" / "models"
     for arguments, file in (
         (("--epochs", "0,1"), "best.ckpt"),
-        (("--epochs", "0,1", "--safetensors"), "best.safetensors"),
+        (("--epochs", "0,1", "--safetensors", "--overwrite"), "best.safetensors"),
     ):
         run = run_script("make_checkpoint.py", str(trained / "run"), str(tmp_path / "small"), *arguments, cwd=tmp_path)
         assert run.returncode == 0, run.stderr
         made = read_checkpoint(tmp_path / "small" / "models" / file)
+        assert [path.name for path in (tmp_path / "small" / "models").iterdir()] == [file]
         assert made.keys() == {"state_dict"}
         epochs = [read_checkpoint(models / f"epoch={i}-step={4 * i + 4}.ckpt")["state_dict"] for i in (0, 1)]
         expected = average_state_dicts(epochs)
@@ -386,3 +387,25 @@ def test_make_checkpoint_keeps_the_discriminator_on_request(trained: Path, tmp_p
 def test_make_checkpoint_names_what_is_missing(trained: Path, tmp_path: Path):
     run = run_script("make_checkpoint.py", str(trained / "run"), str(tmp_path), "--epochs", "7", cwd=tmp_path)
     assert "--epochs 7: no such checkpoint" in one_line(run)
+
+
+def test_make_checkpoint_replaces_nothing_unasked(trained: Path, tmp_path: Path):
+    def make(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_script("make_checkpoint.py", str(trained / "run"), str(out), *arguments, cwd=tmp_path)
+
+    best = trained / "run" / "models" / "best.ckpt"
+    before = best.read_bytes()
+    (tmp_path / "alias").symlink_to(trained / "run")
+    for itself in (trained / "run", tmp_path / "alias"):
+        assert f"{itself} is INDIR itself" in one_line(make(itself, "--overwrite"))
+    assert best.read_bytes() == before
+    for name in ("config.yaml", "models/best.ckpt", "models/best.safetensors"):
+        out = tmp_path / name.replace("/", "_")
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text("mine")
+        assert f"{out} holds {name}; name another folder, or --overwrite replaces it" in one_line(make(out))
+        assert [file for file in out.rglob("*") if file.is_file()] == [out / name]
+        assert (out / name).read_text() == "mine"
+    done = make(tmp_path / "models_best.safetensors", "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "models_best.safetensors" / "models").iterdir()] == ["best.ckpt"]
