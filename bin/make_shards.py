@@ -2,7 +2,8 @@
 """Pack training images into tar shards (WebDataset) with an index, or index and verify shards that exist.
 
     bin/make_shards.py DATA/train SHARDS --shuffle 0 --n-jobs 8      # go on after an interruption: the same command
-    bin/make_shards.py --index http://HOST/set/shard-{000000..000146}.tar --out index.json
+    bin/make_shards.py --index SHARDS      # of shards that have none: writes SHARDS/index.json
+    bin/make_shards.py --index 'http://HOST/set/shard-{000000..000146}.tar' --out index.json
     bin/make_shards.py --verify SHARDS
 
 Train from them with data.train.kind=shards data.train.indir=SHARDS (or the address of the index).
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from saicinpainting.cli import run_command
 from saicinpainting.download import TIMEOUT_SECONDS, is_address
 from saicinpainting.training.data.shard_index import (
+    INDEX,
     Shard,
     describe,
     expand,
@@ -53,8 +55,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--masks", type=Path, help="folder of the images' own masks, NAME.png")
     parser.add_argument("--segm", type=Path, help="folder of the images' semantic maps, NAME.png")
     parser.add_argument("--n-jobs", type=int, default=1, help="number of processes (default: %(default)s)")
-    parser.add_argument("--index", nargs="+", metavar="SHARD", help="make an index of these files or addresses")
-    parser.add_argument("--out", type=Path, default=Path("index.json"), help="of --index (default: %(default)s)")
+    parser.add_argument("--index", nargs="+", metavar="SHARD", help="index these files, folders or addresses")
+    parser.add_argument("--out", type=Path, help="of --index (default: index.json in their one folder, or else here)")
     parser.add_argument("--verify", metavar="PLACE", help="compare the shards beside an index with its checksums")
     args = parser.parse_args()
     if not (args.index or args.verify) and args.outdir is None:
@@ -77,20 +79,29 @@ def pack(args: argparse.Namespace) -> None:
     print(f"{sum(shard.images for shard in shards)} images, {len(shards)} shards, {total:.1f} MB -> {args.outdir}")
 
 
-def index(patterns: list[str], out: Path) -> None:
-    shards = []
-    places = list(expand(patterns))
-    for place in tqdm(places, unit="shard"):
-        name = place if is_address(place) else str(Path(place).resolve())
-        shards.append(read_through(name))
+def index(patterns: list[str], out: Path | None) -> None:
+    places = [place if is_address(place) else absolute(Path(place)) for place in expand(patterns)]
+    out = out or folder_of(places) / INDEX
+    shards = [read_through(place) for place in tqdm(places, unit="shard")]
     # Shards that lie beside the index are named without their folder, so that both can be moved together.
-    folder = str(out.resolve().parent)
+    folder = str(out.parent.resolve())
     shards = [
         Shard(**{**vars(s), "name": Path(s.name).name if str(Path(s.name).parent) == folder else s.name})
         for s in shards
     ]
     write_index(out, shards)
     print(f"{sum(shard.images for shard in shards)} images, {len(shards)} shards -> {out}")
+
+
+def absolute(path: Path) -> str:
+    """A link to a file keeps its own name and folder."""
+    return str(path.parent.resolve() / path.name)
+
+
+def folder_of(places: list[str]) -> Path:
+    """The folder that all shards lie in, or the current one if they lie in several or behind addresses."""
+    folders = {None if is_address(place) else Path(place).parent for place in places}
+    return (folders.pop() if len(folders) == 1 else None) or Path()
 
 
 def read_through(place: str) -> Shard:

@@ -47,6 +47,36 @@ def test_an_index_of_shards_that_have_none(root, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("shards", ["set", "set/*.tar"])
+def test_the_index_lies_beside_its_shards(root, tmp_path, shards):
+    (tmp_path / "set").mkdir()
+    for file in (root / "set").glob("*.tar"):
+        (tmp_path / "set" / file.name).symlink_to(file)
+    done = run_script("make_shards.py", "--index", shards, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "10 images, 3 shards -> " in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    for name in ("index.json", "SHA256SUMS"):
+        assert (tmp_path / "set" / name).read_text() == (root / "set" / name).read_text()
+
+
+def test_the_index_of_shards_of_several_folders_lies_here(root, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "more.tar").write_bytes((root / "set" / "shard-000000.tar").read_bytes())
+    done = run_script("make_shards.py", "--index", "set", str(root / "set"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "4 shards -> index.json" in done.stdout
+    done = run_script("make_shards.py", "--verify", "index.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_without_shards_has_no_index(tmp_path):
+    (tmp_path / "set").mkdir()
+    done = run_script("make_shards.py", "--index", "set", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: set: no shard *.tar there; name the folder of the shards, or their files\n"
+
+
 def test_a_run_trains_from_shards_over_http(root, tmp_path):
     with serving(root / "set") as server:
         overrides = shrunk(

@@ -187,7 +187,7 @@ def _parse(place: str, text: str) -> list[Shard]:
 
 
 def expand(patterns: Iterable[str]) -> Iterator[str]:
-    """Files and addresses that patterns stand for: `{000..146}` counts, `*` matches local files."""
+    """Files and addresses that patterns stand for: `{000..146}` counts, `*` matches local files, a folder its tars."""
     for pattern in patterns:
         counted = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
         if counted:
@@ -196,6 +196,11 @@ def expand(patterns: Iterable[str]) -> Iterator[str]:
                 yield from expand(
                     [pattern[: counted.start()] + str(number).zfill(len(first)) + pattern[counted.end() :]]
                 )
+        elif not is_address(pattern) and os.path.isdir(pattern):
+            shards = sorted(Path(pattern).glob("*.tar"))
+            if not shards:
+                raise InputError(f"{pattern}: no shard *.tar there; name the folder of the shards, or their files")
+            yield from map(str, shards)
         elif not is_address(pattern) and glob.has_magic(pattern):
             found = sorted(glob.glob(pattern))
             if not found:
