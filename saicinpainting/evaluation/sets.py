@@ -51,14 +51,21 @@ def _plan_set(name: str, settings: Settings, outdir: Path) -> SetPlan:
     candidates = [f"random_{name}_{size}", f"{name}_{size}", name]
     recipe = next((RECIPES / f"{one}.yaml" for one in candidates if (RECIPES / f"{one}.yaml").is_file()), None)
     if recipe is None:
-        known = sorted({file.stem.removeprefix("random_").rpartition("_")[0] for file in RECIPES.glob("*.yaml")})
-        raise InputError(
-            f"sets: {name!r} is neither a folder nor a recipe for size={size}; {did_you_mean(name, known)}"
-        )
+        raise _no_recipe(name, size)
     if settings["indir"] is None:
         raise InputError(f"indir: the set {name} is drawn from photographs; name their folder")
     check_outside(outdir, Path(settings["indir"]))
     return SetPlan(name, outdir / "sets" / recipe.stem, recipe)
+
+
+def _no_recipe(name: str, size: Any) -> InputError:
+    stems = [file.stem.rpartition("_") for file in RECIPES.glob("*.yaml")]
+    sizes = sorted({int(of) for kind, _, of in stems if kind in (name, f"random_{name}") and of.isdigit()})
+    if sizes:
+        drawn = " or ".join(map(str, sizes))
+        return InputError(f"size: the set {name} is drawn at {drawn} px, not at {size}; set size to one of them")
+    known = {kind.removeprefix("random_") for kind, _, _ in stems}
+    return InputError(f"sets: {name!r} is neither a folder nor a recipe for size={size}; {did_you_mean(name, known)}")
 
 
 def make_set(plan: SetPlan, settings: Settings) -> EvaluationSet:

@@ -156,6 +156,7 @@ def test_predictions_of_another_checkpoint_are_not_taken(evaluated: Path, root: 
     ("override", "message"),
     [
         ("sets=[thinn]", r"sets: 'thinn' is neither a folder nor a recipe for size=256; known: .*did you mean 'thin'"),
+        ("size=300", r"size: the set thin is drawn at 256 or 512 px, not at 300; set size to one of them"),
         ("indir=null", r"indir: the set thin is drawn from photographs"),
         ("metrics=[fidd]", r"metrics: unknown metric 'fidd'.*did you mean 'fid'"),
         ("model.checkpoint=nope.ckpt", r"no checkpoint .*nope\.ckpt"),
