@@ -16,6 +16,7 @@ from saicinpainting.utils import InputError
 from saicinpainting.weights import torch_home
 
 LOGGER = logging.getLogger(__name__)
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def _user_name() -> str:
@@ -41,6 +42,12 @@ def _env(name: str, default: str | None = None) -> str:
 def register_resolvers() -> None:
     """Make `${env:NAME}` and `${env:NAME,default}` of old and new configs resolve; safe to call twice."""
     OmegaConf.register_new_resolver("env", _env, replace=True)
+
+
+def published_config(path: Path) -> Path:
+    """`path`, or the repository's own file if `path` is `configs/…` and there is none from the current folder."""
+    own = (CONFIGS.parent / path).resolve()
+    return own if not path.exists() and own.is_file() and CONFIGS in own.parents else path
 
 
 def read_experiment_config(folder: str | Path) -> DictConfig:

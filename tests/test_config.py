@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
 from saicinpainting.config import (
+    published_config,
     read_experiment_config,
     register_resolvers,
     translate_checkpoint_kwargs,
@@ -141,3 +142,17 @@ def test_an_experiment_folder_without_a_usable_config(tmp_path: Path, content: s
         (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(InputError, match=message):
         read_experiment_config(tmp_path)
+
+
+# ---- published configs ----------------------------------------------------------------------------------------------
+
+
+def test_published_configs_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    name = Path("configs/data_gen/random_medium_512.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert published_config(name) == ROOT / name
+    for other in ("configs/data_gen/absent.yaml", "setup.py", "configs/../setup.py", "random_medium_512.yaml"):
+        assert published_config(Path(other)) == Path(other)
+    name.parent.mkdir(parents=True)
+    name.write_text("mine")
+    assert published_config(name) == name

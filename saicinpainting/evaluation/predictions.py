@@ -16,6 +16,7 @@ import yaml
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
+from saicinpainting.config import CONFIGS, published_config
 from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.evaluator import InpaintingEvaluator, Results, bin_label
 from saicinpainting.evaluation.metrics import METRICS, make_metrics
@@ -173,12 +174,14 @@ def metric_switches(names: str | Sequence[str], *, where: str = "--metrics") -> 
 
 
 def read_evaluation_config(path: str | Path) -> dict[str, dict[str, Any]]:
-    """A file like configs/eval2_gpu.yaml; both sections may be absent."""
+    """A file like configs/eval2_gpu.yaml; both sections may be absent. `configs/…` is found from any folder."""
     sections: dict[str, dict[str, Any]] = {"evaluator_kwargs": {}, "dataset_kwargs": {}}
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(published_config(Path(path)).read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise InputError(f"{path}: cannot read the evaluation config ({error.strerror})") from error
+        raise InputError(
+            f"{path}: cannot read the evaluation config ({error.strerror}); {CONFIGS} holds eval2*.yaml"
+        ) from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is no valid YAML: {error}") from error
     if not isinstance(content, dict):

@@ -166,11 +166,16 @@ def test_wrong_config_is_named(folders: tuple[Path, Path], tmp_path: Path, conte
 
 
 def test_unreadable_configs_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.yaml: cannot read the evaluation config \(No such file"):
+    with pytest.raises(InputError, match=r"none\.yaml: cannot read the evaluation config \(No such.*configs holds"):
         read_evaluation_config(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(InputError, match=r"bad\.yaml is no valid YAML"):
         read_evaluation_config(tmp_path / "bad.yaml")
+
+
+def test_a_published_config_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_evaluation_config("configs/eval2_ssim.yaml") == read_evaluation_config(ROOT / "configs/eval2_ssim.yaml")
 
 
 def test_unknown_metric_is_named() -> None:

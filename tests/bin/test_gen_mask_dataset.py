@@ -76,7 +76,7 @@ def test_the_set_is_the_same_for_any_number_of_processes(photos, config, tmp_pat
 
 def test_errors_are_one_line(photos, config, tmp_path):
     for arguments, message in [
-        (("absent.yaml", photos, "out"), "no config absent.yaml"),
+        (("absent.yaml", photos, "out"), f"no config absent.yaml; {ROOT / 'configs' / 'data_gen'} holds"),
         ((config, "absent", "out"), "no folder absent"),
         ((config, photos, "out", "--ext", "webp"), "no image *.webp there"),
     ]:
@@ -85,6 +85,12 @@ def test_errors_are_one_line(photos, config, tmp_path):
         assert done.stderr.count("\n") == 1
         assert done.stderr.startswith("error: ")
         assert message in done.stderr
+
+
+def test_a_published_config_is_found_from_any_folder(photos, tmp_path):
+    done = run("configs/data_gen/random_medium_256.yaml", photos, "set", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "set" / "0_crop000.png").size == (256, 256)
 
 
 def test_an_interrupted_set_is_gone_on_with(photos, config, tmp_path):

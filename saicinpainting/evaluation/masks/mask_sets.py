@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
+from saicinpainting.config import CONFIGS, published_config
 from saicinpainting.evaluation.data import IMAGE_SUFFIXES, images_in, read_image
 from saicinpainting.evaluation.masks.generators import MaskRandom
 from saicinpainting.evaluation.masks.mixed import MixedMaskGenerator
@@ -207,12 +208,13 @@ def make_mask_set(
 
 
 def read_recipe(path: Path, *, device: str | None = None) -> dict[str, Any]:
-    """A file of configs/data_gen, for `make_mask_set`.
+    """A file of configs/data_gen, for `make_mask_set`; `configs/data_gen/…` is found from any folder.
 
     device: where the network of segmentation masks runs, `cpu` or `cuda`; other masks have none.
     """
+    path = published_config(path)
     if not path.is_file():
-        raise InputError(f"no config {path}; configs/data_gen holds the published ones")
+        raise InputError(f"no config {path}; {CONFIGS / 'data_gen'} holds the published ones")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
