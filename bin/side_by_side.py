@@ -23,6 +23,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="which ones (default: %(default)s)")
     parser.add_argument("--img-suffix", default=".png", help="ending of the images (default: %(default)s)")
     args = parser.parse_args()
+    if args.out.suffix.lower() != ".html":
+        raise InputError(f"{args.out}: expected a page to write, .html, as the second argument: SET OUT.html NAME=…")
     runs: dict[str, Path] = {}
     for run in args.runs:
         name, equals, folder = run.partition("=")

@@ -232,6 +232,10 @@ def test_several_runs_side_by_side(evaluated: Path, root: Path, tmp_path: Path) 
     assert np.abs(means[1] - means[3]).max() < 60  # LaMa's result and the original
     wrong = run_script("side_by_side.py", str(data), "page.html", str(first), cwd=tmp_path)
     assert "expected NAME=PREDICTIONS" in wrong.stderr
+    no_page = run_script("side_by_side.py", str(data), f"lama={first}", f"red={second}", cwd=tmp_path)
+    assert no_page.returncode == 1
+    assert f"error: lama={first}: expected a page to write, .html" in no_page.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"second", "page.html"}
 
 
 # ---- the report ----------------------------------------------------------------------------------------------------
