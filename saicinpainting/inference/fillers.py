@@ -48,22 +48,30 @@ def load_filler(
     """
     if out_key not in ("inpainted", "predicted_image"):
         raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
+    exported = checkpoint_file(model).suffix == ".onnx"
     if refine:
+        if exported:
+            raise InputError(
+                f"refine=true: {model['checkpoint']} is an ONNX file, which cannot be refined; leave refine out, or "
+                "set model.checkpoint to what it was exported from"
+            )
         if out_key != "inpainted":
             raise InputError(f"out_key={out_key}: refine=true gives inpainted only; leave out_key out")
         _refuse(options, "refine=true", but={"fold", "precision"})
         return _refining(model, pick_device(device), refiner or {}, **options)
-    if checkpoint_file(model).suffix == ".onnx":
-        _refuse(options, "an ONNX file", but={"fold"})  # the file is folded as it was written
+    if exported:
+        if out_key != "inpainted":
+            raise InputError(f"out_key={out_key}: an ONNX file gives inpainted only; leave out_key out")
+        _refuse(options, "an ONNX file")  # the file is folded as it was written
         from saicinpainting.inference.onnx_model import OnnxInpainter
 
         onnx = OnnxInpainter(checkpoint_file(model), device)
-        return lambda batch: onnx.fill_batch(batch, out_key)
+        return onnx.fill_batch
     inpainter = Inpainter.from_run(model["path"], model["checkpoint"], device=device, **options)
     return lambda batch: inpainter.fill_batch(batch, out_key)
 
 
-def _refuse(options: Mapping[str, Any], whom: str, *, but: Set[str]) -> None:
+def _refuse(options: Mapping[str, Any], whom: str, *, but: Set[str] = frozenset()) -> None:
     """An `InputError` for options that say something else than `Inpainter` does without them."""
     defaults = signature(Inpainter).parameters
     for name in options.keys() - but:

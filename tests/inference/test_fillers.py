@@ -27,6 +27,9 @@ REFUSED = [({"compile_network": True}, "compile=True"), ({"strategy": "crop"}, "
             {"out_key": "predicted_image"},
             "out_key=predicted_image: refine=true gives",
         ),
+        ("lama.onnx", True, {}, r"refine=true: lama\.onnx is an ONNX file, which cannot be refined; leave refine out"),
+        ("lama.onnx", False, {"out_key": "predicted_image"}, "out_key=predicted_image: an ONNX file gives inpainted"),
+        ("lama.onnx", False, {"fold": False}, "fold=False: an ONNX file cannot follow it; leave fold out"),
         *(("lama.onnx", False, *refused) for refused in REFUSED),
         *(("best.ckpt", True, *refused) for refused in REFUSED),
     ],
@@ -36,7 +39,7 @@ def test_options_that_would_be_ignored_are_refused(
 ) -> None:
     settings = {"path": "run", "checkpoint": checkpoint}
     with pytest.raises(InputError, match=message):
-        load_filler(settings, torch.device("cpu"), refine=refine, fold=True, **option)
+        load_filler(settings, torch.device("cpu"), refine=refine, **{"fold": True, **option})
 
 
 @pytest.fixture(scope="module")
