@@ -17,7 +17,7 @@ from saicinpainting.config import register_resolvers
 @hydra.main(config_path=str(ROOT / "configs" / "prediction"), config_name="default", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    from saicinpainting.inference.fillers import load_filler
+    from saicinpainting.inference.fillers import load_filler, warn_of_plain
     from saicinpainting.inference.folders import origin, predict_folder
     from saicinpainting.training.data.datasets import make_default_val_dataset
     from saicinpainting.utils import InputError
@@ -49,6 +49,7 @@ def main(config: DictConfig) -> None:
         existing=settings["existing"],
         made_by=made_by,
     )
+    warn_of_plain(fill)
     print(f"{summary}: {settings['outdir']}")
     if summary.skipped:
         reasons = "; ".join(summary.skipped.values())

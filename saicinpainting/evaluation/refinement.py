@@ -164,19 +164,33 @@ def unpadded_size(batch: Mapping[str, Any]) -> tuple[int, int]:
 
 def _fit_into_budget(image: Tensor, mask: Tensor, px_budget: int) -> tuple[Tensor, Tensor]:
     height, width = image.shape[-2:]
-    if height * width <= px_budget:
+    size = _size_in_budget(height, width, px_budget)
+    if size == image.shape[-2:]:
         return image, mask
-    ratio = math.sqrt(px_budget / (height * width))
-    size = (int(height * ratio), int(width * ratio))
     return _resize(image, size), (_resize(mask, size) > 0).to(mask)
+
+
+def _size_in_budget(height: int, width: int, px_budget: int) -> tuple[int, int]:
+    if height * width <= px_budget:
+        return height, width
+    ratio = math.sqrt(px_budget / (height * width))
+    return int(height * ratio), int(width * ratio)
+
+
+def scales_of(height: int, width: int, *, min_side: int, max_scales: int, px_budget: int) -> int:
+    """How many scales `refine_predict` has for a picture of this size; with one it inpaints plainly."""
+    return _n_scales(_size_in_budget(height, width, px_budget), min_side=min_side, max_scales=max_scales)
+
+
+def _n_scales(size: Sequence[int], *, min_side: int, max_scales: int) -> int:
+    octaves = math.log2(min(size) / min_side)
+    return min(1 + round(max(0.0, octaves)), max_scales)
 
 
 def _pyramid(image: Tensor, mask: Tensor, *, min_side: int, max_scales: int) -> list[tuple[Tensor, Tensor]]:
     """Image and mask at all scales, coarse to fine; the shorter side of the coarsest is about min_side."""
-    octaves = math.log2(min(image.shape[-2:]) / min_side)
-    n_scales = min(1 + round(max(0.0, octaves)), max_scales)
     levels = [(image, mask)]
-    for _ in range(n_scales - 1):
+    for _ in range(_n_scales(image.shape[-2:], min_side=min_side, max_scales=max_scales) - 1):
         image = _halve(image)
         mask = (_halve(mask) >= SOME).to(mask)
         levels.insert(0, (image, mask))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Mapping, Set
 from inspect import signature
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 
 from saicinpainting.config import read_experiment_config
-from saicinpainting.evaluation.refinement import refine_predict, unpadded_size
+from saicinpainting.evaluation.refinement import refine_predict, scales_of, unpadded_size
 from saicinpainting.evaluation.utils import dtype_of, pick_device
 from saicinpainting.evaluation.writing import from_pixels, to_pixels
 from saicinpainting.inference.high_resolution import fill_parts
@@ -19,8 +21,9 @@ from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.padding import padded
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
-from saicinpainting.utils import InputError, call_with_settings, check_known_keys
+from saicinpainting.utils import InputError, check_known_keys
 
+LOGGER = logging.getLogger(__name__)
 Batch = dict[str, Any]
 FillBatch = Callable[[Batch], torch.Tensor]
 
@@ -101,30 +104,84 @@ def _refining(
         network.generator = folded(network.generator)
     network.freeze()
     network.to(device)
-    settings = {"inpainter": network, "precision": precision, **refiner}
     # What is wrong with the settings is wrong for every image: it must not look like images that cannot be filled.
-    check_known_keys(settings, signature(refine_predict).parameters, where="refiner")
+    defaults = {n: p.default for n, p in signature(refine_predict).parameters.items() if p.default is not p.empty}
+    check_known_keys(refiner, defaults, where="refiner")
     dtype_of(precision)
-    defaults = {name: setting.default for name, setting in signature(refine_predict).parameters.items()}
-    budget, modulo = (int({**defaults, **settings}[key]) for key in ("px_budget", "modulo"))
-    least = max(modulo, network.generator.min_size)
+    return Refining(network, {**defaults, "precision": precision, **refiner})
 
-    def paint(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        height, width = image.shape[2:]
-        if min(height, width) < least:
-            image, mask = (padded(x, modulo, least) for x in (image, mask))
-        batch = {"image": image, "mask": mask, "unpad_to_size": image.shape[2:]}
-        return call_with_settings(refine_predict, {"batch": batch, **settings}, where="refiner")[:, :, :height, :width]
 
-    def fill(batch: Batch) -> torch.Tensor:
+class Refining:
+    """Fills batches with refinement; counts the images, and those that were filled plainly, at least in part.
+
+    network: has the generator. settings: all of `refine_predict`.
+    """
+
+    def __init__(self, network: Any, settings: Mapping[str, Any]) -> None:
+        self.network, self.settings = network, settings
+        self.n_images = self.n_plain = 0
+        self._least = max(settings["modulo"], network.generator.min_size)
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
         height, width = unpadded_size(batch)
         image, mask = (batch[key][:, :, :height, :width] for key in ("image", "mask"))
-        if height * width <= budget:
-            return paint(image, mask)
+        if height * width <= self.settings["px_budget"]:
+            filled = self._paint(image, mask)
+            self._count(len(image), plain=self._is_plain(image))
+            return filled
         pairs = zip(image.split(1), mask.split(1), strict=True)
-        return torch.cat([fill_parts(one, hole, paint) for one, hole in pairs])
+        return torch.cat([self._in_parts(one, hole) for one, hole in pairs])
 
-    return fill
+    def warn_of_plain(self) -> None:
+        """One warning for all images so far that have no coarser scale to be refined by."""
+        if not self.n_plain:
+            return
+        min_side = self.settings["min_side"]
+        reason = (
+            f"an image, or the part around a hole, has a coarser scale where its shorter side is above "
+            f"{math.floor(math.sqrt(2) * min_side)} pixels, refiner.min_side={min_side} times 1.41; "
+            "lower refiner.min_side"
+        )
+        if self.settings["max_scales"] == 1:
+            reason = "refiner.max_scales=1 leaves no coarser scale; raise it"
+        LOGGER.warning(
+            "refine=true: %d of %d images were filled without refinement, or parts of them: %s",
+            self.n_plain,
+            self.n_images,
+            reason,
+        )
+
+    def _in_parts(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        plain = []
+
+        def paint(part: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+            plain.append(self._is_plain(part))
+            return self._paint(part, hole)
+
+        filled = fill_parts(image, mask, paint)
+        self._count(1, plain=any(plain))
+        return filled
+
+    def _paint(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        height, width = image.shape[2:]
+        if min(height, width) < self._least:
+            image, mask = (padded(x, self.settings["modulo"], self._least) for x in (image, mask))
+        batch = {"image": image, "mask": mask, "unpad_to_size": image.shape[2:]}
+        return refine_predict(batch, self.network, **self.settings)[:, :, :height, :width]
+
+    def _is_plain(self, image: torch.Tensor) -> bool:
+        limits = {key: self.settings[key] for key in ("min_side", "max_scales", "px_budget")}
+        return scales_of(*image.shape[2:], **limits) == 1
+
+    def _count(self, n_images: int, *, plain: bool) -> None:
+        self.n_images += n_images
+        self.n_plain += n_images * plain
+
+
+def warn_of_plain(fill: FillBatch) -> None:
+    """What is to be said of `fill` at the end of a run: images that refinement left as they were."""
+    if isinstance(fill, Refining):
+        fill.warn_of_plain()
 
 
 def array_filler(

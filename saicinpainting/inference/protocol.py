@@ -24,7 +24,7 @@ from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_rep
 from saicinpainting.evaluation.sets import make_set, plan_sets, set_digest
 from saicinpainting.evaluation.utils import pick_device
 from saicinpainting.files import write_whole
-from saicinpainting.inference.fillers import FillBatch, checkpoint_file, load_filler
+from saicinpainting.inference.fillers import FillBatch, checkpoint_file, load_filler, warn_of_plain
 from saicinpainting.inference.folders import origin, predict_folder
 from saicinpainting.inference.record import RECORD, difference
 from saicinpainting.utils import InputError, check_known_keys, did_you_mean
@@ -56,6 +56,7 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     sets = [make_set(plan, settings) for plan in plans]
     for one in sets:
         _predict(one, settings, fill, folder, made_by)
+    warn_of_plain(fill)
     results = [_measure(one, settings, evaluator, outdir, folder) for one in sets]
     checkpoint = str(checkpoint_file(settings["model"]))
     origins = {one.name: one.origin for one in sets}

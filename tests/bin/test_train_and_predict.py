@@ -309,6 +309,7 @@ def test_refined_prediction_runs_on_the_cpu(trained: Path, tmp_path: Path):
         "batch_size=2",
     )
     assert run.returncode == 0, run.stderr
+    assert "without refinement" not in run.stdout
     image, mask = (cv2.imread(str(trained / "data" / "val" / name)) for name in ("0.png", "0_mask000.png"))
     result = cv2.imread(str(tmp_path / "out" / "0_mask000.png"))
     np.testing.assert_array_equal(result[mask == 0], image[mask == 0])

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from saicinpainting.evaluation import refinement
-from saicinpainting.inference.fillers import FillBatch, load_filler
+from saicinpainting.evaluation.refinement import scales_of
+from saicinpainting.inference.fillers import FillBatch, load_filler, warn_of_plain
 from saicinpainting.training.modules.folding import FoldedGenerator
 from saicinpainting.utils import InputError
 from tests.helpers import photo, rand, write_run
@@ -76,6 +77,38 @@ def test_images_above_the_budget_are_refined_part_by_part_at_their_own_size(mode
     assert torch.equal(enlarged[known], image[known])
     assert enlarged[~known].isfinite().all()
     assert not torch.equal(enlarged[~known], filled[~known])
+
+
+def test_images_that_have_one_scale_are_counted(model: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    def told(*sizes: tuple[int, int], **refiner: Any) -> str:
+        caplog.clear()
+        fill = load_filler(model, "cpu", refine=True, refiner={"n_iters": 2, "min_side": 40, **refiner})
+        for height, width in sizes:
+            image, mask = rand(1, 2, 3, height, width), torch.zeros(2, 1, height, width)
+            mask[:, :, 20:30, 20:30] = 1
+            fill({"image": image, "mask": mask, "unpad_to_size": (height, width)})
+        warn_of_plain(fill)
+        return "; ".join(caplog.messages)
+
+    line = told((48, 90), (64, 57), (56, 56))
+    assert line.startswith("refine=true: 4 of 6 images were filled without refinement")
+    assert line.endswith("above 56 pixels, refiner.min_side=40 times 1.41; lower refiner.min_side")
+    assert not told((64, 57))
+    assert not told((200, 200), px_budget=30_000)
+    assert "2 of 2 images" in told((200, 200), px_budget=30_000, min_side=150)  # 158 x 158 pixels around the hole
+    assert "refiner.max_scales=1 leaves no coarser scale" in told((64, 64), max_scales=1)
+
+
+@pytest.mark.parametrize(("side", "scales"), [(56, 1), (57, 2), (113, 2), (114, 3)])
+def test_one_scale_is_no_refinement(model: dict[str, Any], side: int, scales: int) -> None:
+    assert scales_of(side, side + 9, min_side=40, max_scales=3, px_budget=1_800_000) == scales
+    image, mask = rand(1, 1, 3, side, side), torch.zeros(1, 1, side, side)
+    mask[:, :, 20:40, 20:40] = 1
+    batch = {"image": image, "mask": mask, "unpad_to_size": (side, side)}
+    once, thrice = (
+        load_filler(model, "cpu", refine=True, refiner={"n_iters": n, "min_side": 40})(batch) for n in (1, 3)
+    )
+    assert torch.equal(once, thrice) == (scales == 1)
 
 
 @pytest.mark.parametrize(

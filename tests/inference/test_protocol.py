@@ -185,6 +185,7 @@ def test_prediction_follows_its_settings(
     from saicinpainting.inference import protocol
 
     seen: dict[str, Any] = {}
+    told: list[Any] = []
 
     def predict_folder(*args: Any, **options: Any) -> Any:
         seen.update(options)
@@ -197,7 +198,9 @@ def test_prediction_follows_its_settings(
     assert grey.batches == [2, 1]
     assert grey.options["precision"] == "bf16"
     assert seen["num_workers"] == 1
+    monkeypatch.setattr(protocol, "warn_of_plain", told.append)
     evaluate(f"sets=[{mine}]", "refine=true", "refiner.n_iters=3", "model.name=refined")
+    assert told == [grey]
     assert grey.batches == [2, 1, 2, 1]
     assert grey.options["refine"]
     assert grey.options["refiner"]["n_iters"] == 3
