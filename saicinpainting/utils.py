@@ -43,6 +43,12 @@ def check_bool(where: str, value: Any) -> None:
         raise InputError(f"{where}: expected true or false, got {value!r}")
 
 
+def check_whole(where: str, value: Any, *, least: int = 0) -> None:
+    """An `InputError` unless `value` of config key `where` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{where}: expected a whole number of at least {least}, got {value!r}")
+
+
 def check_kind(kind: Any, kinds: Iterable[str], *, where: str) -> None:
     """An `InputError` unless `kind` of config section `where` is one of `kinds`."""
     if kind not in kinds:

@@ -21,7 +21,7 @@ from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.padding import padded
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
-from saicinpainting.utils import InputError, check_known_keys
+from saicinpainting.utils import InputError, check_known_keys, check_whole
 
 LOGGER = logging.getLogger(__name__)
 Batch = dict[str, Any]
@@ -92,6 +92,7 @@ def _refining(
     precision: str = "fp32",
     **_: Any,
 ) -> FillBatch:
+    settings = _refiner_settings(refiner, precision)
     config = read_experiment_config(model["path"])
     config.training_model.predict_only = True
     network: Any = load_checkpoint(config, checkpoint_file(model), strict=False)
@@ -104,11 +105,30 @@ def _refining(
         network.generator = folded(network.generator)
     network.freeze()
     network.to(device)
-    # What is wrong with the settings is wrong for every image: it must not look like images that cannot be filled.
+    multiple = network.generator.size_multiple
+    if settings["modulo"] % multiple:
+        raise InputError(
+            f"refiner.modulo: expected a multiple of {multiple}, which this network needs, got {settings['modulo']}; "
+            f"set refiner.modulo={multiple}"
+        )
+    return Refining(network, settings)
+
+
+def _refiner_settings(refiner: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """All of `refine_predict`.
+
+    What is wrong with them is wrong for every image: it must not look like images that cannot be filled.
+    """
     defaults = {n: p.default for n, p in signature(refine_predict).parameters.items() if p.default is not p.empty}
     check_known_keys(refiner, defaults, where="refiner")
     dtype_of(precision)
-    return Refining(network, {**defaults, "precision": precision, **refiner})
+    settings = {**defaults, "precision": precision, **refiner}
+    for key in ("n_iters", "max_scales", "modulo"):
+        check_whole(f"refiner.{key}", settings[key], least=1)
+    for key in ("min_side", "px_budget"):
+        if isinstance(settings[key], bool) or not isinstance(settings[key], (int, float)) or settings[key] <= 0:
+            raise InputError(f"refiner.{key}: expected a number of pixels above 0, got {settings[key]!r}")
+    return settings
 
 
 class Refining:

@@ -142,3 +142,23 @@ def test_refinement_follows_fold_and_precision(model: dict[str, Any], monkeypatc
         refining(model, precision="half")
     with pytest.raises(InputError, match=r"refiner.n_iter: unknown config key; .*'n_iters'"):
         load_filler(model, torch.device("cpu"), refine=True, refiner={"n_iter": 3})
+
+
+@pytest.mark.parametrize(
+    ("refiner", "message"),
+    [
+        ({"n_iters": 0}, "refiner.n_iters: expected a whole number of at least 1, got 0"),
+        ({"n_iters": -3}, "refiner.n_iters: .* got -3"),
+        ({"n_iters": 2.5}, "refiner.n_iters: .* got 2.5"),
+        ({"max_scales": 0}, "refiner.max_scales: expected a whole number of at least 1, got 0"),
+        ({"modulo": None}, "refiner.modulo: expected a whole number of at least 1, got None"),
+        ({"min_side": 0}, "refiner.min_side: expected a number of pixels above 0, got 0"),
+        ({"px_budget": -1}, "refiner.px_budget: expected a number of pixels above 0, got -1"),
+        ({"modulo": 3}, "refiner.modulo: expected a multiple of 8, .* got 3; set refiner.modulo=8"),
+    ],
+)
+def test_refiner_settings_are_checked_before_the_work(
+    model: dict[str, Any], refiner: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_filler(model, "cpu", refine=True, refiner=refiner)
