@@ -22,7 +22,7 @@ from saicinpainting.evaluation.evaluator import InpaintingEvaluator, Results, bi
 from saicinpainting.evaluation.metrics import METRICS, make_metrics
 from saicinpainting.evaluation.row_cache import RowCache, WithDigests
 from saicinpainting.evaluation.utils import move_to_device, pick_device
-from saicinpainting.utils import InputError, call_with_settings, check_known_keys, did_you_mean
+from saicinpainting.utils import InputError, call_with_settings, check_known_keys, check_whole, did_you_mean
 
 if TYPE_CHECKING:
     import pandas
@@ -121,6 +121,7 @@ def measure_with(
     """
     if batch_size < 1:
         raise InputError(f"evaluator_kwargs.batch_size: expected at least 1, got {batch_size}")
+    check_whole("evaluator_kwargs.num_workers", num_workers)
     evaluator.reset()
     device = next((metric.device for metric in evaluator.metrics.values()), torch.device("cpu"))
     with contextlib.ExitStack() as stack:

@@ -19,7 +19,7 @@ from saicinpainting.evaluation.masks.mask_sets import check_outside
 from saicinpainting.evaluation.writing import to_pixels, write_picture
 from saicinpainting.inference.fillers import Batch, FillBatch, checkpoint_file
 from saicinpainting.inference.record import Pair, add_inputs, claim_results, inputs_digest
-from saicinpainting.utils import InputError, did_you_mean
+from saicinpainting.utils import InputError, check_whole, did_you_mean
 
 EXISTING = ("keep", "overwrite")
 WRITERS = 2
@@ -91,6 +91,7 @@ def predict_folder(
         raise InputError(f"existing: unknown value {existing!r}; {did_you_mean(str(existing), EXISTING)}")
     if batch_size < 1:
         raise InputError(f"batch_size: expected 1 or more, got {batch_size}")
+    check_whole("num_workers", num_workers)
     outdir, summary = Path(outdir), FolderSummary()
     check_outside(outdir, Path(indir))
     names = [Path(os.path.relpath(mask, indir)) for mask in dataset.mask_filenames]

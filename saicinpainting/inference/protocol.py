@@ -27,7 +27,7 @@ from saicinpainting.files import write_whole
 from saicinpainting.inference.fillers import FillBatch, checkpoint_file, load_filler, warn_of_plain
 from saicinpainting.inference.folders import origin, predict_folder
 from saicinpainting.inference.record import RECORD, difference
-from saicinpainting.utils import InputError, check_known_keys, did_you_mean
+from saicinpainting.utils import InputError, check_known_keys, check_whole, did_you_mean
 
 Settings = Mapping[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +43,7 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     switches = metric_switches(settings["metrics"], where="metrics")
     _check_paper(settings["paper"])
     _check_dataset(settings["dataset"])
+    check_whole("num_workers", settings["num_workers"])
     outdir = Path(settings["outdir"])
     name = _model_name(settings["model"])
     folder = outdir / name
@@ -143,7 +144,7 @@ def _predict(one: EvaluationSet, settings: Settings, fill: FillBatch, folder: Pa
         outdir,
         batch_size=int(settings["batch_size"]),
         one_size=settings["refine"],
-        num_workers=int(settings["num_workers"]),
+        num_workers=settings["num_workers"],
         made_by=wanted,
     )
     if summary.skipped:

@@ -178,6 +178,13 @@ def test_a_published_config_is_found_from_any_folder(tmp_path: Path, monkeypatch
     assert read_evaluation_config("configs/eval2_ssim.yaml") == read_evaluation_config(ROOT / "configs/eval2_ssim.yaml")
 
 
+def test_a_number_of_workers_that_cannot_be_is_named(folders: tuple[Path, Path]) -> None:
+    names = {"img_suffix": ".png", "inpainted_suffix": ".png"}
+    config = {"dataset_kwargs": names, "evaluator_kwargs": {"num_workers": -1, "device": "cpu"}}
+    with pytest.raises(InputError, match=r"evaluator_kwargs\.num_workers: expected a whole number .* got -1"):
+        evaluate_predictions(config, *folders, **metric_switches("ssim"))
+
+
 def test_unknown_metric_is_named() -> None:
     assert [name for name, on in metric_switches("fid, ssim").items() if on] == ["ssim", "fid"]
     with pytest.raises(InputError, match=r"--metrics: unknown metric 'lpip'.*'lpips'"):

@@ -216,6 +216,13 @@ def test_endings_of_results(tmp_path: Path) -> None:
             predict_folder(Red(), dataset, indir, tmp_path / "out", out_ext=ending)
 
 
+def test_a_number_of_workers_that_cannot_be_is_named(mixed: Path, tmp_path: Path) -> None:
+    for workers in (-1, 1.5):
+        with pytest.raises(InputError, match=f"num_workers: expected a whole number of at least 0, got {workers}"):
+            run(mixed, tmp_path / "out", Red(), num_workers=workers)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_full_disk_is_named(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
 

@@ -163,6 +163,7 @@ def test_starts_side_by_side_make_a_set_once(tmp_path: Path) -> None:
     [
         ("metrics=[ssim,fid]", r"Inception weights of FID: cannot download .*or leave it out, .*with metrics=\[ssim\]"),
         ("metrics=[ssim,ids]", r"ids: P-IDS .*with metrics=\[ssim\]"),
+        ("num_workers=-1", "num_workers: expected a whole number of at least 0, got -1"),
         ("sets=[thin,thinn]", "sets: 'thinn' is neither"),
         ("dataset.kind=our_eval", "dataset.kind: .* is default, not 'our_eval'"),
         ("+dataset.scale=2", "dataset.scale: unknown config key; known: .*scale_factor"),

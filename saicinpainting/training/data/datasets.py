@@ -28,7 +28,7 @@ from saicinpainting.training.data.loading import Fitting, ImageLoader
 from saicinpainting.training.data.sampler import SampleKey
 from saicinpainting.training.data.shards import ShardSource
 from saicinpainting.training.data.sources import MASK, SEGM, WHERE, FolderSource, ImageSource, PathLike
-from saicinpainting.utils import InputError, build, call_with_settings, check_kind, check_known_keys
+from saicinpainting.utils import InputError, build, call_with_settings, check_kind, check_known_keys, check_whole
 
 LOGGER = logging.getLogger(__name__)
 
@@ -250,7 +250,9 @@ def make_dataloader(
     for by plain indices.
     """
     settings = plain(dataloader_kwargs)
-    settings.setdefault("persistent_workers", settings.get("num_workers", 0) > 0)
+    workers = settings.get("num_workers", 0)
+    check_whole(f"{where}.dataloader_kwargs.num_workers", workers)
+    settings.setdefault("persistent_workers", workers > 0)
     settings.setdefault("worker_init_fn", _set_up_worker)
     return call_with_settings(DataLoader, {**settings, "dataset": dataset}, where=f"{where}.dataloader_kwargs")
 

@@ -71,6 +71,13 @@ def test_settings_may_be_omegaconf(photos):
     assert len(batch["image"]) == 3
 
 
+@pytest.mark.parametrize("workers", [-1, None, "2"])
+def test_a_number_of_workers_that_cannot_be_is_named(photos, workers):
+    message = rf"data\.train\.dataloader_kwargs\.num_workers: expected a whole number of at least 0, got {workers!r}"
+    with pytest.raises(InputError, match=message):
+        loader(photos, dataloader_kwargs={"batch_size": 3, "num_workers": workers})
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_torch_seed_determines_samples_and_epochs_differ(photos, workers):
     def two_epochs() -> list[torch.Tensor]:
