@@ -12,6 +12,7 @@ import torch
 from saicinpainting.utils import InputError, did_you_mean
 
 CGROUP = Path("/sys/fs/cgroup")
+DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -35,6 +36,9 @@ def pick_device(name: str | torch.device | None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(str(name))
+    except RuntimeError:  # it would list every type that PyTorch was ever built for
+        raise InputError(f"device={name} cannot be used here; expected one like {', '.join(DEVICES)}") from None
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

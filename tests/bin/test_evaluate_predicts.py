@@ -196,6 +196,13 @@ def test_automatic_device_exists() -> None:
         assert torch.ones(2, device=pick_device(name)).sum() == 2
 
 
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "1"])
+def test_unknown_devices_are_told_the_known_ones(name: str) -> None:
+    with pytest.raises(InputError) as raised:
+        pick_device(name)
+    assert str(raised.value) == f"device={name} cannot be used here; expected one like auto, cpu, cuda, cuda:1, mps"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("eval2*.yaml")), ids=lambda path: path.name)
 def test_shipped_configs_are_understood(path: Path, folders: tuple[Path, Path]) -> None:
     """With SSIM alone, on the CPU, and with the names of our files."""
