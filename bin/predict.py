@@ -18,11 +18,13 @@ from saicinpainting.config import register_resolvers
 @one_line_errors
 def main(config: DictConfig) -> None:
     from saicinpainting.inference.fillers import load_filler, warn_of_plain
-    from saicinpainting.inference.folders import origin, predict_folder
+    from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
     from saicinpainting.training.data.datasets import make_default_val_dataset
     from saicinpainting.utils import InputError
 
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    writing = {key: settings[key] for key in ("out_ext", "batch_size", "num_workers", "existing")}
+    check_folder_settings(**writing)
     dataset = make_default_val_dataset(settings["indir"], **settings["dataset"])
     keys = ("dataset", "out_key", "refine", "precision", "strategy", "memory_gb")
     refiner = settings["refiner"] if settings["refine"] else None  # what nothing follows decides nothing
@@ -42,12 +44,9 @@ def main(config: DictConfig) -> None:
         dataset,
         settings["indir"],
         settings["outdir"],
-        out_ext=settings["out_ext"],
-        batch_size=settings["batch_size"],
         one_size=settings["refine"],
-        num_workers=settings["num_workers"],
-        existing=settings["existing"],
         made_by=made_by,
+        **writing,
     )
     warn_of_plain(fill)
     print(f"{summary}: {settings['outdir']}")

@@ -24,6 +24,12 @@ def to_pixels(image: Tensor | np.ndarray) -> np.ndarray:
     return (values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
+def check_ending(ending: str) -> None:
+    """An `InputError` for an ending such as `.png` that nothing here writes."""
+    if not cv2.haveImageWriter(f"picture{ending}"):
+        raise InputError(f"cannot write a picture with the ending {ending!r}; use .png")
+
+
 def write_picture(path: str | Path, picture: np.ndarray) -> None:
     """Write a uint8 RGB picture (H, W, 3) and the folders above it; the ending picks the format.
 

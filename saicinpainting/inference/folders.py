@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from saicinpainting.download import digest_of
 from saicinpainting.evaluation.masks.mask_sets import check_outside
-from saicinpainting.evaluation.writing import to_pixels, write_picture
+from saicinpainting.evaluation.writing import check_ending, to_pixels, write_picture
 from saicinpainting.inference.fillers import Batch, FillBatch, checkpoint_file
 from saicinpainting.inference.record import Pair, add_inputs, claim_results, inputs_digest
 from saicinpainting.utils import InputError, check_whole, did_you_mean
@@ -87,11 +87,7 @@ def predict_folder(
         InputError: `outdir` holds such results, or others whose origin is unknown; it lies in `indir`; two masks have
             one result.
     """
-    if existing not in EXISTING:
-        raise InputError(f"existing: unknown value {existing!r}; {did_you_mean(str(existing), EXISTING)}")
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected 1 or more, got {batch_size}")
-    check_whole("num_workers", num_workers)
+    check_folder_settings(out_ext=out_ext, batch_size=batch_size, num_workers=num_workers, existing=existing)
     outdir, summary = Path(outdir), FolderSummary()
     check_outside(outdir, Path(indir))
     names = [Path(os.path.relpath(mask, indir)) for mask in dataset.mask_filenames]
@@ -126,6 +122,19 @@ def predict_folder(
         for write in writes:
             write.result()
     return summary
+
+
+def check_folder_settings(*, out_ext: str, batch_size: int, num_workers: int, existing: str) -> None:
+    """An `InputError` for what `predict_folder` cannot follow, for callers that load a network before it."""
+    if existing not in EXISTING:
+        raise InputError(f"existing: unknown value {existing!r}; {did_you_mean(str(existing), EXISTING)}")
+    check_whole("batch_size", batch_size, least=1)
+    check_whole("num_workers", num_workers)
+    ending = _ending(out_ext)
+    try:
+        check_ending(ending)
+    except InputError as error:
+        raise InputError(f"out_ext={out_ext}: {error}") from error
 
 
 def origin(model: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

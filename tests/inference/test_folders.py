@@ -214,6 +214,10 @@ def test_endings_of_results(tmp_path: Path) -> None:
     for ending in ("", ".", "/x.png"):
         with pytest.raises(InputError, match=r"out_ext: expected an ending such as \.png, got"):
             predict_folder(Red(), dataset, indir, tmp_path / "out", out_ext=ending)
+    unasked = Red()
+    with pytest.raises(InputError, match=r"out_ext=foo: cannot write a picture with the ending '\.foo'; use \.png"):
+        predict_folder(unasked, dataset, indir, tmp_path / "out", out_ext="foo")
+    assert not unasked.batches
 
 
 def test_a_number_of_workers_that_cannot_be_is_named(mixed: Path, tmp_path: Path) -> None:
