@@ -23,7 +23,7 @@ from saicinpainting.training.data.datasets import (
 from saicinpainting.training.data.loading import Finding
 from saicinpainting.training.data.sampler import EqualSizeBatches, TrainSampler, share_of
 from saicinpainting.training.data.sources import folders_of
-from saicinpainting.utils import InputError, call_with_settings
+from saicinpainting.utils import InputError, call_with_settings, check_whole
 
 LOGGER = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
@@ -249,9 +249,8 @@ def _without_order(dataloader_kwargs: Settings | None, *, where: str) -> dict[st
 
 def _batch_size(dataloader_kwargs: dict[str, Any], *, where: str) -> int:
     size = dataloader_kwargs.get("batch_size", 1)
-    if type(size) is not int or size < 1:
-        raise InputError(f"{where}.dataloader_kwargs.batch_size: expected a number of images, got {size!r}")
-    return size
+    check_whole(f"{where}.dataloader_kwargs.batch_size", size, least=1)
+    return int(size)
 
 
 def _without_loader(settings: dict[str, Any]) -> dict[str, Any]:

@@ -177,9 +177,9 @@ def test_how_a_png_is_turned_may_stand_behind_its_pixels(sections, tmp_path):
         (
             "val",
             {"batch_size": None},
-            r"data\.val\.dataloader_kwargs\.batch_size: expected a number .* got None",
+            r"data\.val\.dataloader_kwargs\.batch_size: expected a whole number .* got None",
         ),
-        ("train", {"batch_size": 0}, r"data\.train\.dataloader_kwargs\.batch_size: expected a number .* got 0"),
+        ("train", {"batch_size": 0}, r"data\.train\.dataloader_kwargs\.batch_size: expected a whole number .* got 0"),
         ("val", {"drop_last": True}, r"data\.val\.dataloader_kwargs\.drop_last=true: every evaluation image counts"),
     ],
 )
