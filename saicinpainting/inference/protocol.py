@@ -48,12 +48,14 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     name = _model_name(settings["model"])
     folder = outdir / name
     plans = plan_sets(settings, outdir)
-    made_by = _claim(folder, settings)
+    made_by = _origin(folder, settings)
     # Networks before pictures: what is wrong with them, or missing, must not show after hours.
     fill = _filler(settings)
     kept = ("lpips_weights", "fid_weights", "segm_weights", "device")
     options: dict[str, Any] = {**switches, **{key: settings[key] for key in kept}}
     evaluator = make_measuring_evaluator(**options, remedy="metrics=[ssim]")
+    # Settings that were refused made nothing: they must not stand in the way of the next start.
+    write_whole(folder / MADE_BY, json.dumps(made_by, indent=1))
     sets = [make_set(plan, settings) for plan in plans]
     for one in sets:
         _predict(one, settings, fill, folder, made_by)
@@ -96,7 +98,7 @@ def _model_name(model: Settings) -> str:
     return name
 
 
-def _claim(folder: Path, settings: Settings) -> dict[str, Any]:
+def _origin(folder: Path, settings: Settings) -> dict[str, Any]:
     """What decides the predictions in `folder` besides the set; an `InputError` if others lie there."""
     refiner = settings["refiner"] if settings["refine"] else None
     own = {"refiner": refiner, "precision": settings["precision"], "dataset": dict(settings["dataset"])}
@@ -110,7 +112,6 @@ def _claim(folder: Path, settings: Settings) -> dict[str, Any]:
             f"{folder} holds predictions of another model or setting ({other}); set model.name to write beside them, "
             "or remove that folder"
         )
-    write_whole(record, json.dumps(made_by, indent=1))
     return made_by
 
 

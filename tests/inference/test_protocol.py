@@ -180,6 +180,21 @@ def test_settings_are_checked_before_the_work(
     assert not (tmp_path / "out" / "sets").exists()
 
 
+def test_refused_settings_do_not_stand_in_the_way(
+    evaluate: Evaluate, grey: Grey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise InputError("refiner.n_iters: expected")
+
+    mine = write_set(tmp_path / "mine")
+    with monkeypatch.context() as patch:
+        patch.setattr("saicinpainting.inference.protocol.load_filler", refuse)
+        with pytest.raises(InputError, match=r"refiner\.n_iters"):
+            evaluate(f"sets=[{mine}]", "refine=true", "refiner.n_iters=0")
+    evaluate(f"sets=[{mine}]", "refine=true")
+    assert sum(grey.batches) == PHOTOS
+
+
 def test_prediction_follows_its_settings(
     evaluate: Evaluate, grey: Grey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
