@@ -15,14 +15,13 @@ from tqdm import tqdm
 
 from saicinpainting.download import digest_of_input
 from saicinpainting.evaluation.data import InpaintingDataset
-from saicinpainting.evaluation.masks.mask_sets import check_outside, make_mask_set, read_recipe
+from saicinpainting.evaluation.masks.mask_sets import RECIPES, check_outside, make_mask_set, read_recipe
 from saicinpainting.evaluation.report import EvaluationSet
 from saicinpainting.evaluation.utils import pick_device
 from saicinpainting.utils import InputError, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
-RECIPES = Path(__file__).resolve().parents[2] / "configs" / "data_gen"
 
 
 @dataclass(frozen=True)

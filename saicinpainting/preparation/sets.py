@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from saicinpainting.evaluation.data import images_in
-from saicinpainting.evaluation.masks.mask_sets import make_mask_set, read_recipe
+from saicinpainting.evaluation.masks.mask_sets import RECIPES, make_mask_set, read_recipe
 from saicinpainting.preparation.steps import Steps
 from saicinpainting.utils import InputError
-
-RECIPES = Path(__file__).resolve().parents[2] / "configs" / "data_gen"
 
 
 def draw(names: Sequence[str], seed: int, *counts: int) -> list[list[str]]:

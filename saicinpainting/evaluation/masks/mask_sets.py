@@ -26,6 +26,7 @@ from saicinpainting.evaluation.masks.segmentation import SegmentationMasks
 from saicinpainting.files import map_in_processes, whole
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 
+RECIPES = CONFIGS / "data_gen"
 ROUNDS = 10
 """How many times `variants_n` masks are drawn before an image counts as one without a fitting mask."""
 
@@ -214,7 +215,7 @@ def read_recipe(path: Path, *, device: str | None = None) -> dict[str, Any]:
     """
     path = published_config(path)
     if not path.is_file():
-        raise InputError(f"no config {path}; {CONFIGS / 'data_gen'} holds the published ones")
+        raise InputError(f"no config {path}; {RECIPES} holds the published ones")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

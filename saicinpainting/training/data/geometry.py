@@ -20,9 +20,8 @@ Points = tuple[np.ndarray, np.ndarray]
 
 LATTICE = 8
 """Spacing in pixels of the lattice on which smooth warps are computed; between its nodes they are linear to 0.01 px."""
-
-
 FOUR_BYTES_PIXELS = 2 * 10**6
+"""Larger pictures would take longer to get a fourth byte a pixel than their warp saves by it."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,7 @@ class Geometry:
     def warp(self, image: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3 or 4) -> (out_size, out_size, 3), linearly interpolated; beyond its borders the image mirrors.
 
-        A fourth channel is left out; with it OpenCV reads a pixel at once, which saves more than adding it to a
-        picture of up to `FOUR_BYTES_PIXELS` costs.
+        A fourth channel is left out; with it OpenCV reads a pixel at once.
         """
         if self._copies:
             return to_rgb(self._cut(image))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saicinpainting.utils import InputError, did_you_mean
 
 T = TypeVar("T")
+FastConvT = TypeVar("FastConvT", bound="FastConv2d")
 NormLayer = Callable[[int], nn.Module]
 Features = Any  # (B, C, h, w), or a pair (z_l, z_g) of such tensors in networks of Fourier convolutions
 
@@ -116,6 +117,22 @@ _torch_exports: Callable[[], bool] = getattr(torch.compiler, "is_exporting", tor
 def is_exporting() -> bool:
     """Whether a file is made, which may run on other sizes and devices."""
     return torch.jit.is_tracing() or _torch_exports()
+
+
+class FastConv2d(nn.Conv2d):
+    """Another way to compute a `Conv2d`; subclasses say by `fits` of which."""
+
+    @staticmethod
+    def is_plain(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
+        """Whether it is a `Conv2d`, no subclass, without stride, dilation and groups."""
+        return type(conv) is nn.Conv2d and conv.stride == conv.dilation == (1, 1) and conv.groups == 1
+
+    @classmethod
+    def of(cls: type[FastConvT], conv: nn.Conv2d) -> FastConvT:
+        """`conv` itself, its class changed: the parameters stay where they are."""
+        conv.__class__ = cls
+        assert isinstance(conv, cls)
+        return conv
 
 
 class Generator(nn.Module):

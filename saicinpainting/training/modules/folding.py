@@ -36,10 +36,9 @@ def fold(generator: Generator) -> FoldedGenerator:
     copied = copy.deepcopy(generator).eval().requires_grad_(False)
     _fold_children(copied)
     for part in copied.modules():
-        if WinogradConv2d.fits(part):
-            WinogradConv2d.of(part)
-        elif PixelBlockConv2d.fits(part):
-            PixelBlockConv2d.of(part)
+        for fast in (WinogradConv2d, PixelBlockConv2d):
+            if fast.fits(part):
+                fast.of(part)
     return FoldedGenerator(copied).eval().requires_grad_(False)
 
 

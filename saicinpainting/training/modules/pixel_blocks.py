@@ -14,33 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saicinpainting.training.modules.base import is_exporting
+from saicinpainting.training.modules.base import FastConv2d, is_exporting
 
 BLOCK = 2  # pixels in each direction
 GROUP = 16  # channels that are computed together
 
 
-class PixelBlockConv2d(nn.Conv2d):
+class PixelBlockConv2d(FastConv2d):
     """A `Conv2d` that computes blocks of pixels on a CPU, else as usual."""
 
     @staticmethod
     def fits(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
         return (
-            type(conv) is nn.Conv2d
-            and conv.stride == (1, 1)
-            and conv.dilation == (1, 1)
-            and conv.groups == 1
+            FastConv2d.is_plain(conv)
             and conv.padding == (0, 0)
             and min(conv.kernel_size) > 1
             and conv.out_channels * BLOCK**2 <= GROUP
         )
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> PixelBlockConv2d:
-        """`conv` itself, its class changed: the parameters stay where they are."""
-        conv.__class__ = cls
-        assert isinstance(conv, cls)
-        return conv
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or x.dim() != 4 or is_exporting():

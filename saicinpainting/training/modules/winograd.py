@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from saicinpainting.training.modules.base import FastConv2d
+
 P, Q = 0.75, 1.5
 P2, Q2 = P * P, Q * Q
 TILE = 4  # output pixels of a tile in each direction
@@ -31,27 +33,17 @@ TILES_AT_ONCE = 128
 """So many keep the intermediate results of a layer in the cache."""
 
 
-class WinogradConv2d(nn.Conv2d):
+class WinogradConv2d(FastConv2d):
     """A `Conv2d` that goes the fast way where it is one: float32 on a CPU, weights without gradient; else as usual."""
 
     @staticmethod
     def fits(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
         return (
-            type(conv) is nn.Conv2d
+            FastConv2d.is_plain(conv)
             and conv.kernel_size == (3, 3)
-            and conv.stride == (1, 1)
-            and conv.dilation == (1, 1)
-            and conv.groups == 1
             and conv.padding in ((0, 0), (1, 1))
             and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
         )
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> WinogradConv2d:
-        """`conv` itself, its class changed: the parameters stay where they are."""
-        conv.__class__ = cls
-        assert isinstance(conv, cls)
-        return conv
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._is_faster(x):
