@@ -80,20 +80,21 @@ def _plain_size(path: str) -> Size | None:
     try:
         with Image.open(path) as file:
             end = ENDS.get(file.format or "")
-            tail = _tail(path)
-            if end is None or file.mode not in PLAIN_MODES or end not in tail[-END_BYTES:]:
+            if end is None or file.mode not in PLAIN_MODES or end not in _tail(path, END_BYTES):
                 return None
             width, height = file.size
             if file.format == "JPEG":
                 turned = file.getexif().get(EXIF_ORIENTATION, 1) >= 5
                 return (height, width) if turned else (width, height)
-            noted = file.info.keys() - HARMLESS or any(name in tail for name in PNG_NOTES)
-            return None if noted else (width, height)
+            if file.info.keys() - HARMLESS:
+                return None
+            tail = _tail(path, NOTES_BYTES)
+            return None if any(name in tail for name in PNG_NOTES) else (width, height)
     except Exception:  # decoding tells what is wrong
         return None
 
 
-def _tail(path: str) -> bytes:
+def _tail(path: str, size: int) -> bytes:
     with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - NOTES_BYTES))
+        file.seek(max(0, os.path.getsize(path) - size))
         return file.read()
