@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 GOLDEN = Path(__file__).parent / "golden"
 M = TypeVar("M", bound=nn.Module)
@@ -64,6 +67,29 @@ def golden_keys() -> dict[str, dict[str, list[int]]]:
 
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def fake_cuda() -> Iterator[torch.device]:
+    """Tensors made within, and on the device given, have shapes and a device but no values: no card is needed."""
+    initialize = torch._C._cuda_init
+    torch._C._cuda_init = lambda: None
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield torch.device("cuda", 0)
+    finally:
+        torch._C._cuda_init = initialize
+
+
+def on_fake_cuda(module: M, device: torch.device) -> M:
+    """`module` with its weights and buffers on the device of `fake_cuda`, within which it is called; in place."""
+    for part in module.modules():
+        for tensors in (part._parameters, part._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    moved = torch.empty_like(tensor, device=device)
+                    tensors[name] = nn.Parameter(moved, tensor.requires_grad) if name in part._parameters else moved
+    return module
 
 
 def peak_memory() -> int:

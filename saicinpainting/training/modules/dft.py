@@ -1,4 +1,4 @@
-"""The real 2-D Fourier transform as products with fixed cosine and sine matrices.
+"""The real 2-D Fourier transform as products with fixed cosine and sine matrices, and the FFT's inverse on any device.
 
 At the sizes of feature maps a transform is two small dense products per direction. No complex number appears: real and
 imaginary parts are channels, so the transform runs in half precision and on matrix units, fuses under `torch.compile`,
@@ -125,3 +125,29 @@ def irfft2(spectrum: Tensor, *, width: int, norm: str = "ortho") -> Tensor:
     z = matrices.inverse_columns @ spectrum.permute(0, 2, 3, 1).reshape(batch * height, 2 * columns, channels)
     z = matrices.inverse_rows @ z.view(batch, 2 * height, width * channels)
     return z.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def inverse_fft(spectrum: Tensor, *, width: int, norm: str = "ortho") -> Tensor:
+    """`torch.fft.irfft2` with the same result on every device: (B, C, H, width // 2 + 1) complex to (B, C, H, width).
+
+    A spectrum that has been through a convolution belongs to no real map. CPUs and NumPy then invert the columns and
+    ignore what the rows cannot use: the imaginary parts of frequency 0 and, for an even width, of the highest one.
+    cuFFT's single two-dimensional transform is undefined for such input. Making these two columns Hermitian first,
+    (z_k + conj z_-k) / 2, leaves the CPU's result as it is and gives every device the same one.
+    """
+    if spectrum.device.type != "cpu":
+        spectrum = _with_hermitian_edges(spectrum, width)
+    return torch.fft.irfft2(spectrum, s=(spectrum.shape[-2], width), norm=norm)
+
+
+def _with_hermitian_edges(spectrum: Tensor, width: int) -> Tensor:
+    """`spectrum` (B, C, H, width // 2 + 1) with the columns that are their own mirror images made Hermitian in H."""
+    last = spectrum.shape[-1] - (1 if width % 2 == 0 and width > 1 else 0)  # where the inner columns end
+    parts = [_hermitian(spectrum[..., :1]), spectrum[..., 1:last], _hermitian(spectrum[..., max(last, 1) :])]
+    return torch.cat(parts, dim=-1)
+
+
+def _hermitian(column: Tensor) -> Tensor:
+    """(z_k + conj z_-k) / 2 along the second to last axis."""
+    mirrored = column.flip(-2).roll(1, -2)
+    return (column + mirrored.conj()) / 2

@@ -245,7 +245,7 @@ def _merged(convs: Sequence[tuple[nn.Conv2d, _Affine]]) -> nn.Conv2d:
     kernels, biases = [], []
     for conv, norm in convs:
         kernel = conv.weight.double()
-        bias = torch.zeros(len(kernel), dtype=kernel.dtype) if conv.bias is None else conv.bias.double()
+        bias = kernel.new_zeros(len(kernel)) if conv.bias is None else conv.bias.double()
         if norm.scale is not None:
             kernel, bias = kernel * norm.scale[:, None, None, None], bias * norm.scale
         kernels.append(kernel)
@@ -288,4 +288,4 @@ class FoldedFourierUnit(TransformingModule):
         del parts
         spectrum = F.relu(self.conv(spectrum), inplace=True).to(dtype)
         mixed = torch.complex(*spectrum.chunk(2, dim=1))
-        return torch.fft.irfft2(mixed, s=x.shape[-2:], norm=self.fft_norm).to(x.dtype)
+        return dft.inverse_fft(mixed, width=width, norm=self.fft_norm).to(x.dtype)

@@ -106,7 +106,7 @@ class FourierUnit(TransformingModule):
         fft_dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
         spectrum = _to_channels(torch.fft.rfft2(x.to(fft_dtype), norm=self.fft_norm)).to(x.dtype)
         spectrum = self._mix(spectrum)
-        y = torch.fft.irfft2(_to_complex(spectrum.to(fft_dtype)), s=x.shape[-2:], norm=self.fft_norm)
+        y = dft.inverse_fft(_to_complex(spectrum.to(fft_dtype)), width=x.shape[-1], norm=self.fft_norm)
         return y.to(x.dtype)
 
     def _with_products(self, x: Tensor) -> Tensor:

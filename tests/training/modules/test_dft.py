@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from saicinpainting.training.modules import dft
 from saicinpainting.utils import InputError
+from tests.helpers import fake_cuda
 
 SIZES = [(32, 32), (8, 6), (7, 5), (6, 9), (1, 4), (2, 1), (1, 1)]
 NORMS = ["ortho", "backward", "forward"]
@@ -54,6 +55,46 @@ def test_half_precision_stays_half_precision(dtype):
     assert y.dtype == dtype
     expected = halves(torch.fft.rfft2(x, norm="ortho"))
     assert (y - expected).std() < 0.01 * expected.std()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_with_hermitian_edges_the_inverse_fft_has_one_reading(size):
+    """cuFFT may take the columns that mirror themselves from either half of the rows."""
+    height, width = size
+    spectrum = torch.view_as_complex(double(8, 2, 3, height, width // 2 + 1, 2))
+
+    def inverse_of_whole(spectrum: Tensor) -> Tensor:
+        """Without any assumption: the whole spectrum, its other half by symmetry, through a complex transform."""
+        mirrored = spectrum.flip(-2).roll(1, -2).conj()
+        others = mirrored[..., 1 : (width + 1) // 2].flip(-1)
+        return torch.fft.ifft2(torch.cat([spectrum, others], dim=-1), norm="ortho")
+
+    even = dft._with_hermitian_edges(spectrum, width)
+    expected = torch.fft.irfft2(spectrum, s=size, norm="ortho")
+    whole = inverse_of_whole(even)
+    torch.testing.assert_close(whole.real, expected, atol=1e-14, rtol=0)
+    assert whole.imag.abs().max() < 1e-14
+    if height > 2:
+        assert inverse_of_whole(spectrum).imag.abs().max() > 0.01, "such a spectrum belongs to no real map"
+
+
+def test_the_inverse_fft_makes_the_edges_hermitian_on_every_device_but_cpus():
+    calls = []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            calls.append(function.__name__)
+            return function(*args, **(kwargs or {}))
+
+    with fake_cuda() as device, Record():
+        spectrum = torch.empty(1, 2, 8, 5, dtype=torch.complex64, device=device)
+        result = dft.inverse_fft(spectrum, width=8)
+    assert result.shape == (1, 2, 8, 8)
+    assert calls.index("flip.default") < calls.index("_fft_c2r.default")
+    calls.clear()
+    with Record():
+        dft.inverse_fft(torch.zeros(1, 2, 8, 5, dtype=torch.complex64), width=8)
+    assert "flip.default" not in calls
 
 
 def test_first_and_second_derivatives():

@@ -15,7 +15,7 @@ from saicinpainting.training.modules.folding import FoldedFFC, FoldedFourierUnit
 from saicinpainting.training.modules.fourier import set_fft_backend
 from saicinpainting.training.modules.pixel_blocks import PixelBlockConv2d
 from saicinpainting.training.modules.winograd import WinogradConv2d
-from tests.helpers import ROOT, fill, rand
+from tests.helpers import ROOT, fake_cuda, fill, on_fake_cuda, rand
 
 
 def generator(config: str, *overrides: str) -> Any:
@@ -111,3 +111,16 @@ def test_gradients_for_refinement() -> None:
         gradients.append([leaf.grad for leaf in leaves])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", VARIANTS, ids=lambda name: " ".join([name.strip(), *VARIANTS[name]]))
+def test_a_generator_on_a_gpu_is_folded_there(name: str) -> None:
+    network = generator(name.strip(), *VARIANTS[name])
+    with fake_cuda() as device, torch.no_grad():
+        folded = fold(on_fake_cuda(network, device))
+        tensors = [*folded.parameters(), *folded.buffers()]
+        assert {tensor.device for tensor in tensors} == {device}
+        for backend in ("products", "fft"):
+            set_fft_backend(folded, backend)
+            result = folded(torch.empty(1, 4, 160, 160, device=device))
+            assert (result.shape, result.device) == ((1, 3, 160, 160), device)
