@@ -20,6 +20,7 @@ from saicinpainting.training.modules.base import (
     output_activation,
     upsampling,
 )
+from saicinpainting.training.modules.conv_double_backward import DoubleBackwardConv2d
 from saicinpainting.training.modules.multidilated_conv import MultidilatedConv
 from saicinpainting.utils import call_with_settings
 
@@ -227,7 +228,7 @@ class NLayerDiscriminator(nn.Module):
 
 
 def _conv4(c_in: int, c_out: int, *, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(c_in, c_out, kernel_size=4, stride=stride, padding=2)
+    return DoubleBackwardConv2d(c_in, c_out, kernel_size=4, stride=stride, padding=2)
 
 
 def _leaky_relu() -> nn.Module:
