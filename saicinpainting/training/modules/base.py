@@ -9,6 +9,9 @@ from typing import Any, Literal, TypeGuard, TypeVar
 import torch
 from torch import Tensor, nn
 
+from saicinpainting.training.modules.batch_norm import BatchNorm2d, count_batch, leave_counting_to
+from saicinpainting.training.modules.casting import weights_in_autocast_dtype
+from saicinpainting.training.modules.padding import Conv2d
 from saicinpainting.utils import InputError, did_you_mean
 
 T = TypeVar("T")
@@ -16,7 +19,7 @@ FastConvT = TypeVar("FastConvT", bound="FastConv2d")
 NormLayer = Callable[[int], nn.Module]
 Features = Any  # (B, C, h, w), or a pair (z_l, z_g) of such tensors in networks of Fourier convolutions
 
-NORM_LAYERS: dict[str, NormLayer] = {"bn": nn.BatchNorm2d, "in": nn.InstanceNorm2d}
+NORM_LAYERS: dict[str, NormLayer] = {"bn": BatchNorm2d, "in": nn.InstanceNorm2d}
 
 
 class Sigmoid(nn.Sigmoid):
@@ -119,13 +122,14 @@ def is_exporting() -> bool:
     return torch.jit.is_tracing() or _torch_exports()
 
 
-class FastConv2d(nn.Conv2d):
+class FastConv2d(Conv2d):
     """Another way to compute a `Conv2d`; subclasses say by `fits` of which."""
 
     @staticmethod
     def is_plain(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
-        """Whether it is a `Conv2d`, no subclass, without stride, dilation and groups."""
-        return type(conv) is nn.Conv2d and conv.stride == conv.dilation == (1, 1) and conv.groups == 1
+        """Whether it is an ordinary `Conv2d` without stride, dilation and groups."""
+        ordinary = isinstance(conv, nn.Conv2d) and type(conv) in (nn.Conv2d, Conv2d)
+        return ordinary and conv.stride == conv.dilation == (1, 1) and conv.groups == 1
 
     @classmethod
     def of(cls: type[FastConvT], conv: nn.Conv2d) -> FastConvT:
@@ -156,20 +160,33 @@ class Generator(nn.Module):
         self.size_multiple = 2**n_downsampling
         # The 7x7 convolutions at both ends reflect three pixels, which takes images of at least four.
         self.min_size = max(4, min_feature_size * self.size_multiple)
+        leave_counting_to(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x`: (B, input_nc, H, W) to (B, output_nc, H, W)."""
         self._check_size(x)
-        return self.model(x)
+        y = self._in_order(self.model, x)
+        count_batch(self)
+        return y
 
     def encode(self, x: Tensor) -> Features:
         """The features in front of the first residual block, at 1 / `size_multiple` of the resolution."""
         self._check_size(x)
-        return self.model[: self.first_block](x)
+        return self._in_order(self.model[: self.first_block], x)
 
     def decode(self, features: Features) -> Tensor:
         """The image of what `encode` gave."""
-        return self.model[self.first_block :](features)
+        return self._in_order(self.model[self.first_block :], features)
+
+    def _in_order(self, layers: nn.Sequential, x: Features) -> Features:
+        """layers(x). Under autocast each layer's weights are cast together, so that DDP has their gradients early."""
+        device = next(half.device for half in (x if isinstance(x, tuple) else (x,)) if half is not None)
+        if not torch.is_autocast_enabled(device.type):
+            return layers(x)
+        for layer in layers:
+            with weights_in_autocast_dtype(layer, device):
+                x = layer(x)
+        return x
 
     def _check_size(self, x: Tensor) -> None:
         if is_exporting():  # sizes are symbols there

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,9 @@ from saicinpainting.training.modules.base import (
     output_activation,
     upsampling,
 )
+from saicinpainting.training.modules.batch_norm import BatchNorm2d
 from saicinpainting.training.modules.fourier import FourierUnit, SELayer, SpectralTransform
+from saicinpainting.training.modules.padding import Conv2d, ReflectionPad2d
 from saicinpainting.utils import InputError, check_known_keys
 
 __all__ = [
@@ -92,9 +94,7 @@ class FFC(nn.Module):
         def conv(c_in: int, c_out: int) -> nn.Module:
             if not (c_in and c_out):
                 return nn.Identity()
-            return nn.Conv2d(
-                c_in, c_out, kernel_size, stride, padding, dilation, groups, bias, padding_mode=padding_mode
-            )
+            return Conv2d(c_in, c_out, kernel_size, stride, padding, dilation, groups, bias, padding_mode=padding_mode)
 
         self.convl2l = conv(in_cl, out_cl)
         self.convl2g = conv(in_cl, out_cg)
@@ -122,8 +122,23 @@ class FFC(nn.Module):
     def forward(self, x: Tensor | Pair) -> Pair:
         x_l, x_g = _as_pair(x)
         g2l_gate, l2g_gate = self._gates(x_l, x_g) if self.gated else (None, None)
-        out_l = _add(_branch(self.convl2l, x_l), _branch(self.convg2l, x_g, gate=g2l_gate))
-        out_g = _add(_branch(self.convl2g, x_l, gate=l2g_gate), _branch(self.convg2g, x_g))
+        l2l, l2g = self._from_local(x_l, l2g_gate, merged=x_g is not None)
+        out_l = _add(l2l, _branch(self.convg2l, x_g, gate=g2l_gate))
+        out_g = _add(l2g, _branch(self.convg2g, x_g))
+        return out_l, out_g
+
+    def _from_local(self, x_l: Tensor | None, gate: Tensor | None, *, merged: bool) -> Pair:
+        """What the local channels contribute to each half.
+
+        Both convolutions read the same map: as one they pad it once and give the same numbers, bit for bit. Their
+        results are then parts of one tensor, which suits only those that something is added to (`merged`).
+        """
+        l2l, l2g = self.convl2l, self.convl2g
+        if x_l is None or gate is not None or not (merged and self.groups == 1 and _is_plain(l2l) and _is_plain(l2g)):
+            return _branch(l2l, x_l), _branch(l2g, x_l, gate=gate)
+        bias = None if l2l.bias is None or l2g.bias is None else torch.cat([l2l.bias, l2g.bias])
+        out = l2l._conv_forward(x_l, torch.cat([l2l.weight, l2g.weight]), bias)
+        out_l, out_g = out.split([l2l.out_channels, l2g.out_channels], dim=1)
         return out_l, out_g
 
     def _gates(self, x_l: Tensor | None, x_g: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -131,6 +146,11 @@ class FFC(nn.Module):
         both = torch.cat([half for half in (x_l, x_g) if half is not None], dim=1)
         g2l_gate, l2g_gate = torch.sigmoid(self.gate(both)).chunk(2, dim=1)
         return g2l_gate, l2g_gate
+
+
+def _is_plain(conv: nn.Module) -> TypeGuard[Conv2d]:
+    """Whether nobody has replaced it or looks at what goes in and out of it."""
+    return type(conv) is Conv2d and not (conv._forward_hooks or conv._forward_pre_hooks)
 
 
 def _as_pair(x: Tensor | Pair) -> Pair:
@@ -162,7 +182,7 @@ class FFC_BN_ACT(nn.Module):  # noqa: N801 - the official name
         ratio_gin: float,
         ratio_gout: float,
         *,
-        norm_layer: NormLayer = nn.BatchNorm2d,
+        norm_layer: NormLayer = BatchNorm2d,
         activation_layer: Callable[..., nn.Module] = nn.Identity,
         **ffc_kwargs: Any,
     ) -> None:
@@ -192,7 +212,7 @@ class FFCResnetBlock(nn.Module):
         dim: int,
         *,
         padding_type: str = "reflect",
-        norm_layer: NormLayer = nn.BatchNorm2d,
+        norm_layer: NormLayer = BatchNorm2d,
         activation_layer: Callable[..., nn.Module] = nn.ReLU,
         dilation: int = 1,
         inline: bool = False,
@@ -291,7 +311,7 @@ class FFCResNetGenerator(Generator):
         widths = channels_per_level(ngf, n_downsampling, max_features=max_features)
 
         layers: list[nn.Module] = [
-            nn.ReflectionPad2d(3),
+            ReflectionPad2d(3),
             FFC_BN_ACT(input_nc, widths[0], kernel_size=7, **common, **init),
         ]
         for i in range(n_downsampling):
@@ -309,7 +329,7 @@ class FFCResNetGenerator(Generator):
             out = _ffc_settings(out_ffc_kwargs or {}, where="generator.out_ffc_kwargs", known=_BLOCK_SETTINGS)
             out_settings = {"padding_type": padding_type, **common, **out}
             layers.append(FFCResnetBlock(ngf, inline=True, **out_settings))
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, kernel_size=7)]
+        layers += [ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, kernel_size=7)]
         layers += output_activation(add_out_act)
         super().__init__(
             layers,

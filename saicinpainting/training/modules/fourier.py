@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saicinpainting.training.modules import dft
+from saicinpainting.training.modules.batch_norm import BatchNorm2d
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 
 FFT_BACKENDS = ("auto", "fft", "products")
@@ -82,7 +83,7 @@ class FourierUnit(TransformingModule):
         super().__init__()
         spectrum_channels = 2 * in_channels + (2 if spectral_pos_encoding else 0)
         self.conv_layer = nn.Conv2d(spectrum_channels, 2 * out_channels, kernel_size=1, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(2 * out_channels)
+        self.bn = BatchNorm2d(2 * out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.se: nn.Module | None = None
         if use_se:
@@ -223,7 +224,7 @@ class SpectralTransform(nn.Module):
         self.downsample = nn.AvgPool2d(kernel_size=2, stride=2) if stride == 2 else nn.Identity()
         self.conv1 = nn.Sequential(
             nn.Conv2d(in_channels, hidden, kernel_size=1, groups=groups, bias=False),
-            nn.BatchNorm2d(hidden),
+            BatchNorm2d(hidden),
             nn.ReLU(inplace=True),
         )
         self.fu = FourierUnit(hidden, hidden, groups, **fourier_kwargs)

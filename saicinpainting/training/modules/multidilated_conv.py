@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from saicinpainting.training.modules.base import PaddingMode, choose
+from saicinpainting.training.modules.padding import Conv2d
 from saicinpainting.utils import InputError
 
 # Whether each convolution takes a part of the input channels, and makes a part of the output channels.
@@ -48,7 +49,7 @@ class MultidilatedConv(nn.Module):
                 )
         self.dilations = [min_dilation * 2**i for i in range(dilation_num)]
         self.convs = nn.ModuleList(
-            nn.Conv2d(
+            Conv2d(
                 in_dim // dilation_num if self.cat_in else in_dim,
                 out_dim // dilation_num if self.cat_out else out_dim,
                 kernel_size,

@@ -20,8 +20,11 @@ from saicinpainting.training.modules.base import (
     output_activation,
     upsampling,
 )
+from saicinpainting.training.modules.batch_norm import count_batch, leave_counting_to
+from saicinpainting.training.modules.casting import weights_in_autocast_dtype
 from saicinpainting.training.modules.conv_double_backward import DoubleBackwardConv2d
 from saicinpainting.training.modules.multidilated_conv import MultidilatedConv
+from saicinpainting.training.modules.padding import ReflectionPad2d
 from saicinpainting.utils import call_with_settings
 
 
@@ -40,7 +43,7 @@ class DepthwiseSeparableConv(nn.Module):
 ConvLayer = Callable[..., nn.Module]
 CONV_KINDS: dict[str, ConvLayer] = {"default": nn.Conv2d, "depthwise": DepthwiseSeparableConv}
 _PAD_LAYERS: dict[str, Callable[[int], nn.Module]] = {
-    "reflect": nn.ReflectionPad2d,
+    "reflect": ReflectionPad2d,
     "replicate": nn.ReplicationPad2d,
 }
 
@@ -87,7 +90,7 @@ class MultidilatedResnetBlock(nn.Module):
 def _downsampling(input_nc: int, widths: list[int], *, conv_layer: ConvLayer, norm_layer: NormLayer) -> list[nn.Module]:
     """The 7x7 stem and the stride-2 convolutions, up to the first residual block."""
     layers: list[nn.Module] = [
-        nn.ReflectionPad2d(3),
+        ReflectionPad2d(3),
         conv_layer(input_nc, widths[0], kernel_size=7),
         norm_layer(widths[0]),
         nn.ReLU(inplace=True),
@@ -104,7 +107,7 @@ def _downsampling(input_nc: int, widths: list[int], *, conv_layer: ConvLayer, no
 def _head(widths: list[int], output_nc: int, add_out_act: bool | str | None) -> list[nn.Module]:
     """The 7x7 convolution to the image and the output activation."""
     conv = nn.Conv2d(widths[0], output_nc, kernel_size=7)
-    return [nn.ReflectionPad2d(3), conv, *output_activation(add_out_act)]
+    return [ReflectionPad2d(3), conv, *output_activation(add_out_act)]
 
 
 class GlobalGenerator(Generator):
@@ -218,12 +221,15 @@ class NLayerDiscriminator(nn.Module):
         self.n_stages = len(stages)
         for i, stage in enumerate(stages):
             self.add_module(f"model{i}", nn.Sequential(*stage))
+        leave_counting_to(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         maps = []
-        for i in range(self.n_stages):
-            x = self.get_submodule(f"model{i}")(x)
-            maps.append(x)
+        with weights_in_autocast_dtype(self, x.device):
+            for i in range(self.n_stages):
+                x = self.get_submodule(f"model{i}")(x)
+                maps.append(x)
+        count_batch(self)
         return maps[-1], maps[:-1]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from saicinpainting.training.modules import make_generator
 from saicinpainting.training.modules.ffc import (
@@ -231,3 +233,42 @@ def test_unusable_sizes(size: tuple[int, int]) -> None:
 def test_wrong_settings(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_generator(**settings(**changes))
+
+
+class Convolutions(TorchDispatchMode):
+    """How many there are, and how many times something is padded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = self.paddings = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.convolutions += function == torch.ops.aten.convolution.default
+        self.paddings += function == torch.ops.aten.reflection_pad2d.default
+        return function(*args, **(kwargs or {}))
+
+
+def separate(layer: FFC) -> FFC:
+    """A copy whose local convolutions are watched, and so left apart."""
+    copied = copy.deepcopy(layer)
+    for conv in (copied.convl2l, copied.convl2g):
+        conv.register_forward_hook(lambda *_: None)
+    return copied
+
+
+@pytest.mark.parametrize("settings", [{}, {"bias": True}, {"stride": 2}, {"dilation": 2, "padding": 2}])
+def test_the_local_convolutions_are_one_and_give_the_same_numbers_and_gradients(settings):
+    torch.manual_seed(0)
+    layer = FFC(16, 16, 3, 0.5, 0.5, **{"padding": 1, "enable_lfu": False, **settings}).double()
+    apart = separate(layer)
+    with Convolutions() as counted:
+        ours = layer((rand(0, 2, 8, 12, 12).double(), rand(1, 2, 8, 12, 12).double()))
+    with Convolutions() as more:
+        theirs = apart((rand(0, 2, 8, 12, 12).double(), rand(1, 2, 8, 12, 12).double()))
+    assert (more.convolutions - counted.convolutions, more.paddings - counted.paddings) == (1, 1)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-15)
+        a.square().sum().backward(retain_graph=True)
+        b.square().sum().backward(retain_graph=True)
+    for a, b in zip(layer.parameters(), apart.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-13, atol=1e-13)

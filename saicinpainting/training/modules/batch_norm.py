@@ -1,0 +1,42 @@
+"""Batch norms whose batches are counted once for a whole network."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d`; inside a network that counts by `count_batch` it does not count its batches itself.
+
+    The counter `num_batches_tracked` decides nothing here, but is in every checkpoint; counting costs a launch a layer.
+    """
+
+    counted_by_network = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.counted_by_network and self.training and self.track_running_stats) or self.momentum is None:
+            return super().forward(x)
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
+        )
+
+
+def leave_counting_to(network: nn.Module) -> None:
+    """The norms inside `network` count no batches; it calls `count_batch` in each of its forward passes."""
+    for part in network.modules():
+        if isinstance(part, BatchNorm2d):
+            part.counted_by_network = True
+
+
+@torch.no_grad()
+def count_batch(network: nn.Module) -> None:
+    """One more batch for all norms inside `network` that are in training, by one call."""
+    counters = [
+        part.num_batches_tracked
+        for part in network.modules()
+        if isinstance(part, BatchNorm2d) and part.training and part.num_batches_tracked is not None
+    ]
+    if counters:
+        torch._foreach_add_(counters, 1)
