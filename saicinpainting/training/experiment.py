@@ -26,12 +26,12 @@ from saicinpainting.training.epoch_loop import use_exact_epochs
 from saicinpainting.training.interrupts import StopOnSignal, Stopped
 from saicinpainting.training.reports.event_logs import EVENT_FILES
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
-from saicinpainting.training.strategy import make_ddp_strategy
+from saicinpainting.training.strategy import GeneratorSyncBatchNorm, make_ddp_strategy
 from saicinpainting.training.summary import RunPlan, describe_run, plan_of
 from saicinpainting.training.trainers import DefaultInpaintingTrainingModule, make_training_model
 from saicinpainting.training.trainers.finetune import finetune_path, start_from
 from saicinpainting.training.watching import WATCHING_KEYS, watch
-from saicinpainting.utils import InputError, check_known_keys, count_parameters
+from saicinpainting.utils import InputError, check_bool, check_known_keys, count_parameters
 
 LOGGER = logging.getLogger(__name__)
 
@@ -179,6 +179,8 @@ def make_trainer(settings: Mapping[str, Any], out_dir: Path) -> pl.Trainer:
     section = settings["trainer"]
     check_known_keys(section, TRAINER_KEYS, where="trainer")
     kwargs = _trainer_kwargs(section.get("kwargs") or {})
+    sync_batchnorm = kwargs.pop("sync_batchnorm", False)
+    check_bool("trainer.kwargs.sync_batchnorm", sync_batchnorm)
     checkpoints = make_checkpoint_callback(settings, out_dir / "models")
     timer, watchers = watch(section, out_dir)
     callbacks: list[pl.Callback] = [ExactResume(), checkpoints, StopOnSignal(checkpoints), *watchers]
@@ -189,7 +191,7 @@ def make_trainer(settings: Mapping[str, Any], out_dir: Path) -> pl.Trainer:
         "profiler": timer,
         "logger": TensorBoardLogger(settings["location"]["tb_dir"], name=out_dir.name),
         "default_root_dir": out_dir,
-        "plugins": [TensorsOnlyCheckpointIO()],
+        "plugins": [TensorsOnlyCheckpointIO(), *([GeneratorSyncBatchNorm()] if sync_batchnorm else [])],
         "use_distributed_sampler": False,  # the data module shares the images among the processes
     }
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
 
 from saicinpainting.training.trainers.default import DefaultInpaintingTrainingModule
 from saicinpainting.utils import InputError
@@ -30,6 +32,22 @@ class NetworkwiseDDPStrategy(DDPStrategy):
         module = self.lightning_module
         assert isinstance(module, DefaultInpaintingTrainingModule)
         module.distribute(self._setup_model)
+
+
+class GeneratorSyncBatchNorm(TorchSyncBatchNorm):
+    """Joins the generator's batch norms over the processes, and no others.
+
+    The R1 penalty differentiates the discriminator twice, which `SyncBatchNorm` cannot. The networks of losses and
+    metrics use running statistics.
+    """
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        model.generator = super().apply(model.get_submodule("generator"))
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        model.generator = super().revert(model.get_submodule("generator"))
+        return model
 
 
 def make_ddp_strategy(name: str) -> NetworkwiseDDPStrategy:

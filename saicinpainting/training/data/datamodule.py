@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from saicinpainting.evaluation.data import InpaintingDataset, InpaintingEvalOnlineDataset, Sample
@@ -70,6 +71,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         self._val_sets: list[Dataset[Sample]] | None = None
         self._val_sizes: dict[str, list[tuple[int, int]]] = {}  # (H, W) of the samples of each evaluation set
         self._start = Start()
+        self._copies: torch.cuda.Stream | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Find the files; `stage` `validate` needs no training images. Those of the evaluation sets are looked at."""
@@ -92,7 +94,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         sampler = self._sampler(*self._processes())
         sampler.begin_at(self._start.epoch, self._start.images)
         settings = _without_order(self._train_settings.get("dataloader_kwargs"), where="data.train")
-        return make_dataloader(self._images(), {**settings, "sampler": sampler}, where="data.train")
+        return self._loader(self._images(), {**settings, "sampler": sampler}, where="data.train")
 
     def train_images(self) -> int:
         """How many training images there are."""
@@ -198,10 +200,29 @@ class InpaintingDataModule(pl.LightningDataModule):
         kwargs = _without_order(kwargs, where=where)
         batch_size, sizes = _batch_size(kwargs, where=where), self._val_sizes[where]
         if batch_size == 1 or len(set(sizes)) == 1:
-            return make_dataloader(dataset, {**kwargs, "sampler": share}, where=where)
+            return self._loader(dataset, {**kwargs, "sampler": share}, where=where)
         del kwargs["batch_size"]
         batches = EqualSizeBatches(share, sizes, batch_size)
-        return make_dataloader(dataset, {**kwargs, "batch_sampler": batches}, where=where)
+        return self._loader(dataset, {**kwargs, "batch_sampler": batches}, where=where)
+
+    def _loader(self, dataset: Dataset[Sample], kwargs: dict[str, Any], *, where: str) -> DataLoader[Sample]:
+        """For a GPU batches lie in pinned memory, from which they are copied while the host goes on."""
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return make_dataloader(dataset, {"pin_memory": on_gpu, **kwargs}, where=where)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """On a GPU by a stream of its own: the copy runs while the device still computes the step before."""
+        if device.type != "cuda":
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        self._copies = self._copies or torch.cuda.Stream(device)
+        with torch.cuda.stream(self._copies):
+            batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(self._copies)
+        for value in batch.values():
+            if torch.is_tensor(value):
+                value.record_stream(current)  # its memory is free again only when that stream is done with it
+        return batch
 
     # ---- data sets ----------------------------------------------------------------------------------------------
 

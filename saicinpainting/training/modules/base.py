@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saicinpainting.training.modules.batch_norm import BatchNorm2d, count_batch, leave_counting_to
-from saicinpainting.training.modules.casting import weights_in_autocast_dtype
+from saicinpainting.training.modules.casting import casts_weights, weights_in_autocast_dtype
 from saicinpainting.training.modules.padding import Conv2d
 from saicinpainting.utils import InputError, did_you_mean
 
@@ -128,8 +128,9 @@ class FastConv2d(Conv2d):
     @staticmethod
     def is_plain(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
         """Whether it is an ordinary `Conv2d` without stride, dilation and groups."""
-        ordinary = isinstance(conv, nn.Conv2d) and type(conv) in (nn.Conv2d, Conv2d)
-        return ordinary and conv.stride == conv.dilation == (1, 1) and conv.groups == 1
+        if not isinstance(conv, nn.Conv2d) or type(conv) not in (nn.Conv2d, Conv2d):
+            return False
+        return conv.stride == conv.dilation == (1, 1) and conv.groups == 1
 
     @classmethod
     def of(cls: type[FastConvT], conv: nn.Conv2d) -> FastConvT:
@@ -181,7 +182,7 @@ class Generator(nn.Module):
     def _in_order(self, layers: nn.Sequential, x: Features) -> Features:
         """layers(x). Under autocast each layer's weights are cast together, so that DDP has their gradients early."""
         device = next(half.device for half in (x if isinstance(x, tuple) else (x,)) if half is not None)
-        if not torch.is_autocast_enabled(device.type):
+        if not casts_weights(device):
             return layers(x)
         for layer in layers:
             with weights_in_autocast_dtype(layer, device):

@@ -14,15 +14,17 @@ from torch.autograd.function import once_differentiable
 _CAST = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
+def casts_weights(device: torch.device) -> bool:
+    """Whether there is an autocast for `device` around. A compiler fuses its casts by itself."""
+    return torch.is_autocast_enabled(device.type) and not torch.compiler.is_compiling()
+
+
 @contextmanager
 def weights_in_autocast_dtype(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Within, the weights of convolutions in `module` are in the precision of the autocast around it, if there is one.
+    """Within, the weights of convolutions in `module` are in the precision of the autocast around it.
 
-    They get the gradients that autocast's own casts would give them, bit for bit. A compiler fuses casts by itself.
+    They get the gradients that autocast's own casts would give them, bit for bit.
     """
-    if not torch.is_autocast_enabled(device.type) or torch.compiler.is_compiling():
-        yield
-        return
     places = [
         (part._parameters, name, weight)
         for part in module.modules()

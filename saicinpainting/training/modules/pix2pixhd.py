@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -21,7 +22,7 @@ from saicinpainting.training.modules.base import (
     upsampling,
 )
 from saicinpainting.training.modules.batch_norm import count_batch, leave_counting_to
-from saicinpainting.training.modules.casting import weights_in_autocast_dtype
+from saicinpainting.training.modules.casting import casts_weights, weights_in_autocast_dtype
 from saicinpainting.training.modules.conv_double_backward import DoubleBackwardConv2d
 from saicinpainting.training.modules.multidilated_conv import MultidilatedConv
 from saicinpainting.training.modules.padding import ReflectionPad2d
@@ -225,7 +226,7 @@ class NLayerDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         maps = []
-        with weights_in_autocast_dtype(self, x.device):
+        with weights_in_autocast_dtype(self, x.device) if casts_weights(x.device) else nullcontext():
             for i in range(self.n_stages):
                 x = self.get_submodule(f"model{i}")(x)
                 maps.append(x)

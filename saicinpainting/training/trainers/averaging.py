@@ -73,11 +73,16 @@ class GeneratorAverage(nn.Module):
         if not self.is_due(step):
             return
         new = _unwrapped(generator).state_dict()
-        for name, average in self.network.state_dict().items():
-            if self.filled and average.is_floating_point():
-                average.lerp_(new[name], 1 - self.beta)
-            else:
-                average.copy_(new[name])
+        averages = self.network.state_dict()
+        numbers = [name for name, average in averages.items() if average.is_floating_point()]
+        counters = [name for name in averages if name not in numbers]
+        # By one call for all tensors of a type.
+        if self.filled:
+            torch._foreach_lerp_([averages[n] for n in numbers], [new[n] for n in numbers], 1 - self.beta)
+        else:
+            torch._foreach_copy_([averages[n] for n in numbers], [new[n] for n in numbers])
+        if counters:
+            torch._foreach_copy_([averages[n] for n in counters], [new[n] for n in counters])
         self.filled = True
 
 

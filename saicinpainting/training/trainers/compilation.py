@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +15,11 @@ from saicinpainting.utils import InputError
 LOGGER = logging.getLogger(__name__)
 # Compilation takes minutes, and the first steps of each image size with it.
 COMPILE_FROM_STEPS = 5000
+
+
+def uncompiled(condition: bool = True) -> AbstractContextManager[Any]:
+    """Within, compiled networks compute as they would without a compiler, if `condition`."""
+    return torch.compiler.set_stance("force_eager") if condition else nullcontext()
 
 
 def wants_compilation(setting: bool | str, device: torch.device, *, planned_steps: Callable[[], float]) -> bool:
@@ -41,6 +48,7 @@ def compile_networks(networks: Iterable[nn.Module], *, device: torch.device, req
         LOGGER.warning("training_model.compile: nothing can be compiled here (%s); training uncompiled", reason)
         return False
     for network in networks:
-        network.compile()
+        # For the sizes it meets: with sizes that vary a smaller last batch would slow down all others after it.
+        network.compile(dynamic=False)
     LOGGER.info("compiling the networks: the first steps take minutes")
     return True

@@ -14,18 +14,20 @@ from torch.nn import functional as F
 from saicinpainting.checkpoint import FROZEN_PREFIXES, without_prefixes
 from saicinpainting.evaluation.evaluator import InpaintingEvaluator, results_table
 from saicinpainting.training.losses.feature_matching import feature_matching_loss, masked_l1_loss
+from saicinpainting.training.losses.perceptual import ResNetPL
 from saicinpainting.training.modules.base import at_least_float32, set_memory_format
 from saicinpainting.training.trainers.averaging import GeneratorAverage, without_average
 from saicinpainting.training.trainers.batch_transforms import BatchOptions, batch_rng
-from saicinpainting.training.trainers.compilation import compile_networks, wants_compilation
+from saicinpainting.training.trainers.compilation import compile_networks, uncompiled, wants_compilation
 from saicinpainting.training.trainers.guard import NonFiniteGuard
-from saicinpainting.training.trainers.optimizers import match_layouts, warn_of_other_settings
+from saicinpainting.training.trainers.optimizers import suit_this_run, warn_of_other_settings
 from saicinpainting.training.trainers.parts import Batch, Logs, StepOptions, TrainingParts
 from saicinpainting.training.visualizers import visualize_batch
 from saicinpainting.utils import InputError, add_prefix_to_keys, flatten_dict, set_requires_grad
 
 LOGGER = logging.getLogger(__name__)
 
+AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 VALIDATIONS = "validations"  # the checkpoint's key for their number
 # Pictures of this many batches of a validation set go to TensorBoard; the visualizer's folder gets all of them.
 TENSORBOARD_PICTURES = 4
@@ -99,6 +101,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         self._distributed: dict[str, nn.Module] = {}
         self._grad_norm = torch.zeros(())  # of the latest step, before clipping
         self._latest_penalty: Logs = {}
+        self._usual_shape: torch.Size | None = None  # of this run's batches
         self._memory_format = torch.contiguous_format
 
     def setup(self, stage: str) -> None:
@@ -117,17 +120,20 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         self._distributed = {name: wrap(getattr(self, name)) for name in ("generator", "discriminator")}
 
     def on_fit_start(self) -> None:
+        if isinstance(self.loss_resnet_pl, ResNetPL):
+            self.loss_resnet_pl.prepare(AUTOCAST_DTYPES.get(str(self.trainer.precision)))
+        self._usual_shape = None
         setting, transforms = self.step_options.compile, self.batch_options.transforms
         if setting == "auto" and (transforms.rescale or transforms.crop):
             return  # each size would be compiled anew
         if wants_compilation(setting, self.device, planned_steps=lambda: self.trainer.estimated_stepping_batches):
             encoder = getattr(self.loss_resnet_pl, "impl", None)
-            networks = [network for network in (self.generator, encoder) if network is not None]
+            networks = [n for n in (self.generator, encoder, self.discriminator) if n is not None]
             compile_networks(networks, device=self.device, required=setting is True)
 
     def on_train_start(self) -> None:
         for optimizer in self.trainer.optimizers:
-            match_layouts(optimizer)
+            suit_this_run(optimizer)
             warn_of_other_settings(optimizer)
 
     def on_fit_end(self) -> None:
@@ -188,9 +194,11 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         """Real and fake scores and, in the steps that have it, the R1 penalty, on the detached prediction."""
         # One pass through DDP's wrapper tells it of the step; the gradients of both passes reach it together.
         discriminator = self._distributed.get("discriminator", self.discriminator)
-        real = batch["image"].detach().requires_grad_(self.adversarial_loss.penalizes(step))
-        real_score, _ = discriminator(real)
-        fake_score, _ = self.discriminator(batch[self.image_to_discriminator].detach())
+        penalized = self.adversarial_loss.penalizes(step)
+        real = batch["image"].detach().requires_grad_(penalized)
+        with uncompiled(penalized):  # a compiled network has no second derivative
+            real_score, _ = discriminator(real)
+            fake_score, _ = self.discriminator(batch[self.image_to_discriminator].detach())
         total, logs = self.adversarial_loss.discriminator_loss(
             real_batch=real,
             discr_real_pred=at_least_float32(real_score),
@@ -203,25 +211,34 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
     # ---- training -----------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        optimizers: Any = self.optimizers()
-        generator_optimizer, discriminator_optimizer = optimizers
         step = self.global_step
         rng = batch_rng(self.seed, step, self.global_rank)
         batch = self._prepared(batch, step, rng)
-        self.guard.start_batch((self.generator, self.discriminator))
-        logs, filled = self._generator_step(batch, generator_optimizer, rng)
-        if self.loss_weights.adversarial > 0:
-            seen = filled if self.step_options.reuse_generator_output else None
-            logs |= self._discriminator_step(batch, seen, discriminator_optimizer.optimizer, step, rng)
+        self._usual_shape = self._usual_shape or batch["image"].shape
+        # The last batch of an epoch may be smaller: to compile for it would take longer than to compute it.
+        with uncompiled(batch["image"].shape != self._usual_shape):
+            logs, filled = self._step(batch, step, rng)
         if self.generator_average is not None:
             self.generator_average.update(self.generator, self.global_step)
         logs = _detached(logs)
         size = len(batch["image"])
         self.log_dict(add_prefix_to_keys(logs, "train_"), batch_size=size)
-        self.log("train_skipped_batches", self.guard.counter(self.device), batch_size=size)
+        self.log("train_skipped_batches", self.guard.skipped(self.device), batch_size=size)
         self.log("l1", logs["gen_l1"], prog_bar=True, logger=False, batch_size=size)
         if batch_idx % self.visualize_each_iters == 0:
             self._visualize(filled, batch_idx, "train")
+
+    def _step(self, batch: Batch, step: int, rng: torch.Generator) -> tuple[Logs, Batch]:
+        """Both networks' steps: what is logged, and the batch as the generator filled it."""
+        optimizers: Any = self.optimizers()
+        generator_optimizer, discriminator_optimizer = optimizers
+        self.guard.start_batch((self.generator, self.discriminator))
+        logs, filled = self._generator_step(batch, generator_optimizer, rng)
+        if self.loss_weights.adversarial > 0:
+            seen = filled if self.step_options.reuse_generator_output else None
+            logs |= self._discriminator_step(batch, seen, discriminator_optimizer.optimizer, step, rng)
+        self.guard.end_batch()
+        return logs, filled
 
     def _prepared(self, batch: Batch, step: int, rng: torch.Generator) -> Batch:
         batch = self.batch_options.transforms(batch, step=step, rng=rng)
@@ -244,6 +261,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         """`filled`: the batch as the generator's step filled it; None for a fresh forward of the updated generator."""
         set_requires_grad(self.discriminator, True)
         if filled is None:
+            torch.clear_autocast_cache()  # Lightning 2.4 and 2.5 keep casts, of the weights before the step
             with torch.no_grad():
                 filled = self._fill(batch, self.generator, rng)
         loss, logs = self.discriminator_loss(filled, step)
@@ -267,10 +285,10 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         self._grad_norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val or float("inf"))
         network, step, losses = self._pending
         scaled = self.trainer.precision == "16-mixed"
-        allowed = self.guard.allows(self._grad_norm, network=network, step=step, losses=losses, scaled=scaled)
-        if not allowed and not scaled:
-            # Without gradients the optimizer's step changes nothing, but counts as this batch's.
-            optimizer.zero_grad(set_to_none=True)
+        self.guard.check(self._grad_norm, optimizer, network=network, step=step, losses=losses, scaled=scaled)
+
+    def on_train_epoch_end(self) -> None:
+        self.guard.read_all()
 
     # ---- validation ---------------------------------------------------------------------------------------------
 
@@ -286,6 +304,8 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         """Evaluate on every rank what the checkpoint will hold: batch norm's running statistics of rank 0."""
+        if not self.trainer.sanity_checking:
+            self.guard.read_all()
         if self.trainer.world_size > 1:
             networks = [n for n in (self.generator, self.discriminator, self.generator_average) if n is not None]
             for buffer in [buffer for network in networks for buffer in network.buffers()]:
@@ -297,7 +317,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         title = self._val_titles()[dataloader_idx]
         # Past compiled networks: evaluation meets many sizes, each of which would be compiled anew.
-        with torch.compiler.set_stance("force_eager"):
+        with uncompiled():
             batch = self(batch)
             _, logs = self.generator_loss(batch)
         self.log_dict(

@@ -1,9 +1,11 @@
-"""Keeps a batch whose gradient is not finite away from the weights."""
+"""Keeps a batch whose gradient is not finite away from the weights, without waiting for the device."""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +14,20 @@ from saicinpainting.utils import InputError, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
 POLICIES = ("skip", "stop", "ignore")
+# How many batches later a report is read. The same number on every rank, so that all of them end a run together; the
+# host is never further ahead of the device.
+LAG = 2
 
 
 class NonFiniteGuard:
-    """Decides, from the norm of a network's gradient, whether its optimizer may step.
+    """Lets a network's optimizer step only by a finite gradient.
 
-    The gradient is the same on every rank, so all ranks decide alike. The check reads one number from the device per
-    optimizer step; `ignore` saves that.
+    The decision is made on the device, where a fused optimizer reads it; other optimizers wait for it. The gradient is
+    the same on every rank, so all ranks decide alike. What was found is reported `LAG` batches later.
 
     Args:
-        policy: `skip` leaves the network as it was before the batch and goes on, `stop` ends the run at once, `ignore`
-            does not look.
+        policy: `skip` leaves the networks as they were before the batch and goes on, `stop` leaves them so and ends the
+            run, `ignore` does not look.
         max_in_a_row: with `skip`, the run ends after so many bad batches in succession.
     """
 
@@ -31,70 +36,154 @@ class NonFiniteGuard:
             raise InputError(f"training_model.nonfinite: unknown value {policy!r}; {did_you_mean(policy, POLICIES)}")
         self.policy = policy
         self.max_in_a_row = max_in_a_row
-        self.skipped = 0  # batches, since the run started or resumed
-        self._counter: Tensor | None = None
+        self._statistics: list[_Statistics] = []
+        self._findings: list[_Finding] = []  # of the batch under way
+        self._reports: deque[tuple[list[_Finding], _HostCopy]] = deque()
+        self._skipped_on_device: Tensor | None = None
+        self._stopped: Tensor | None = None  # on the device: a gradient was bad where the policy is `stop`
+        self._skipped = 0  # batches reported so far
         self._in_a_row = 0
-        self._skipped_now = False
-        self._buffers: list[Tensor] = []
-        self._saved: list[Tensor] = []
 
-    @torch.no_grad()
     def start_batch(self, networks: Iterable[nn.Module]) -> None:
-        """Remember the running statistics of `networks`, which a forward pass of bad values would spoil."""
+        """Remember the running statistics of `networks`, which a forward pass of bad values would spoil.
+
+        Raises:
+            InputError: an earlier batch was bad and the policy is `stop`, or too many in a row were.
+        """
         if self.policy == "ignore":
             return
-        buffers = [buffer for network in networks for buffer in network.buffers()]
-        if len(self._saved) != len(buffers) or any(
-            b.device != s.device or b.dtype != s.dtype for b, s in zip(buffers, self._saved, strict=True)
-        ):
-            self._saved = [torch.empty_like(buffer) for buffer in buffers]
-        self._buffers = buffers
-        _copy(self._saved, buffers)
-        self._in_a_row = self._in_a_row if self._skipped_now else 0
-        self._skipped_now = False
+        self._read(behind=LAG)
+        self._findings = []
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for network in networks:
+            for buffer in network.buffers():
+                by_dtype.setdefault(buffer.dtype, []).append(buffer)
+        self._statistics = [_Statistics(buffers) for buffers in by_dtype.values()]
 
-    def counter(self, device: torch.device) -> Tensor:
-        """`skipped` for the logs, on the device once and for all: a copy to it in every step would wait for it."""
-        if self._counter is None or self._counter.device != device:
-            self._counter = torch.tensor(float(self.skipped), device=device)
-        return self._counter
-
-    def allows(
-        self, norm: Tensor, *, network: str, step: int, losses: Mapping[str, Tensor], scaled: bool = False
-    ) -> bool:
-        """Whether to step by a gradient of this norm; if not, the running statistics are what they were.
+    def check(
+        self,
+        norm: Tensor,
+        optimizer: torch.optim.Optimizer,
+        *,
+        network: str,
+        step: int,
+        losses: Mapping[str, Tensor],
+        scaled: bool = False,
+    ) -> None:
+        """Keep `optimizer` from stepping if the norm of its gradient is not finite.
 
         Args:
             norm: of the gradient over all ranks, 0-dimensional.
             network, step, losses: for the report.
-            scaled: the loss was scaled for float16, whose overflows are expected. They are left out as well, but said
-                only where the losses themselves are not finite, and may come more often in a row.
-
-        Raises:
-            InputError: the policy is `stop`, or too many batches in a row were bad.
+            scaled: the loss was scaled for float16, whose overflows are expected and whose scaler skips them. They are
+                reported only where the losses themselves are not finite, and may come more often in a row.
         """
-        if self.policy == "ignore" or bool(torch.isfinite(norm)):
-            return True
-        _copy(self._buffers, self._saved)
-        if not self._skipped_now:
-            self.skipped += 1
-            self._counter = None
-            self._in_a_row += 1
-            self._skipped_now = True
-        bad = [name for name, value in losses.items() if not bool(torch.isfinite(value).all())]
-        found = f"the gradient of the {network} is {float(norm)}" + (f" (not finite: {', '.join(bad)})" if bad else "")
-        limit = self.max_in_a_row * (10 if scaled else 1)
-        if self._in_a_row >= limit or (self.policy == "stop" and (bad or not scaled)):
-            rows = f" in {self._in_a_row} batches in a row" if self._in_a_row > 1 else ""
-            raise InputError(
-                f"step {step}: {found}{rows}; the weights were left as they were. Look for broken images, lower "
-                "optimizers.*.lr, or resume from an earlier checkpoint"
-            )
-        if bad or not scaled:
-            LOGGER.warning("step %d: %s; the %s skips this batch (%d so far)", step, found, network, self.skipped)
-        return False
+        if self.policy == "ignore":
+            return
+        bad = torch.isfinite(norm).logical_not()
+        if scaled:
+            pass
+        elif all(group.get("fused") for group in optimizer.param_groups):
+            if self.policy == "stop":
+                bad = self._stopped = bad if self._stopped is None else bad | self._stopped
+            optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        elif bool(bad):
+            # Without gradients the optimizer's step changes nothing, but counts as this batch's.
+            optimizer.zero_grad(set_to_none=True)
+        self._findings.append(_Finding(network, step, norm, bad, losses, scaled))
+
+    @torch.no_grad()
+    def end_batch(self) -> None:
+        """Take the running statistics back if one of the batch's gradients was bad."""
+        if not self._findings:
+            return
+        flags = torch.stack([finding.bad for finding in self._findings])
+        bad = flags.any()
+        for statistics in self._statistics:
+            statistics.restore_if(bad)
+        self._skipped_on_device = self.skipped(bad.device) + bad
+        self._reports.append((self._findings, _HostCopy(flags)))
+        if any(finding.scaled for finding in self._findings):
+            self._read(behind=0)  # float16's scaler has waited for the device already
+
+    def skipped(self, device: torch.device) -> Tensor:
+        """How many batches were skipped since the run started or resumed, a number on `device`."""
+        if self._skipped_on_device is None:
+            self._skipped_on_device = torch.zeros((), device=device)
+        return self._skipped_on_device
+
+    def read_all(self) -> None:
+        """Report what is still to be reported; raises as `start_batch`."""
+        self._read(behind=0)
+
+    def _read(self, *, behind: int) -> None:
+        while len(self._reports) > behind:
+            findings, flags = self._reports.popleft()
+            self._report([finding for finding, bad in zip(findings, flags.read(), strict=True) if bad])
+
+    def _report(self, findings: list[_Finding]) -> None:
+        """One batch's bad gradients."""
+        self._in_a_row = self._in_a_row + 1 if findings else 0
+        self._skipped += bool(findings)
+        for finding in findings:
+            spoiled = [name for name, value in finding.losses.items() if not bool(torch.isfinite(value).all())]
+            found = f"the gradient of the {finding.network} is {float(finding.norm)}"
+            found += f" (not finite: {', '.join(spoiled)})" if spoiled else ""
+            unexpected = bool(spoiled) or not finding.scaled
+            limit = self.max_in_a_row * (10 if finding.scaled else 1)
+            if self._in_a_row >= limit or (self.policy == "stop" and unexpected):
+                rows = f" in {self._in_a_row} batches in a row" if self._in_a_row > 1 else ""
+                raise InputError(
+                    f"step {finding.step}: {found}{rows}; the weights were left as they were. Look for broken images, "
+                    "lower optimizers.*.lr, or resume from an earlier checkpoint"
+                )
+            if unexpected:
+                template = "step %d: %s; the %s skips this batch (%d so far)"
+                LOGGER.warning(template, finding.step, found, finding.network, self._skipped)
 
 
-def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
-    if targets:  # networks without batch norm have no buffers
-        torch._foreach_copy_(targets, sources)
+@dataclass(frozen=True)
+class _Finding:
+    """What is known of one network's gradient; the numbers are on the device."""
+
+    network: str
+    step: int
+    norm: Tensor
+    bad: Tensor
+    losses: Mapping[str, Tensor]
+    scaled: bool
+
+
+class _Statistics:
+    """Running statistics of one type, and what they were."""
+
+    def __init__(self, buffers: list[Tensor]) -> None:
+        self.buffers = buffers
+        self.before = self._flat()
+
+    def _flat(self) -> Tensor:
+        return torch.cat([buffer.reshape(-1) for buffer in self.buffers])
+
+    def restore_if(self, bad: Tensor) -> None:
+        """By the same few launches whether they are restored or not: the host does not know."""
+        now = torch.where(bad, self.before, self._flat())
+        parts = now.split([buffer.numel() for buffer in self.buffers])
+        torch._foreach_copy_(self.buffers, [p.view_as(b) for p, b in zip(parts, self.buffers, strict=True)])
+
+
+class _HostCopy:
+    """A few numbers on their way to the host; whoever reads them early waits."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        self._values = values
+        if values.is_cuda:
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def read(self) -> list[bool]:
+        if self._event is not None:
+            self._event.synchronize()
+        return self._values.numpy().tolist()

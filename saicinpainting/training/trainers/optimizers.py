@@ -47,13 +47,22 @@ def _make_optimizer(network: nn.Module, sections: Settings, name: str, fused: bo
     return build(OPTIMIZERS, {**settings, "params": list(network.parameters())}, where=where, default_kind="adamw")
 
 
-def match_layouts(optimizer: torch.optim.Optimizer) -> None:
-    """Lay out the moments as their weights are.
+# How an optimizer computes, which decides where it wants its step counters.
+_IMPLEMENTATION = ("fused", "foreach", "capturable", "differentiable")
 
-    A checkpoint brings them in the layout of the run that wrote it, and fused optimizers walk weights, gradients and
-    moments side by side through memory.
+
+def suit_this_run(optimizer: torch.optim.Optimizer) -> None:
+    """Give a resumed optimizer the implementation and the layouts of this run instead of its checkpoint's.
+
+    A checkpoint brings `fused` and its like along, and the moments in the layout of the run that wrote it. Fused
+    optimizers walk weights, gradients and moments side by side through memory.
     """
+    for group in optimizer.param_groups:
+        group.update({name: optimizer.defaults[name] for name in _IMPLEMENTATION if name in optimizer.defaults})
+    on_device = bool(optimizer.defaults.get("fused") or optimizer.defaults.get("capturable"))
     for parameter, state in optimizer.state.items():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].to(parameter.device if on_device else "cpu", torch.float32)
         for name, value in state.items():
             if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from saicinpainting.training.modules import make_generator
-from saicinpainting.training.modules.casting import weights_in_autocast_dtype
+from saicinpainting.training.modules.casting import casts_weights, weights_in_autocast_dtype
 from tests.helpers import fill, golden_values, rand
 
 
@@ -76,9 +74,10 @@ def test_the_weights_are_the_networks_own_again_even_after_an_error():
     assert [name for name, _ in conv.named_parameters()] == ["weight", "bias"]
 
 
-def test_nothing_is_cast_without_autocast_nor_what_needs_no_cast():
-    conv = copy.deepcopy(nn.Conv2d(1, 1, 1))
-    with weights_in_autocast_dtype(conv, torch.device("cpu")):
-        assert conv.weight.dtype == torch.float32
-    with torch.autocast("cpu", torch.bfloat16), weights_in_autocast_dtype(conv.bfloat16(), torch.device("cpu")):
-        assert conv.weight.is_leaf
+def test_weights_are_cast_under_autocast_only_and_only_those_that_need_it():
+    assert not casts_weights(torch.device("cpu"))
+    conv = nn.Conv2d(1, 1, 1).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert casts_weights(torch.device("cpu"))
+        with weights_in_autocast_dtype(conv, torch.device("cpu")):
+            assert conv.weight.is_leaf

@@ -13,7 +13,7 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch.utils.data import DataLoader
 
 from saicinpainting.training.trainers import make_training_model
-from saicinpainting.training.trainers.guard import NonFiniteGuard
+from saicinpainting.training.trainers.guard import LAG, NonFiniteGuard
 from saicinpainting.utils import InputError
 from tests.helpers import fill
 from tests.training.trainers.test_golden_training import GoldenBatches, Recorder, golden_config
@@ -47,14 +47,22 @@ class Weights(pl.Callback):
 
 
 def run(
-    spoiled: set[int], *, steps: int = 4, plugins: Any = None, **settings: Any
+    spoiled: set[int],
+    *,
+    steps: int = 4,
+    plugins: Any = None,
+    optimizers: Any = None,
+    weights: Weights | None = None,
+    **settings: Any,
 ) -> tuple[Weights, Recorder, pl.Trainer]:
     config = golden_config()
     config["training_model"] |= settings
+    for optimizer in config["optimizers"].values():
+        optimizer |= optimizers or {}
     model = make_training_model(config)
     fill(model.generator)
     fill(model.discriminator)
-    weights, recorder = Weights(), Recorder()
+    weights, recorder = weights or Weights(), Recorder()
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=steps,
@@ -139,9 +147,39 @@ def test_float16_leaves_the_running_statistics_alone_too(caplog):
 def test_networks_without_running_statistics_are_guarded():
     guard = NonFiniteGuard()
     network = torch.nn.Conv2d(1, 1, 1)
-    guard.start_batch([network])
-    assert guard.allows(torch.tensor(1.0), network="generator", step=0, losses={})
-    assert not guard.allows(torch.tensor(float("inf")), network="generator", step=0, losses={})
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    before = network.weight.detach().clone()
+    for norm, steps in ((float("inf"), False), (1.0, True)):
+        network.weight.grad, network.bias.grad = torch.ones_like(network.weight), torch.ones_like(network.bias)
+        guard.start_batch([network])
+        guard.check(torch.tensor(norm), optimizer, network="generator", step=0, losses={})
+        optimizer.step()
+        guard.end_batch()
+        assert torch.equal(network.weight, before) is not steps
+
+
+def test_an_optimizer_that_cannot_skip_by_itself_is_kept_from_stepping(caplog):
+    """All but fused ones wait for the device."""
+    skipped, _, _ = run({1}, optimizers={"foreach": True})
+    for name, before in skipped.states[1].items():
+        assert torch.equal(before, skipped.states[2][name]), name
+    assert "skips this batch" in caplog.text
+
+
+def test_with_stop_no_later_batch_reaches_the_weights():
+    """The report comes some batches after the bad one."""
+    weights = Weights()
+    with pytest.raises(InputError, match="step 1: the gradient of the generator is nan"):
+        run({1}, steps=8, nonfinite="stop", weights=weights)
+    assert 3 <= len(weights.states) <= 2 + 1 + LAG
+    for later in weights.states[2:]:
+        for name, before in weights.states[1].items():
+            assert torch.equal(before, later[name]), name
+
+
+def test_reports_are_read_before_an_epoch_ends(caplog):
+    run({3}, steps=4)
+    assert "step 3: the gradient of the generator is nan" in caplog.text
 
 
 def test_an_unknown_policy_lists_the_known_ones(tmp_path: Path):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from saicinpainting.training.modules.base import set_memory_format
-from saicinpainting.training.trainers.optimizers import make_optimizers, match_layouts, warn_of_other_settings
+from saicinpainting.training.trainers.optimizers import make_optimizers, suit_this_run, warn_of_other_settings
 from saicinpainting.utils import InputError
 from tests.helpers import fill, rand
 
@@ -37,7 +37,7 @@ def two_steps(first: torch.memory_format, second: torch.memory_format) -> torch.
     resumed.load_state_dict(before.state_dict())
     after, _ = make_optimizers(SETTINGS, resumed, network(), True)
     after.load_state_dict(optimizer.state_dict())
-    match_layouts(after)
+    suit_this_run(after)
     step(resumed, after, 2)
     return resumed.weight.detach()
 

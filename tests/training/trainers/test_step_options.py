@@ -173,8 +173,9 @@ def test_a_compiled_run_computes_the_same(monkeypatch):
     """Traced and differentiated ahead of time as for the real compiler, whose code generation takes minutes."""
     compiled: list[torch.nn.Module] = []
 
-    def compile_ahead(module: torch.nn.Module) -> None:
+    def compile_ahead(module: torch.nn.Module, dynamic: bool) -> None:
         compiled.append(module)
+        assert not dynamic
         torch._dynamo.reset()
         module._compiled_call_impl = torch.compile(module._call_impl, backend="aot_eager", fullgraph=True)
 
@@ -184,7 +185,7 @@ def test_a_compiled_run_computes_the_same(monkeypatch):
     model = make({"compile": True})
     names = list(model.state_dict())
     steps = fit(model, steps=2)
-    assert compiled == [model.generator]
+    assert compiled == [model.generator, model.discriminator]
     assert list(model.state_dict()) == names
     for step, expected in zip(steps, eager, strict=True):
         assert step == pytest.approx(expected, rel=1e-8)
@@ -245,3 +246,44 @@ def test_without_a_compiler_a_run_goes_on_or_says_what_is_missing(monkeypatch, c
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(InputError, match=message):
         make(settings)
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+def test_one_smaller_batch_and_the_penalty_are_computed_without_the_compiler(monkeypatch, interval):
+    """Compiled graphs are of fixed sizes; each other batch size would be compiled anew."""
+    ran: list[tuple[str, int]] = []
+
+    def compile_ahead(module: torch.nn.Module, dynamic: bool) -> None:
+        name = type(module).__name__
+
+        def look(graph: Any, inputs: Any) -> Any:
+            def run(*arguments: Any) -> Any:
+                ran.append((name, max(a.shape[0] for a in arguments if torch.is_tensor(a) and a.dim() == 4)))
+                return graph.forward(*arguments)
+
+            return run
+
+        torch._dynamo.reset()
+        module._compiled_call_impl = torch.compile(module._call_impl, backend=look, dynamic=dynamic)
+
+    class Batches(GoldenBatches):
+        def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+            return {name: value[: 3 if i == 1 else 4] for name, value in super().__getitem__(i).items()}
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_ahead)
+    monkeypatch.setattr(compilation.torch, "compile", torch.compile)
+    model, steps = make({"compile": True, "reuse_generator_output": True}, gp_interval=interval), []
+
+    class Look(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            steps.append([name for name, _ in ran])
+            ran.clear()
+
+    trainer = pl.Trainer(accelerator="cpu", precision="64-true", max_steps=4, callbacks=[Look()], logger=False,
+                         enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
+    trainer.fit(model, DataLoader(Batches(torch.float64), batch_size=None))
+    assert steps[1] == []
+    for i in (0, 2, 3):
+        assert steps[i].count("FFCResNetGenerator") == 1
+        penalized = i % interval == 0
+        assert steps[i].count("NLayerDiscriminator") == (2 if penalized else 4)
