@@ -17,11 +17,13 @@ from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.config import read_experiment_config, register_resolvers
 from saicinpainting.training.checkpoints import make_checkpoint_callback
 from saicinpainting.training.experiment import make_trainer, train, validate_every_epoch
+from saicinpainting.training.modules.batch_norm import BatchNorm2d
 from saicinpainting.training.resume import resume_path
 from saicinpainting.training.strategy import NetworkwiseDDPStrategy
 from saicinpainting.training.trainers import load_checkpoint, make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, shrunk, write_data
+from tests.training.trainers.test_golden_training import golden_config
 
 CHECKPOINTS = {"checkpoint_kwargs": {"monitor": "val_ssim_total_mean"}}
 
@@ -244,6 +246,23 @@ def test_two_devices_train_with_ddp():
     trainer = make_trainer(settings, Path("unused"))
     assert isinstance(trainer.strategy, pl.strategies.DDPStrategy)
     assert isinstance(trainer.strategy, NetworkwiseDDPStrategy)
+
+
+def test_batch_norm_is_joined_over_gpus_in_the_generator_alone(tmp_path: Path):
+    """The R1 penalty differentiates the discriminator twice, which SyncBatchNorm cannot."""
+    settings = {
+        "trainer": {"kwargs": {"accelerator": "cpu", "devices": 2, "sync_batchnorm": True}, **CHECKPOINTS},
+        "evaluator": {"fid": False},
+        "location": {"tb_dir": str(tmp_path)},
+    }
+    trainer = make_trainer(settings, tmp_path / "run")
+    model = make_training_model(golden_config())
+    trainer.strategy._layer_sync.apply(model)
+    kinds = {
+        name: {type(part) for part in network.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)}
+        for name, network in (("generator", model.generator), ("discriminator", model.discriminator))
+    }
+    assert kinds == {"generator": {torch.nn.SyncBatchNorm}, "discriminator": {BatchNorm2d}}
 
 
 def test_a_prediction_model_needs_neither_losses_nor_weights(finished: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -280,3 +281,19 @@ def test_too_few_images_for_one_whole_batch(sections):
     assert data.train_batches(world_size=1) == 1
     with pytest.raises(InputError, match=r"drop_last=true leaves no batch: 4 images, batches of 3"):
         data.train_batches(world_size=2)
+
+
+def data_on(device: str, sections: dict) -> InpaintingDataModule:
+    data = InpaintingDataModule(**sections)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
+    return data
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", False), ("cuda", True)])
+def test_batches_for_a_gpu_lie_in_pinned_memory(sections, device, expected):
+    data = data_on(device, sections)
+    loaders = [data.train_dataloader(), *data.val_dataloader()]
+    assert [loader.pin_memory for loader in loaders] == [expected] * len(loaders)
+    sections["train"]["dataloader_kwargs"] |= {"pin_memory": False}
+    assert not data_on(device, sections).train_dataloader().pin_memory

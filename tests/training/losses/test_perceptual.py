@@ -221,3 +221,27 @@ def test_perceptual_file_that_does_not_fit_is_named(tmp_path):
     save_legacy({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"other\.pth: not the weights of VGG19Features"):
         make_perceptual_loss(weights_path=tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("arch", ["resnet50dilated", "resnet50"])
+def test_a_prepared_encoder_gives_the_same_distance_without_a_batch_norm(arch):
+    loss = ResNetPL(fill(ResNetEncoder(arch)), weight=30).double()
+    pred, target = (image.double() for image in images())
+    expected = loss(pred.requires_grad_(), target)
+    (expected_gradient,) = torch.autograd.grad(expected, pred)
+    loss.prepare(None)
+    assert not [part for part in loss.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert not [p for p in loss.parameters() if p.requires_grad]
+    value = loss(pred, target)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(value, pred)[0], expected_gradient, rtol=1e-9, atol=1e-13)
+
+
+def test_in_half_precision_the_encoder_lies_in_half_precision():
+    """Autocast finds nothing to cast, and the distance is that of casts at every call, to bfloat16's rounding."""
+    plain, prepared = (ResNetPL(fill(ResNetEncoder("resnet50dilated"))) for _ in range(2))
+    prepared.prepare(torch.bfloat16)
+    assert {p.dtype for p in prepared.impl.parameters()} == {torch.bfloat16}
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, value = plain(*images()), prepared(*images())
+    torch.testing.assert_close(value, expected, rtol=0.05, atol=0)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.training.trainers.averaging import GeneratorAverage, average_as_generator, without_average
@@ -202,3 +203,21 @@ def test_a_run_that_does_not_average_says_that_it_leaves_the_average_out(caplog:
 def test_impossible_settings_are_named(setting: dict, message: str):
     with pytest.raises(InputError, match=message):
         GeneratorAverage(Network(), **setting)
+
+
+def test_an_update_is_one_call_for_all_weights():
+    calls = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            name = function.__name__.partition(".")[0]
+            if name not in ("detach", "view"):
+                calls.append(name)
+            return function(*args, **(kwargs or {}))
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    average = GeneratorAverage(network, start_step=0, period=1)
+    average.update(network, 0)
+    with Calls():
+        average.update(network, 1)
+    assert calls == ["_foreach_lerp_", "_foreach_copy_"]  # the counters are copied

@@ -145,3 +145,32 @@ def test_half_precision_trains_close_to_full(tmp_path: Path, precision: str):
     for step, golden in zip(recorder.steps, golden_values()["training"], strict=False):
         for name in ("gen_l1", "gen_fm", "gen_grad_norm", "discr_adv", "discr_grad_norm"):
             assert step[f"train_{name}"] == pytest.approx(golden[name], rel=0.1), name
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_fresh_forward_pass_uses_the_updated_weights_whatever_autocast_keeps(cached: bool):
+    """Lightning 2.4 and 2.5 keep autocast's casts of the weights over the whole step."""
+
+    class Precision(MixedPrecision):
+        def autocast_context_manager(self) -> torch.autocast:
+            return torch.autocast("cpu", torch.bfloat16, cache_enabled=cached)
+
+    config = golden_config()
+    config["optimizers"]["generator"]["lr"] = 0.1
+    model, outputs = make_training_model(config), []
+    fill(model.generator)
+    model.generator.register_forward_hook(lambda _, inputs, output: outputs.append((inputs[0], output.detach())))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        plugins=[Precision("bf16-mixed", "cpu")],
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+    trainer.fit(model, DataLoader(GoldenBatches(torch.float32), batch_size=None))
+    (x, before), (_, fresh) = outputs
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        expected = model.generator.train()(x)
+    assert torch.equal(fresh, expected)
+    assert not torch.allclose(before, fresh, atol=0.01)

@@ -89,3 +89,19 @@ def test_what_a_resume_takes_from_the_checkpoint_is_said(caplog):
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(InputError, match=message):
         make_optimizers(settings, network(), network(), True)
+
+
+@pytest.mark.parametrize("before", [{"fused": True}, {"foreach": True}, {"foreach": False}, {"capturable": False}])
+@pytest.mark.parametrize("after", [{"fused": True}, {"foreach": True}, {"foreach": False}])
+def test_a_resumed_optimizer_computes_as_this_run_says(before, after):
+    """Its checkpoint holds how the run that wrote it computed."""
+    module = network()
+    old, _ = make_optimizers({**SETTINGS, "generator": {"kind": "adam", "lr": 0.1, **before}}, module, network(), True)
+    step(module, old, 1)
+    new, _ = make_optimizers({**SETTINGS, "generator": {"kind": "adam", "lr": 0.1, **after}}, module, network(), True)
+    expected = {name: new.param_groups[0][name] for name in ("fused", "foreach", "capturable")}
+    new.load_state_dict(old.state_dict())
+    suit_this_run(new)
+    assert {name: new.param_groups[0][name] for name in expected} == expected
+    assert {state["step"].dtype for state in new.state.values()} == {torch.float32}
+    step(module, new, 2)
