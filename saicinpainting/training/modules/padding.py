@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,8 @@ def reflect_pad(x: Tensor, padding: Sequence[int]) -> Tensor:
     """
     left, right, top, bottom = padding
     if x.device.type == "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return F.pad(x, (left, right, top, bottom), mode="reflect")
+        with torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext():
+            return F.pad(x, (left, right, top, bottom), mode="reflect")
     if torch.are_deterministic_algorithms_enabled():
         rows, columns = _reflected(x.shape[2], top, bottom, x.device), _reflected(x.shape[3], left, right, x.device)
         return x[:, :, rows[:, None], columns]

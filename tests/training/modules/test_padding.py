@@ -83,3 +83,12 @@ def test_a_convolution_with_reflected_borders_is_pytorchs():
         assert torch.equal(conv(x), torch.nn.Conv2d.forward(conv, x))
         pads = torch.nn.Conv2d._conv_forward(conv, x, conv.weight, conv.bias)
         assert torch.equal(conv(x), pads)
+
+
+def test_autocast_on_cpus_pads_as_it_is():
+    x = rand(3, 1, 2, 6, 6).bfloat16()
+    with Operators() as operators, torch.autocast("cpu", torch.bfloat16):
+        y = reflect_pad(x, (1, 1, 1, 1))
+        assert torch.is_autocast_enabled("cpu")
+    assert operators.names == ["reflection_pad2d"]
+    assert torch.equal(y.float(), F.pad(x.float(), (1, 1, 1, 1), mode="reflect"))
