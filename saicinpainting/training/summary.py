@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 
 from saicinpainting.training.data.datamodule import InpaintingDataModule
 
@@ -156,9 +156,15 @@ def plan_of(settings: Mapping[str, Any], data: InpaintingDataModule, trainer: pl
 
 
 def _emulated_precision(trainer: pl.Trainer) -> str | None:
-    if not isinstance(trainer.accelerator, CPUAccelerator) or not str(trainer.precision).startswith("bf16"):
+    """The precision if the device has no instructions for it."""
+    if not str(trainer.precision).startswith("bf16"):
         return None
-    supported = not torch.backends.mkldnn.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        supported = not torch.backends.mkldnn.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    elif isinstance(trainer.accelerator, CUDAAccelerator):
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        supported = True
     return None if supported else str(trainer.precision)
 
 
@@ -238,8 +244,9 @@ def _warnings(plan: RunPlan) -> list[str]:
         )
     if plan.emulated_precision is not None:
         found.append(
-            f"precision {plan.emulated_precision}: this processor has no bfloat16 instructions, and a step takes many "
-            "times as long as in float32; set trainer.kwargs.precision=32"
+            f"precision {plan.emulated_precision}: this {'GPU' if plan.device == 'GPU' else 'processor'} has no "
+            "bfloat16 instructions, and a step takes longer than in float32; set trainer.kwargs.precision="
+            + ("16-mixed, for which it has" if plan.device == "GPU" else "32")
         )
     steps = plan.steps
     if plan.validations == 0:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
+from pytorch_lightning.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
+from saicinpainting.training import summary
 from saicinpainting.training.experiment import make_data_module, make_trainer
 from saicinpainting.training.summary import RunPlan, describe_run, plan_of
 from tests.helpers import write_data
@@ -107,7 +110,11 @@ def test_lines(changes: dict, line: str):
             ["the generator's weights are averaged from step 10 on, but the run ends after 10"],
         ),
         ({"average_start_step": 9}, []),
-        ({"emulated_precision": "bf16-mixed"}, ["precision bf16-mixed: this processor has no bfloat16 instructions"]),
+        ({"emulated_precision": "bf16-mixed"}, ["precision bf16-mixed: this GPU has no bfloat16 instructions"]),
+        (
+            {"emulated_precision": "bf16-mixed", "device": "process"},
+            ["precision bf16-mixed: this processor has no bfloat16 instructions"],
+        ),
         ({"average_start_step": 30000, "max_epochs": -1}, []),
     ],
 )
@@ -213,3 +220,13 @@ def test_it_counts_as_lightning_does(kwargs: dict):
     assert plan.steps == trainer.global_step
     assert plan.validations == len(model.validated_at)
     assert plan.first_validation == model.validated_at[0]
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(False, "bf16-mixed"), (True, None)])
+def test_a_gpu_that_emulates_bfloat16_is_found(monkeypatch, supported, expected):
+    """torch says by default that such a GPU supports it."""
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or supported
+    )
+    trainer: Any = SimpleNamespace(precision="bf16-mixed", accelerator=CUDAAccelerator())
+    assert summary._emulated_precision(trainer) == expected
