@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine's description, photographs, seeded weights, the table and its JSON."""
+"""What the benchmarks share: the machine's description, photographs, seeded weights, timing, the table and its JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np
 import torch
+from PIL import Image
 
 from saicinpainting.evaluation.resnet_encoder import ResNetEncoder, encoder_weights
 
@@ -47,19 +50,22 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def report(rows: Iterable[Mapping[str, Any]], *, threads: int, json_file: Path | None, **more: Any) -> None:
-    """Print the rows as a table and write `{"machine": …, "rows": […]}`."""
-    rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = [[_cell(row.get(column)) for column in columns] for row in rows]
+def report(rows: Iterable[Mapping[str, Any]], *, threads: int, json_file: Path | None, **more: Any) -> list[Row]:
+    """Print the rows as a table; write `{"machine": …, "rows": […]}` after each, so that what was measured is kept."""
+    made: list[Row] = []
+    for row in rows:
+        made.append(dict(row))
+        if json_file is not None:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            content = {"machine": machine(threads), **more, "rows": made}
+            json_file.write_text(json.dumps(content, indent=1) + "\n")
+    columns = list(dict.fromkeys(key for row in made for key in row))
+    text = [[_cell(row.get(column)) for column in columns] for row in made]
     widths = [max(len(line[i]) for line in [columns, *text]) for i in range(len(columns))]
     print(machine(threads))
     for line in [columns, *text]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        content = {"machine": machine(threads), **more, "rows": rows}
-        json_file.write_text(json.dumps(content, indent=1) + "\n")
+    return made
 
 
 def _cell(value: Any) -> str:
@@ -73,6 +79,63 @@ def alternate(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[
         for name, measure in variants.items():
             seconds[name].append(measure())
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def synchronize(device: str | torch.device) -> None:
+    """Wait for what was queued on `device`; a CPU has no queue."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(call: Callable[[], Any], device: str | torch.device, *, times: int = 1) -> float:
+    """Mean seconds of `times` calls in a row: between events on a GPU, which is not waited for in between."""
+    if torch.device(device).type != "cuda":
+        start = time.perf_counter()
+        for _ in range(times):
+            call()
+        return (time.perf_counter() - start) / times
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize(device)
+    start.record()
+    for _ in range(times):
+        call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000 / times
+
+
+def error_row(error: BaseException) -> Row:
+    """What a table says of a variant that did not run."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return {"error": OUT_OF_MEMORY}
+    lines = str(error).strip().splitlines() or [""]
+    return {"error": f"{type(error).__name__}: {lines[0]}"}
+
+
+def failed(rows: Iterable[Row]) -> bool:
+    """Whether something went wrong. A card that is too small for a variant is a result."""
+    return any(row.get("error") not in (None, OUT_OF_MEMORY) for row in rows)
+
+
+OUT_OF_MEMORY = "out of memory"
+
+
+def synthetic_photograph(height: int, width: int, *, seed: int = 0) -> np.ndarray:
+    """Something like a photograph, uint8 (height, width, 3): 1 / f noise with a few flat shapes in front of it."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((height, width, 3), np.float32)
+    for level in range(2, 8):
+        noise = rng.standard_normal((2**level, 2**level, 3)).astype(np.float32)
+        for channel in range(3):
+            layer = Image.fromarray(noise[..., channel]).resize((width, height), Image.Resampling.BICUBIC)
+            image[..., channel] += np.asarray(layer) / 2**level
+    image = 0.5 + image / (6 * image.std())
+    y, x = np.mgrid[:height, :width]
+    for _ in range(6):
+        radius = rng.uniform(0.05, 0.2) * min(height, width)
+        inside = np.hypot(y - rng.uniform(0, height), x - rng.uniform(0, width)) < radius
+        image[inside] = 0.3 * image[inside] + 0.7 * rng.uniform(0, 1, 3)
+    return (image.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 @torch.no_grad()

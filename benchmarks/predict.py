@@ -4,14 +4,17 @@
     benchmarks/predict.py [--config big-lama] [--sizes 256 512 1024] [--memory 2048] [--variants …] [--json FILE]
 
 `reference`: the network as trained, float32, eager, contiguous, FFT. `folded`: batch norms and branches multiplied
-out, channels-last, strips at full resolution. `bf16`: the same in bfloat16, `bf16-compiled` with `torch.compile`
-besides; both by default only where there are units for it. `onnxruntime`, `openvino`: the exported file (`--onnx FILE`
-keeps it), where they are installed. `refined`: with feature refinement, measured if named; its memory does not depend
-on `--n-iters`.
+out, channels-last, strips at full resolution. `bf16`, `fp16`: the same in half precision, `bf16-compiled` with
+`torch.compile` besides; by default only where there are units for it. `onnxruntime`, `openvino`: the exported file
+(`--onnx FILE` keeps it), where they are installed, on CPUs. `refined`: with feature refinement, measured if named; its
+memory does not depend on `--n-iters`.
 
 Weights are seeded, since published ones cannot be assumed at hand; `--model RUN` takes a trained run. `max_error`,
 `psnr_db`: in the hole against the first variant, on a photograph. `--memory`: sizes at which each variant runs once in
 a process of its own, for `peak_mb`, libraries included; not compiled ones, where it would be the compiler's.
+
+On a GPU one variant is measured after the other: `seconds` of images that are there already, `host_seconds` with the
+copies there and back, `peak_mb` of its memory. `error`: why a variant has no figures.
 """
 
 from __future__ import annotations
@@ -21,20 +24,29 @@ import copy
 import importlib.util
 import json
 import math
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, alternate, arguments, machine, report  # isort: skip  (makes the package importable)
-
-sys.path.insert(0, str(ROOT))
+from common import (  # isort: skip  (makes the package importable)
+    ROOT,
+    alternate,
+    arguments,
+    error_row,
+    failed,
+    machine,
+    report,
+    seconds_of,
+    synthetic_photograph,
+)
 
 import numpy as np
-import skimage
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -49,10 +61,17 @@ from saicinpainting.training.modules.folding import fold
 from saicinpainting.training.modules.fourier import set_fft_backend
 from tests.helpers import fill, peak_memory
 
-HALF = ("bf16", "bf16-compiled")
+# What `Inpainter` is told.
+INPAINTERS: dict[str, dict[str, Any]] = {
+    "folded": {},
+    "bf16": {"precision": "bf16"},
+    "fp16": {"precision": "fp16"},
+    "bf16-compiled": {"precision": "bf16", "compile_network": True},
+}
+HALF = ("bf16", "fp16", "bf16-compiled")
 RUNTIMES = ("onnxruntime", "openvino")
-VARIANTS = ("reference", "folded", *HALF, *RUNTIMES)
 REFINED = "refined"
+VARIANTS = ("reference", *INPAINTERS, *RUNTIMES, REFINED)
 Fill = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -63,24 +82,41 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path, help="the network's export, made there if it is missing")
     parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512, 1024], help="sides of the images")
     parser.add_argument("--memory", type=int, nargs="*", default=[2048], help="sides at which memory is measured")
-    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, REFINED], help="default: all that are fast here")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="default: all that are fast here")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each variant (default: %(default)s)")
     parser.add_argument("--n-iters", type=int, default=15, help="steps of `refined` (default: %(default)s)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--overrides", nargs="+", default=[], help="changes of the config, generator.ngf=8 for example")
     parser.add_argument("--once", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    units = args.device != "cpu" or "no bfloat16" not in machine(args.threads)
-    args.variants = args.variants or [name for name in VARIANTS if units or name not in HALF]
+    args.variants = args.variants or fast_here(args)
     if args.once:
         print(json.dumps(run_once(args)))
         return
-    rows = [row for size in args.sizes for row in compare(args, size)]
-    for size in args.memory:
-        rows += memory(args, size)
-    if not rows:
+    if not args.sizes and not measured_once(args):
         parser.error("nothing to measure: give --sizes, or --memory with variants that are not compiled")
-    report(rows, threads=args.threads, json_file=args.json)
+    sys.exit(failed(report(measure(args), threads=args.threads, json_file=args.json)))
+
+
+def on_gpu(args: argparse.Namespace) -> bool:
+    return args.device.startswith("cuda")
+
+
+def fast_here(args: argparse.Namespace) -> list[str]:
+    if on_gpu(args):
+        return ["reference", *INPAINTERS]
+    half = "no bfloat16" not in machine(args.threads)
+    return ["reference", *(n for n in INPAINTERS if n not in HALF or (half and n != "fp16")), *RUNTIMES]
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    if args.sizes:
+        generator = network(args)
+        for size in args.sizes:
+            yield from compare_on_gpu(args, generator, size) if on_gpu(args) else compare(args, generator, size)
+    for size in args.memory:
+        yield from memory(args, size)
 
 
 def network(args: argparse.Namespace) -> torch.nn.Module:
@@ -88,7 +124,7 @@ def network(args: argparse.Namespace) -> torch.nn.Module:
         return Inpainter.from_run(args.model, device="cpu", fold=False).network
     register_resolvers()
     with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
-        config = compose(args.config, ["location=places_example"])
+        config = compose(args.config, ["location=places_example", *args.overrides])
     return calibrated(fill(make_generator(**OmegaConf.to_container(config.generator, resolve=True))))
 
 
@@ -103,30 +139,24 @@ def calibrated(generator: torch.nn.Module) -> torch.nn.Module:
     return generator.eval()
 
 
-def variants(args: argparse.Namespace, folder: Path) -> dict[str, Fill]:
-    generator, made = network(args), {}
-    for name in args.variants:
-        if name == "reference":
-            reference = generator.to(args.device).to(memory_format=torch.contiguous_format)
-            set_fft_backend(reference, "fft")
-            made[name] = plain(reference)
-        elif name in ("folded", *HALF):
-            made[name] = Inpainter(
-                generator,
-                device=args.device,
-                precision="fp32" if name == "folded" else "bf16",
-                compile_network=name == "bf16-compiled",
-                strategy="whole",
-            )
-            set_fft_backend(made[name].network, "auto")
-        elif name == REFINED:
-            made[name] = refined(fold(generator).to(args.device), args.n_iters)
-        elif importlib.util.find_spec(name):
-            path = args.onnx or folder / "model.onnx"
-            if not path.exists():
-                export(ExportableInpainter(fold(copy.deepcopy(generator).cpu())), path, sizes=((1, 128, 256),))
-            made[name] = runtime(name, path)
-    return made
+def make(name: str, generator: torch.nn.Module, args: argparse.Namespace, folder: Path) -> Fill | None:
+    """The variant `name`; None if it is a runtime that is not installed."""
+    if name == "reference":
+        reference = copy.deepcopy(generator).to(args.device).to(memory_format=torch.contiguous_format)
+        set_fft_backend(reference, "fft")
+        return plain(reference)
+    if name in INPAINTERS:
+        inpainter = Inpainter(generator, device=args.device, strategy="whole", **INPAINTERS[name])
+        set_fft_backend(inpainter.network, "auto")
+        return inpainter
+    if name == REFINED:
+        return refined(fold(generator).to(args.device), args.n_iters)
+    if importlib.util.find_spec(name) is None:
+        return None
+    path = args.onnx or folder / "model.onnx"
+    if not path.exists():
+        export(ExportableInpainter(fold(generator)), path, sizes=((1, 128, 256),))
+    return runtime(name, path)
 
 
 def plain(generator: torch.nn.Module) -> Fill:
@@ -134,7 +164,7 @@ def plain(generator: torch.nn.Module) -> Fill:
     def run(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         device = next(generator.parameters()).device
         x = torch.cat([image * (1 - mask), mask], dim=1).to(device)
-        return torch.where(mask > 0, generator(x).float().cpu(), image)
+        return torch.where(mask > 0, generator(x).float().to(image.device), image)
 
     return run
 
@@ -171,77 +201,106 @@ def runtime(name: str, path: Path) -> Fill:
 
 def photograph(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """An image and a mask with strokes and a box, about a quarter of it."""
-    with Image.open(Path(skimage.__file__).parent / "data" / "coffee.png") as file:
-        pixels = np.asarray(file.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+    if spec := importlib.util.find_spec("skimage"):
+        with Image.open(Path(str(spec.origin)).parent / "data" / "coffee.png") as file:
+            pixels = np.array(file.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+    else:  # as good for time and memory
+        pixels = synthetic_photograph(size, size)
     mask = torch.zeros(1, 1, size, size)
     mask[:, :, size // 4 : size // 2, size // 3 : 3 * size // 4] = 1
     mask[:, :, 3 * size // 4 : 3 * size // 4 + size // 16] = 1
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255, mask
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255, mask
 
 
-def compare(args: argparse.Namespace, size: int) -> list[dict[str, Any]]:
+def compare(args: argparse.Namespace, generator: torch.nn.Module, size: int) -> Iterator[dict[str, Any]]:
     image, mask = photograph(size)
     with tempfile.TemporaryDirectory() as folder:
-        made = variants(args, Path(folder))
+        made = {name: run for name in args.variants if (run := make(name, generator, args, Path(folder)))}
         results = {name: run(image, mask) for name, run in made.items()}  # also warms up
-
-        def timed(run: Fill) -> Callable[[], float]:
-            def measure() -> float:
-                start = time.perf_counter()
-                run(image, mask)
-                return time.perf_counter() - start
-
-            return measure
-
-        seconds = alternate({name: timed(run) for name, run in made.items()}, args.rounds)
-    rows = []
+        timed = {name: partial(seconds_of, partial(run, image, mask), "cpu") for name, run in made.items()}
+        seconds = alternate(timed, args.rounds)
+    first = next(iter(made))
     for name, took in seconds.items():
-        hole = mask.expand_as(image) > 0
-        error = (results[name] - results[next(iter(results))])[hole].double()
-        psnr = -10 * math.log10(max(error.square().mean().item(), 1e-15))
-        rows.append(
-            {
-                "case": f"{args.model or args.config} {size}x{size}",
-                "variant": name,
-                "seconds": took,
-                "ratio": next(iter(seconds.values())) / took,
-                "peak_mb": None,
-                "max_error": error.abs().max().item(),
-                "psnr_db": psnr,
-            }
-        )
-    return rows
+        row = {"case": f"{args.model or args.config} {size}x{size}", "variant": name, "seconds": took}
+        row |= {"ratio": seconds[first] / took, "peak_mb": None}
+        yield row | difference(results[name], results[first], mask)
 
 
-def memory(args: argparse.Namespace, size: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def compare_on_gpu(args: argparse.Namespace, generator: torch.nn.Module, size: int) -> Iterator[dict[str, Any]]:
+    """One variant after the other, so that the memory at its most is each one's own."""
+    on_host = photograph(size)
+    image, mask = (tensor.to(args.device) for tensor in on_host)
+    first: tuple[float, torch.Tensor] | None = None
     for name in args.variants:
-        if name == "bf16-compiled" or (name in RUNTIMES and not importlib.util.find_spec(name)):
-            continue
+        row: dict[str, Any] = {"case": f"{args.model or args.config} {size}x{size}", "variant": name}
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                run = make(name, generator, args, Path(folder))
+                if run is None:
+                    continue
+                took, result, figures = measure_on_gpu(run, image, mask, on_host, args)
+            first = first or (took, result)
+            yield row | {"seconds": took, "ratio": first[0] / took, **figures, **difference(result, first[1], mask)}
+        except Exception as error:
+            if not isinstance(error, torch.OutOfMemoryError):
+                traceback.print_exc()
+            yield row | error_row(error)
+        run = result = None
+        torch.cuda.empty_cache()
+
+
+def measure_on_gpu(
+    run: Fill, image: torch.Tensor, mask: torch.Tensor, on_host: tuple[torch.Tensor, torch.Tensor], args
+) -> tuple[float, torch.Tensor, dict[str, float]]:
+    for _ in range(3):  # chooses algorithms, compiles, records
+        result = run(image, mask)
+    torch.cuda.reset_peak_memory_stats(args.device)
+
+    def median(*pair: torch.Tensor) -> float:
+        return statistics.median(seconds_of(lambda: run(*pair), args.device, times=4) for _ in range(args.rounds))
+
+    took = median(image, mask)
+    peak = torch.cuda.max_memory_allocated(args.device) / 2**20
+    return took, result, {"host_seconds": median(*on_host), "peak_mb": peak}
+
+
+def difference(result: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
+    error = (result - reference)[mask.expand_as(result) > 0].double()
+    psnr = -10 * math.log10(max(error.square().mean().item(), 1e-15))
+    return {"max_error": error.abs().max().item(), "psnr_db": psnr}
+
+
+def measured_once(args: argparse.Namespace) -> list[str]:
+    """Variants whose memory is measured in a process of its own."""
+    names = [name for name in args.variants if not INPAINTERS.get(name, {}).get("compile_network")]
+    return [name for name in names if name not in RUNTIMES or importlib.util.find_spec(name)] if args.memory else []
+
+
+def memory(args: argparse.Namespace, size: int) -> Iterator[dict[str, Any]]:
+    first: float | None = None
+    for name in measured_once(args):
         command = [sys.executable, __file__, "--once", str(size), "--variants", name, "--config", args.config]
         command += ["--threads", str(args.threads), "--device", args.device]
         command += ["--model", str(args.model)] if args.model else []
         command += ["--n-iters", str(args.n_iters)]
         command += ["--onnx", str(args.onnx)] if args.onnx else []
+        command += ["--overrides", *args.overrides] if args.overrides else []
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:
             raise SystemExit(run.stderr)
         took = json.loads(run.stdout.splitlines()[-1])
-        first = rows[0]["seconds"] if rows else took["seconds"]
+        first = first or took["seconds"]
         row = {"case": f"{args.model or args.config} {size}x{size}, once", "variant": name, **took}
-        rows.append({**row, "ratio": first / took["seconds"]})
-    return rows
+        yield {**row, "ratio": first / took["seconds"]}
 
 
 def run_once(args: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        (run,) = variants(args, Path(folder)).values()
+        run = make(args.variants[0], network(args), args, Path(folder))
+        assert run is not None
         image, mask = photograph(args.once)
-        start = time.perf_counter()
-        run(image, mask)
-        seconds = time.perf_counter() - start
-    on_gpu = args.device.startswith("cuda")
-    peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
+        seconds = seconds_of(lambda: run(image, mask), args.device)
+    peak = torch.cuda.max_memory_allocated() if on_gpu(args) else peak_memory()
     return {"seconds": seconds, "peak_mb": peak / 2**20}
 
 

@@ -4,7 +4,8 @@
     benchmarks/train_step.py [--batch 2] [--size 256] [--device cpu] [--variants reference default fast] [--json FILE]
 
 Each variant is a process of its own that trains with Lightning, as `bin/train.py` would, on one seeded batch, and takes
-a step when it is told to; so their steps alternate and memory is each one's own.
+steps when it is told to; memory is each one's own. On a CPU their steps alternate. On a GPU, which may not hold two of
+them, one is measured after the other, in bursts of steps that the host does not wait for in between.
 
 reference  float32, eager, contiguous, complex FFT, two forward passes of the generator, one tensor at a time in Adam
 default    what `bin/train.py` does unless told otherwise
@@ -13,18 +14,31 @@ compiled, fast_compiled  the same two with `training_model.compile=true` (minute
 
 A preset that computes the gradient penalty in every k-th step alone is measured with and without it, and its seconds
 are the mean over k steps. `ratio`: the first variant's time / this one's. `floor`: the step's convolutions alone, each
-replayed as the step calls it; `floor_share`: floor / seconds. `peak_mb`: of the GPU's memory, or of the process (its
-imports included) on a CPU.
+replayed as the step calls it; `floor_share`: floor / seconds. `tflop`: convolutions and matrix products of that step.
+`peak_mb`: of the GPU's memory, or of the process (its imports included) on a CPU. `error`: why there are no figures.
 """
 
 import os
 import statistics
+import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from common import ROOT, arguments, report, write_encoder  # isort: skip  (makes the package importable)
+from common import (  # isort: skip  (makes the package importable)
+    ROOT,
+    arguments,
+    error_row,
+    failed,
+    report,
+    seconds_of,
+    synchronize,
+    write_encoder,
+)
 
 import pytorch_lightning as pl
 import torch
@@ -32,8 +46,10 @@ from hydra import compose, initialize_config_dir
 from torch.multiprocessing import get_context
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import flop_registry
 
 from saicinpainting.config import register_resolvers
+from saicinpainting.training.epoch_loop import use_exact_epochs
 from saicinpainting.training.trainers import make_training_model
 from tests.helpers import peak_memory
 
@@ -54,6 +70,7 @@ VARIANTS = {
     "fast_compiled": ["trainer=fast", *COMPILE],
 }
 CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
+BURST = 8  # steps on a GPU, or as many as there are from one gradient penalty to the next
 
 
 def main() -> None:
@@ -63,47 +80,81 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="side of the crops (default: 256)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--variants", nargs="+", default=["reference", "default", "fast"], choices=VARIANTS)
-    parser.add_argument("--rounds", type=int, default=5, help="steps measured of each variant (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="steps or bursts measured of each (default: 5)")
+    parser.add_argument("--overrides", nargs="+", default=[], help="changes of the config, generator.ngf=8 for example")
     args = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         write_encoder(Path(folder), torch.rand(4, 3, 128, 128))
-        for batch in args.batch:
-            rows += measure(args, batch, folder)
-    report(rows, threads=args.threads, json_file=args.json)
+        rows = (row for batch in args.batch for row in measure(args, batch, folder))
+        sys.exit(failed(report(rows, threads=args.threads, json_file=args.json)))
 
 
-def measure(args, batch: int, folder: str) -> list[dict]:
-    context = get_context("spawn")
-    pipes, processes = {}, []
-    for variant in args.variants:
-        pipes[variant], theirs = context.Pipe()
-        process = context.Process(target=train, args=(theirs, args, variant, batch, folder), daemon=True)
-        process.start()
-        theirs.close()  # so that a process that dies ends the waiting for it
-        processes.append(process)
-        for _ in range(2):  # the first steps choose algorithms, fill caches, compile
-            ask(pipes[variant])
-    steps = {variant: [] for variant in args.variants}
-    for _ in range(args.rounds):
-        for variant, pipe in pipes.items():
-            steps[variant].append(ask(pipe))
-    for variant, pipe in pipes.items():
-        while not any(step["penalized"] for step in steps[variant]):
-            steps[variant].append(ask(pipe))
-    ends = {variant: ask(pipe, "stop") for variant, pipe in pipes.items()}
-    for process in processes:
-        process.join()
-    rows = []
-    for variant in args.variants:
-        took, first = mean_step(steps[variant]), mean_step(steps[args.variants[0]])
+def measure(args, batch: int, folder: str) -> Iterator[dict]:
+    runners = {variant: Runner(args, variant, batch, folder) for variant in args.variants}
+    first = None
+    for variant, end in (one_by_one if args.device == "cuda" else in_turns)(runners, args.rounds):
         row = {"case": f"{args.config} {args.size} px batch {batch} {args.device}", "variant": variant}
-        row |= {"seconds": took, "ratio": first / took, "peak_mb": ends[variant]["peak_mb"]}
-        floor = ends[variant]["floor"]
-        row |= {"images_per_second": batch / took, "floor": floor, "floor_share": floor / took}
-        rows.append(row)
-    return rows
+        if "error" not in end:
+            first = first or end["seconds"]
+            row |= {"seconds": end["seconds"], "ratio": first / end["seconds"], "peak_mb": end["peak_mb"]}
+            row |= {"images_per_second": batch / end["seconds"], "floor_share": end["floor"] / end["seconds"]}
+        yield row | end
+
+
+class Runner:
+    """A variant's process; once that is broken it answers why."""
+
+    def __init__(self, args, variant: str, batch: int, folder: str) -> None:
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=run, args=(theirs, args, variant, batch, folder), daemon=True)
+        self.process.start()
+        theirs.close()  # so that a process that dies ends the waiting for it
+        self.broken: dict | None = None
+
+    def ask(self, order: str) -> dict:
+        if self.broken is None:
+            with suppress(OSError):  # it may have ended already and left its reason
+                self.pipe.send(order)
+            try:
+                reply = self.pipe.recv()
+            except (EOFError, OSError):
+                reply = {"error": "the process ended"}
+            if "error" not in reply:
+                return reply
+            self.broken = reply
+        return self.broken
+
+    def end(self) -> dict:
+        reply = self.ask("stop")
+        self.process.join()  # its memory is free for the next
+        return reply
+
+
+def one_by_one(runners: dict[str, Runner], rounds: int) -> Iterator[tuple[str, dict]]:
+    """Each variant's mean step and end; a first burst chooses algorithms, fills caches, compiles."""
+    for variant, runner in runners.items():
+        bursts = [runner.ask("burst") for _ in range(1 + rounds)][1:]
+        end = runner.end()
+        yield variant, end if "error" in end else {"seconds": statistics.median(b["seconds"] for b in bursts), **end}
+
+
+def in_turns(runners: dict[str, Runner], rounds: int) -> Iterator[tuple[str, dict]]:
+    """The same, by steps that alternate, so that a slow moment of the machine hits all of the variants."""
+    for runner in runners.values():
+        for _ in range(2):  # the first steps choose algorithms, fill caches, compile
+            runner.ask("step")
+    steps: dict[str, list[dict]] = {variant: [] for variant in runners}
+    for _ in range(rounds):
+        for variant, runner in runners.items():
+            steps[variant].append(runner.ask("step"))
+    for variant, runner in runners.items():
+        while not any(step.get("penalized", True) for step in steps[variant]):
+            steps[variant].append(runner.ask("step"))
+    for variant, runner in runners.items():
+        end = runner.end()
+        yield variant, end if "error" in end else {"seconds": mean_step(steps[variant]), **end}
 
 
 def mean_step(steps: list[dict]) -> float:
@@ -113,12 +164,15 @@ def mean_step(steps: list[dict]) -> float:
     return often * statistics.median(with_penalty) + (1 - often) * (statistics.median(without) if without else 0)
 
 
-def ask(pipe, order: str = "step") -> dict:
-    pipe.send(order)
-    return pipe.recv()
-
-
 # ---- in a variant's process -----------------------------------------------------------------------------------------
+
+
+def run(pipe, args, variant: str, batch: int, folder: str) -> None:
+    try:
+        train(pipe, args, variant, batch, folder)
+    except Exception as error:
+        traceback.print_exc()
+        pipe.send(error_row(error))
 
 
 def train(pipe, args, variant: str, batch: int, folder: str) -> None:
@@ -130,11 +184,13 @@ def train(pipe, args, variant: str, batch: int, folder: str) -> None:
         "evaluator=ssim_inpainted",
         "visualizer.kind=noop",
         "location=sample",
+        *args.overrides,
     ]
     with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
         config = compose(args.config, overrides)
     pl.seed_everything(0)
     model = make_training_model(config)
+    pipe.poll(None)  # a GPU is left to the variant whose turn it is
     stepper = Stepper(pipe, args.device)
     kwargs = config.trainer.kwargs
     trainer = pl.Trainer(
@@ -150,16 +206,19 @@ def train(pipe, args, variant: str, batch: int, folder: str) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(model, DataLoader(Batches(batch, args.size), batch_size=None))
+    use_exact_epochs(trainer)  # Lightning's own loop waits for the device in every step
+    trainer.fit(model, DataLoader(Batches(batch, args.size, pinned=args.device == "cuda"), batch_size=None))
 
 
 class Batches(Dataset):
     """The same batch again and again."""
 
-    def __init__(self, batch: int, size: int) -> None:
+    def __init__(self, batch: int, size: int, *, pinned: bool) -> None:
         generator = torch.Generator().manual_seed(0)
         self.image = torch.rand(batch, 3, size, size, generator=generator)
         self.mask = (torch.rand(batch, 1, size, size, generator=generator) > 0.6).float()
+        if pinned:  # once: what the loader of a real run does in a thread of its own
+            self.image, self.mask = self.image.pin_memory(), self.mask.pin_memory()
 
     def __len__(self) -> int:
         return 1_000_000
@@ -169,53 +228,55 @@ class Batches(Dataset):
 
 
 class Stepper(pl.Callback):
-    """Waits for the order of each step and times it; then counts the convolutions of one more and replays them."""
+    """Takes and times a step or a burst when told to; then counts the operations of one more step."""
 
     def __init__(self, pipe, device: str) -> None:
         self.pipe, self.device = pipe, device
+        self.steps = self.left = 0  # of the order in hand
         self.start = 0.0
 
-    def synchronize(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
     def on_train_batch_start(self, trainer, module, batch, i) -> None:
-        if self.pipe.recv() == "stop":
-            self.pipe.send({"peak_mb": self.peak_mb(), "floor": self.floor(trainer, module, batch)})
+        if self.left:
+            return
+        order = self.pipe.recv()
+        if order == "stop":
+            self.pipe.send({"peak_mb": self.peak_mb(), **self.counted(trainer, module, batch)})
             os._exit(0)  # there is nothing to finish
-        self.synchronize()
+        interval = module.adversarial_loss.gp_interval
+        self.steps = self.left = 1 if order == "step" else interval * -(-BURST // interval)
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # cuDNN's trials of the first steps are no part of a run
+        synchronize(self.device)
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer, module, outputs, batch, i) -> None:
-        self.synchronize()
-        seconds = time.perf_counter() - self.start
+        self.left -= 1
+        if self.left:
+            return
+        synchronize(self.device)
+        seconds = (time.perf_counter() - self.start) / self.steps
         loss = module.adversarial_loss
         self.pipe.send({"seconds": seconds, "penalized": loss.penalizes(i), "interval": loss.gp_interval})
 
     def peak_mb(self) -> float:
-        if self.device == "cuda":
-            return round(torch.cuda.max_memory_allocated() / 2**20)
-        return round(peak_memory() / 2**20)
+        peak = torch.cuda.max_memory_allocated() if self.device == "cuda" else peak_memory()
+        return round(peak / 2**20)
 
-    def floor(self, trainer, module, batch) -> float:
-        """Seconds of one step's convolutions, forward and backward, each alone with inputs of its own."""
+    def counted(self, trainer, module, batch) -> dict[str, float]:
+        """Of one step: seconds of its convolutions, each alone with inputs of its own, and TFLOP."""
         torch.compiler.set_stance("force_eager")
-        with CountConvolutions() as counted, trainer.precision_plugin.train_step_context():
+        with CountOperations() as counted, trainer.precision_plugin.train_step_context():
             module.training_step(batch, 0)
-        return sum(count * self.replay(call) for call, count in counted.calls.items())
+        floor = sum(count * self.replay(call) for call, count in counted.convolutions.items())
+        return {"floor": floor, "tflop": counted.flop / 1e12}
 
     def replay(self, call) -> float:
         operator, arguments = call
         made = [argument.make() if isinstance(argument, Described) else argument for argument in arguments]
         made = [list(argument) if isinstance(argument, tuple) else argument for argument in made]
-        times = []
-        for _ in range(4):
-            self.synchronize()
-            start = time.perf_counter()
-            operator(*made)
-            self.synchronize()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times[1:])
+        operator(*made)
+        times = 8 if self.device == "cuda" else 1  # in a row, or the launch of a small one would count
+        return statistics.median(seconds_of(lambda: operator(*made), self.device, times=times) for _ in range(3))
 
 
 class Described(tuple):
@@ -227,17 +288,21 @@ class Described(tuple):
         return torch.empty_strided(once, strides, dtype=dtype, device=device).normal_().expand(shape)
 
 
-class CountConvolutions(TorchDispatchMode):
-    """Which convolutions run, and how often."""
+class CountOperations(TorchDispatchMode):
+    """Which convolutions run, and how often; and the floating-point operations of all that have a formula."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: Counter = Counter()
+        self.convolutions: Counter = Counter()
+        self.flop = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
         if function in CONVOLUTIONS:
-            self.calls[function, tuple(map(describe, args))] += 1
-        return function(*args, **(kwargs or {}))
+            self.convolutions[function, tuple(map(describe, args))] += 1
+        if (formula := flop_registry.get(function.overloadpacket)) is not None:
+            self.flop += formula(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def describe(argument):
