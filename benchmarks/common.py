@@ -155,3 +155,24 @@ def write_encoder(folder: Path, images: torch.Tensor) -> None:
     file = folder / encoder_weights("resnet50dilated", True)[0]
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(encoder.state_dict(), file)
+
+
+def write_metric_networks(folder: Path) -> dict[str, Path]:
+    """Seeded networks of LPIPS and FID in the formats of the published files, by the metric's name."""
+    from torchvision.models import vgg16
+
+    from saicinpainting.evaluation.metrics.inception import _make_inception
+
+    torch.manual_seed(0)
+    networks = {"lpips": vgg16(init_weights=False), "fid": _make_inception()}
+    files = {}
+    for name, network in networks.items():
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight)
+        # VGG's classifier, most of its file, is no part of LPIPS.
+        state = {key: tensor for key, tensor in network.state_dict().items() if not key.startswith("classifier")}
+        files[name] = folder / f"{name}.pth"
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(state, files[name])
+    return files
