@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo demo-data test lint format clean
+.PHONY: demo demo-data test lint format clean gpu
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: requirements.txt setup.py
@@ -32,6 +32,10 @@ demo-data: $(VENV)/.ready
 
 demo: demo-data
 	bash bin/demo.sh $(BIN)/python $(DEMO)
+
+# By the Python it is given, which has the packages; see docs/gpus.md for OUT, STEPS and DEVICE.
+gpu:
+	@PYTHON="$(PYTHON)" OUT="$(OUT)" STEPS="$(STEPS)" DEVICE="$(DEVICE)" bash benchmarks/gpu.sh
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -113,8 +113,11 @@ def fast_here(args: argparse.Namespace) -> list[str]:
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if args.sizes:
         generator = network(args)
-        for size in args.sizes:
-            yield from compare_on_gpu(args, generator, size) if on_gpu(args) else compare(args, generator, size)
+        if on_gpu(args):
+            yield from compare_on_gpu(args, generator)
+        else:
+            for size in args.sizes:
+                yield from compare(args, generator, size)
     for size in args.memory:
         yield from memory(args, size)
 
@@ -226,27 +229,35 @@ def compare(args: argparse.Namespace, generator: torch.nn.Module, size: int) -> 
         yield row | difference(results[name], results[first], mask)
 
 
-def compare_on_gpu(args: argparse.Namespace, generator: torch.nn.Module, size: int) -> Iterator[dict[str, Any]]:
+def compare_on_gpu(args: argparse.Namespace, generator: torch.nn.Module) -> Iterator[dict[str, Any]]:
     """One variant after the other, so that the memory at its most is each one's own."""
+    firsts: dict[int, tuple[float, torch.Tensor]] = {}  # of each size
+    for name in args.variants:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                run = make(name, generator, args, Path(folder))
+            except Exception as error:
+                traceback.print_exc()
+                yield {"case": str(args.model or args.config), "variant": name, **error_row(error)}
+                continue
+            for size in args.sizes if run else ():
+                row: dict[str, Any] = {"case": f"{args.model or args.config} {size}x{size}", "variant": name}
+                yield row | compare_size_on_gpu(run, size, firsts, args)
+        run = None
+        torch.cuda.empty_cache()
+
+
+def compare_size_on_gpu(run: Fill, size: int, firsts: dict[int, tuple[float, torch.Tensor]], args) -> dict[str, Any]:
     on_host = photograph(size)
     image, mask = (tensor.to(args.device) for tensor in on_host)
-    first: tuple[float, torch.Tensor] | None = None
-    for name in args.variants:
-        row: dict[str, Any] = {"case": f"{args.model or args.config} {size}x{size}", "variant": name}
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                run = make(name, generator, args, Path(folder))
-                if run is None:
-                    continue
-                took, result, figures = measure_on_gpu(run, image, mask, on_host, args)
-            first = first or (took, result)
-            yield row | {"seconds": took, "ratio": first[0] / took, **figures, **difference(result, first[1], mask)}
-        except Exception as error:
-            if not isinstance(error, torch.OutOfMemoryError):
-                traceback.print_exc()
-            yield row | error_row(error)
-        run = result = None
-        torch.cuda.empty_cache()
+    try:
+        took, result, figures = measure_on_gpu(run, image, mask, on_host, args)
+    except Exception as error:
+        if not isinstance(error, torch.OutOfMemoryError):
+            traceback.print_exc()
+        return error_row(error)
+    first = firsts.setdefault(size, (took, result))
+    return {"seconds": took, "ratio": first[0] / took, **figures, **difference(result, first[1], mask)}
 
 
 def measure_on_gpu(

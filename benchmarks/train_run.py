@@ -76,11 +76,11 @@ def whole_run(args: argparse.Namespace, root: Path) -> Iterator[Row]:
     seconds, _ = train(root, *overrides, *resume, f"trainer.profile_steps=[{first},{end}]")
     row = {"case": "resume", "seconds": seconds, **logged(root), "steps": finished_steps(root, 2 * steps)}
     yield {name: value for name, value in row.items() if name != "step_seconds"}  # writing the profile counts in it
-    content = gzip.decompress((root / "run" / "profile" / "trace.json.gz").read_bytes()).decode()
+    trace = json.loads(gzip.decompress((root / "run" / "profile" / "trace.json.gz").read_bytes()))
     if args.trace:
-        # It names the file it was first written to.
-        args.trace.write_bytes(gzip.compress(content.replace(str(root), "").encode()))
-    yield from profile_rows(json.loads(content)["traceEvents"], steps=end - first)
+        kept = {key: value for key, value in trace.items() if key not in ("host_name", "traceName")}
+        args.trace.write_bytes(gzip.compress(json.dumps(kept).encode()))
+    yield from profile_rows(trace["traceEvents"], steps=end - first)
 
 
 def under_ddp(args: argparse.Namespace, root: Path) -> Iterator[Row]:

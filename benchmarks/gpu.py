@@ -1,0 +1,325 @@
+#!/usr/bin/env python3
+"""Run the steps that show what works and how fast on a CUDA card, each within its time; `make gpu`, see docs/gpus.md.
+
+Each step is a few commands that write rows of a table as they go. Past a failure the others follow. What was found so
+far stands in OUT after every command: `gpu.json`, `gpu.md`, `gpu.log`, and `trace.json.gz` of step 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from gpu_page import page
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+LOG_LIMIT = 4_000_000  # bytes; the results of a failing machine are to be sent, too
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A benchmark that takes `--json FILE`, or anything that writes a row a line to $LAMA_GPU_ROWS."""
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    number: int
+    title: str
+    limit: float  # seconds, of all its commands
+    commands: Sequence[Command]
+    needs: Sequence[str] = ()  # modules besides those of training
+
+
+def benchmark(name: str, *arguments: str) -> Command:
+    return Command([str(BENCHMARKS / f"{name}.py"), *arguments, "--json", ROWS])
+
+
+ROWS = "ROWS"  # stands for the command's file of rows
+
+
+def make_steps(device: str, out: Path) -> list[Step]:
+    """What is run; on a CPU, shrunk so that nothing takes long and every line of it is run."""
+    small = device == "cpu"
+    threads = ["--threads", "1" if small else str(min(8, os.cpu_count() or 1))]
+    on = ["--device", device, *threads]
+    networks = ["--overrides", "generator.ngf=4", "generator.n_blocks=1"]
+    train = [*on, "--rounds", "1", "--size", "64"] if small else [*on, "--rounds", "4"]
+    shrunk = [*networks, "discriminator.ndf=4", "losses.resnet_pl.weight=0"] if small else []
+    lama, big = (["--config", config, *train, *shrunk] for config in ("lama-fourier", "big-lama"))
+    lama, big = [*lama, "--batch", "2" if small else "10"], [*big, "--batch", "2" if small else "30"]
+    tests = ["-m", "pytest", "tests/gpu", "-p", "no:cacheprovider", "--durations=10"]
+    tests_on = {"LAMA_GPU_TESTS_DEVICE": device, "NVIDIA_TF32_OVERRIDE": "0"}
+    r1 = ["--batch", "2", "--size", "64", "--ndf", "8", "--rounds", "1"] if small else ["--rounds", "5"]
+    sizes = ["64"] if small else ["512", "1024", "2048"]
+    predict = [*on, "--sizes", *sizes, "--memory", "--rounds", "1" if small else "10", *(networks if small else [])]
+    compiled = [] if small else [benchmark("train_step", *c, "--variants", "fast_compiled") for c in (lama, big)]
+    run = ["--small"] if small else []
+    steps = [
+        Step(1, "train, validate, resume, profile", 60, needs=["tensorboard"], commands=[
+            benchmark("train_run", *on, *run, "--trace", str(out / TRACE)),
+        ]),
+        Step(2, "tests/gpu, TF32 off", 75, [Command(tests, tests_on)], needs=["pytest"]),
+        Step(3, "R1's backward pass, both ways", 25, [benchmark("r1_backward", *on, *r1)]),
+        Step(4, "training steps", 215, [
+            *(benchmark("train_step", *config, "--variants", *EAGER) for config in (lama, big)),
+            *compiled,
+        ]),
+        Step(5, "prediction", 70, [benchmark("predict", *predict, "--variants", *PREDICTION)]),
+        Step(6, "DDP on one card", 35, needs=["tensorboard"], commands=[
+            benchmark("train_run", *on, "--small", "--strategy", "ddp"),
+        ]),
+    ]  # fmt: skip
+    return steps
+
+
+TRACE = "trace.json.gz"
+EAGER = ("reference", "default", "fast")
+PREDICTION = ("reference", "folded", "bf16", "fp16")
+FILES = ("gpu.json", "gpu.md", "gpu.log", TRACE)
+# Modules that every step imports; what pip calls them is in docs/gpus.md.
+NEEDED = (
+    *("torch", "torchvision", "pytorch_lightning", "torchmetrics", "hydra", "omegaconf", "kornia", "albumentations"),
+    *("cv2", "numpy", "scipy", "pandas", "PIL", "filelock", "lpips", "pytorch_fid", "safetensors", "simplejpeg"),
+    *("tqdm", "webdataset", "yaml"),
+)
+VERSIONS = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "triton", "numpy", "albumentations", "kornia")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--steps", default="1,2,3,4,5,6", help="those to run, as 3,4")
+    parser.add_argument("--out", default="", help="default: benchmarks/results/gpu/CARD")
+    parser.add_argument("--facts", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.facts:
+        print(json.dumps(facts(args.device)))
+        return
+    chosen = re.findall(r"[^\s,]+", args.steps)
+    if not chosen or not set(chosen) <= set("123456"):
+        sys.exit(f"STEPS={args.steps}: expected some of 1 to 6, as STEPS=3,4")
+    machine = asked_facts(args.device)
+    card = re.sub(r"[^A-Za-z0-9._-]+", "-", machine["card"]).strip("-")
+    out = Path(args.out or ROOT / "benchmarks" / "results" / "gpu" / card).resolve()
+    steps = [step for step in make_steps(args.device, out) if str(step.number) in chosen]
+    results = run_steps(steps, machine, out, device=args.device)
+    print(f"results: {out}")
+    sys.exit(any(result["status"] != "ok" for result in results))
+
+
+def run_steps(steps: Iterable[Step], machine: dict[str, Any], out: Path, *, device: str) -> list[dict[str, Any]]:
+    """Each step's status, seconds and rows, which are in `out` as soon as they are known."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="lama-gpu-") as folder, (out / "gpu.log").open("w") as file:
+        log = Log(file, Path(folder))
+        if machine["missing"]:
+            log.write(f"missing packages: {', '.join(machine['missing'])}\n")
+        for step in steps:
+            result = {"step": step.number, "title": step.title, "status": "running", "seconds": 0.0}
+            result |= {"limit": step.limit if device == "cuda" else 300.0, "rows": []}
+            results.append(result)
+            log.write(f"\n==== step {step.number}: {step.title} ({result['limit']:.0f} s at most)\n")
+            lacking = [name for name in machine["missing"] if name in NEEDED or name in step.needs]
+            if lacking:
+                result |= {"status": "failed", "reason": f"needs {', '.join(lacking)}, which is not installed"}
+            else:
+                run_step(step, result, Path(folder), log, publish=lambda: publish(machine, results, out))
+            log.write(f"==== step {step.number}: {result['status']} after {result['seconds']:.0f} s\n")
+            publish(machine, results, out)
+    return results
+
+
+def run_step(step: Step, result: dict[str, Any], work: Path, log: Log, *, publish: Any) -> None:
+    start = time.monotonic()
+    status, rows = "ok", []
+    for number, command in enumerate(step.commands):
+        file = work / f"rows-{step.number}-{number}"
+        left = result["limit"] - (time.monotonic() - start)
+        ended = run_command(command, file, work, log, left) if left > 0 else None
+        rows = with_ratios([*rows, *read_rows(file)])
+        result |= {"rows": rows, "seconds": round(time.monotonic() - start, 1)}
+        if ended is None:
+            status, result["reason"] = "over its limit", f"stopped after {result['limit']:.0f} s"
+        elif ended != 0 and status == "ok":
+            status, result["reason"] = "failed", next((row["error"] for row in rows if "error" in row), log.last_line)
+        if ended is None:
+            break
+        publish()
+    result["status"] = status
+
+
+def run_command(command: Command, rows: Path, work: Path, log: Log, limit: float) -> int | None:
+    """Its exit status; None if it was still running after `limit` seconds and was killed with all it had started."""
+    arguments = [str(rows) if argument == ROWS else argument for argument in command.arguments]
+    (work / "tmp").mkdir(exist_ok=True)
+    environment = {
+        **os.environ,
+        "LAMA_OFFLINE": "1",
+        "LAMA_GPU_ROWS": str(rows),
+        "TORCH_HOME": str(work / "torch"),
+        "TMPDIR": str(work / "tmp"),
+        "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"),
+        "PYTHONUNBUFFERED": "1",
+        **command.environment,
+    }
+    log.write(f"$ python {' '.join(arguments)}\n")
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", start_new_session=True,
+    )  # fmt: skip
+    reader = threading.Thread(target=log.copy, args=(process.stdout,), daemon=True)
+    reader.start()
+    try:
+        ended: int | None = process.wait(timeout=limit)
+    except subprocess.TimeoutExpired:
+        ended = None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and what it left behind
+        process.wait()
+        reader.join(timeout=5)
+    return ended
+
+
+class Log:
+    """The log file and the terminal; without the names of this machine's folders, since it is sent to others."""
+
+    def __init__(self, file: TextIO, work: Path) -> None:
+        self.file = file
+        self.size = 0
+        self.last_line = ""
+        names = {str(ROOT): ".", str(work): "WORK", str(Path.home()): "~", sys.prefix: "PYTHON"}
+        names |= {entry: "SITE" for entry in sys.path if len(entry) > 1 and not Path(entry).is_relative_to(ROOT)}
+        self.names = sorted(names.items(), key=lambda item: -len(item[0]))
+
+    def write(self, text: str) -> None:
+        for path, name in self.names:
+            text = text.replace(path, name)
+        print(text, end="", flush=True)
+        if self.size < LOG_LIMIT:
+            self.file.write(text)
+            self.file.flush()
+        self.size += len(text)
+
+    def copy(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+            if line.strip():
+                self.last_line = line.strip()[:300]
+
+
+def read_rows(file: Path) -> list[Row]:
+    """What a command has written so far: `{"rows": […]}` of a benchmark, or a row a line."""
+    if not file.is_file():
+        return []
+    text = file.read_text()
+    try:
+        return json.loads(text)["rows"]
+    except (ValueError, KeyError):
+        rows = []
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError):  # one that was being written
+                rows.append(json.loads(line))
+        return rows
+
+
+def with_ratios(rows: list[Row]) -> list[Row]:
+    """Ratios to the first row of a case, which another command may have measured."""
+    firsts: dict[str, float] = {}
+    for row in rows:
+        if "ratio" in row:
+            firsts.setdefault(row["case"], row["seconds"])
+    return [{**row, "ratio": firsts[row["case"]] / row["seconds"]} if "ratio" in row else row for row in rows]
+
+
+def publish(machine: dict[str, Any], results: list[dict[str, Any]], out: Path) -> None:
+    for name, text in {
+        "gpu.json": json.dumps({"machine": machine, "steps": results}, indent=1) + "\n",
+        "gpu.md": page(machine, results),
+    }.items():
+        (out / name).write_text(text, encoding="utf-8")
+
+
+# ---- the machine ----------------------------------------------------------------------------------------------------
+
+
+def asked_facts(device: str) -> dict[str, Any]:
+    """`facts` of a process of its own: this one is not to hold memory of the card."""
+    asked = subprocess.run(
+        [sys.executable, __file__, "--facts", "--device", device], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if asked.returncode:
+        sys.exit(2)
+    return json.loads(asked.stdout.splitlines()[-1])
+
+
+def facts(device: str) -> dict[str, Any]:
+    """What decides how fast and how right things are, and which modules are missing."""
+    import importlib.metadata
+    import importlib.util
+    import platform
+
+    missing = [name for name in (*NEEDED, "pytest", "tensorboard") if importlib.util.find_spec(name) is None]
+    if "torch" in missing:
+        sys.exit(f"{sys.executable} has no torch; PYTHON=/path/to/python names one that has")
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit("needs a CUDA device: torch.cuda.is_available() is false; DEVICE=cpu runs the same steps shrunk")
+    versions = {}
+    for name in VERSIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    found: dict[str, Any] = {"card": "cpu", "missing": missing, "commit": commit(), "python": platform.python_version()}
+    found |= {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), **versions}
+    found |= {"system": f"{platform.system()} {platform.machine()}", "cpu_cores": os.cpu_count()}
+    if device == "cuda":
+        card = torch.cuda.get_device_properties(0)
+        found |= {"card": card.name, "capability": f"{card.major}.{card.minor}"}
+        found |= {"memory_gb": round(card.total_memory / 1e9, 1), "multiprocessors": card.multi_processor_count}
+        found |= {"driver": driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+        found["tf32_convolutions"] = torch.backends.cudnn.allow_tf32
+        found["tf32_products"] = torch.backends.cuda.matmul.allow_tf32
+    return found
+
+
+def commit() -> str:
+    return output_of("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+
+
+def driver() -> str:
+    return output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0]
+
+
+def output_of(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
