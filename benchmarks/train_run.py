@@ -46,7 +46,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from saicinpainting.checkpoint import read_checkpoint
 
-PROFILED = (7, 11)  # from, to before, of the resumed process
 COSTLIEST = 12
 LOGGED = ("gen_l1", "gen_resnet_pl", "gen_fm", "gen_adv", "discr_adv", "gen_grad_norm", "discr_grad_norm")
 
@@ -64,14 +63,14 @@ def main() -> None:
 
 
 def whole_run(args: argparse.Namespace, root: Path) -> Iterator[Row]:
-    steps, batch = (12, 2) if args.small else (12, 10)
+    steps, batch = (6, 2) if args.small else (12, 10)
+    first, end = steps - 5, steps - 1  # of the resumed process's steps, those that are profiled
     write_data(root / "data", images=steps * batch, side=96 if args.small else 320)
     overrides = [f"data.batch_size={batch}", f"trainer.kwargs.accelerator={'gpu' if args.device == 'cuda' else 'cpu'}"]
     overrides += SMALL if args.small else with_networks(root)
     seconds, _ = train(root, *overrides, "trainer.kwargs.max_epochs=1")
     yield {"case": f"train, {steps} steps", "seconds": seconds, **logged(root), "steps": finished_steps(root, steps)}
     yield {"case": "validation", **scores(root)}
-    first, end = PROFILED
     resume = ["trainer.resume_from_checkpoint=auto", "trainer.kwargs.max_epochs=2", "trainer.profile=torch"]
     seconds, _ = train(root, *overrides, *resume, f"trainer.profile_steps=[{first},{end}]")
     row = {"case": "resume", "seconds": seconds, **logged(root), "steps": finished_steps(root, 2 * steps)}
