@@ -30,6 +30,7 @@ def batches() -> list[dict[str, torch.Tensor]]:
     return list(parts)
 
 
+@pytest.mark.costly
 def test_all_metrics_equal_the_cpus(device: torch.device, networks: dict[str, Path]) -> None:
     results = []
     for where in (torch.device("cpu"), device):

@@ -131,5 +131,5 @@ def test_the_penaltys_gradient_in_half_precision_is_near(device: torch.device, d
     with torch.autocast(device.type, dtype):
         found = penalized_gradients(network, image)
     flat, reference = (torch.cat([gradient.flatten() for gradient in one]) for one in (found, expected))
-    assert torch.nn.functional.cosine_similarity(flat, reference, dim=0) > 0.99
+    assert torch.nn.functional.cosine_similarity(flat, reference, dim=0) > 0.97
     assert flat.norm() / reference.norm() == pytest.approx(1, rel=0.1)

@@ -75,6 +75,7 @@ def test_two_steps_are_near_the_official_ones(device: torch.device, precision: A
             )
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_half_precision_trains_with_lightnings_own_scale(device: torch.device, precision: Any) -> None:
     model, recorder = make_model(reuse_generator_output=True), Recorder()
@@ -160,6 +161,7 @@ class States(pl.Callback):
         self.states.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_batch_that_is_not_finite_leaves_the_weights_as_they_were(device: torch.device, precision: Any) -> None:
     states = States()
@@ -172,6 +174,7 @@ def test_a_batch_that_is_not_finite_leaves_the_weights_as_they_were(device: torc
         assert any(not torch.equal(after[n], before[n]) for n in after if n.startswith(network))
 
 
+@pytest.mark.costly
 def test_the_layout_of_maps_changes_no_logged_value(device: torch.device) -> None:
     logged = []
     for channels_last in (False, True):

@@ -14,7 +14,8 @@ from saicinpainting.training.modules.folding import FoldedFourierUnit
 from saicinpainting.training.modules.fourier import FourierUnit, set_fft_backend
 from tests.helpers import fill, rand
 
-SIZES = [(32, 32), (64, 64), (128, 128), (256, 256), (512, 512), (33, 47), (96, 41), (1, 6)]
+LARGE = [pytest.param(size, marks=pytest.mark.costly) for size in ((256, 256), (512, 512))]
+SIZES = [(32, 32), (64, 64), (128, 128), (33, 47), (96, 41), (1, 6), *LARGE]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}  # of the largest number
 DTYPES = list(TOLERANCE)
 
@@ -110,7 +111,7 @@ def test_fourier_units_equal_their_definition(device: torch.device, size: tuple[
 
 
 @pytest.mark.parametrize("backend", ["fft", "products"])
-@pytest.mark.parametrize("size", [(32, 32), (256, 256), (512, 512), (33, 47)], ids=str)
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), *LARGE], ids=str)
 def test_gradients_of_a_training_unit_equal_the_cpus(device: torch.device, size: tuple[int, int], backend: str) -> None:
     gradients = []
     for where in (torch.device("cpu"), device):
