@@ -14,7 +14,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -30,7 +29,7 @@ from saicinpainting.training.strategy import GeneratorSyncBatchNorm, make_ddp_st
 from saicinpainting.training.summary import RunPlan, describe_run, plan_of
 from saicinpainting.training.trainers import DefaultInpaintingTrainingModule, make_training_model
 from saicinpainting.training.trainers.finetune import finetune_path, start_from
-from saicinpainting.training.watching import WATCHING_KEYS, watch
+from saicinpainting.training.watching import WATCHING_KEYS, ProgressBar, watch
 from saicinpainting.utils import InputError, check_bool, check_known_keys, count_parameters
 
 LOGGER = logging.getLogger(__name__)
@@ -185,7 +184,7 @@ def make_trainer(settings: Mapping[str, Any], out_dir: Path) -> pl.Trainer:
     timer, watchers = watch(section, out_dir)
     callbacks: list[pl.Callback] = [ExactResume(), checkpoints, StopOnSignal(checkpoints), *watchers]
     if kwargs.get("enable_progress_bar", True):
-        callbacks.append(TQDMProgressBar(refresh_rate=10))  # each refresh waits for the device
+        callbacks.append(ProgressBar(refresh_rate=10))  # each refresh waits for the device
     ours = {
         "callbacks": callbacks,
         "profiler": timer,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.profilers import Profiler, SimpleProfiler
 from torch.profiler import ProfilerActivity, schedule
 from torch.profiler import profile as torch_profile
@@ -54,6 +55,15 @@ def _window(steps: Any) -> tuple[int, int]:
             f"for example trainer.profile_steps=[{PROFILE_STEPS[0]},{PROFILE_STEPS[1]}]"
         )
     return steps[0], steps[1]
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's, with the L1 loss of the latest step, which is read only when the bar is drawn anew."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        latest = getattr(pl_module, "latest_logs", {}).get("gen_l1")
+        shown = {} if latest is None else {"l1": float(latest)}
+        return {**super().get_metrics(trainer, pl_module), **shown}
 
 
 # ---- speed, memory, learning rates ----------------------------------------------------------------------------------

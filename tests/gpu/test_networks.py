@@ -6,13 +6,13 @@ import copy
 
 import pytest
 import torch
-from saicinpainting.training.modules.conv_double_backward import DoubleBackwardConv2d
 from torch import Tensor, nn
 
 from saicinpainting.evaluation.resnet_encoder import ResNetEncoder
 from saicinpainting.training.losses.adversarial import r1_penalty
 from saicinpainting.training.modules import make_discriminator, make_generator
 from saicinpainting.training.modules.base import set_memory_format
+from saicinpainting.training.modules.conv_double_backward import DoubleBackwardConv2d
 from saicinpainting.training.modules.folding import fold
 from saicinpainting.training.modules.fourier import set_fft_backend
 from tests.helpers import fill, golden_arrays, golden_values, rand

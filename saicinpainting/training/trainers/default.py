@@ -100,6 +100,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         # In DDP, the networks' wrappers by name. No submodules: the weights' names stay free of them.
         self._distributed: dict[str, nn.Module] = {}
         self._grad_norm = torch.zeros(())  # of the latest step, before clipping
+        self.latest_logs: Logs = {}  # of the latest step, on the device
         self._latest_penalty: Logs = {}
         self._usual_shape: torch.Size | None = None  # of this run's batches
         self._memory_format = torch.contiguous_format
@@ -220,13 +221,19 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
             logs, filled = self._step(batch, step, rng)
         if self.generator_average is not None:
             self.generator_average.update(self.generator, self.global_step)
-        logs = _detached(logs)
-        size = len(batch["image"])
-        self.log_dict(add_prefix_to_keys(logs, "train_"), batch_size=size)
-        self.log("train_skipped_batches", self.guard.skipped(self.device), batch_size=size)
-        self.log("l1", logs["gen_l1"], prog_bar=True, logger=False, batch_size=size)
+        self.latest_logs = {**_detached(logs), "skipped_batches": self.guard.skipped(self.device)}
+        if self._is_logged(step, batch_idx):
+            self.log_dict(add_prefix_to_keys(self.latest_logs, "train_"), batch_size=len(batch["image"]))
         if batch_idx % self.visualize_each_iters == 0:
             self._visualize(filled, batch_idx, "train")
+
+    def _is_logged(self, step: int, batch_idx: int) -> bool:
+        """Whether a logger writes this step, or a checkpoint may be judged by it: each `log` keeps the host busy."""
+        trainer = self.trainer
+        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        ends = [trainer.num_training_batches, trainer.val_check_batch]  # after how many batches something is judged
+        judged = any(end and (batch_idx + 1) % end == 0 for end in ends)
+        return judged or trainer.should_stop or bool(interval and (step + 1) % interval == 0)
 
     def _step(self, batch: Batch, step: int, rng: torch.Generator) -> tuple[Logs, Batch]:
         """Both networks' steps: what is logged, and the batch as the generator filled it."""

@@ -37,6 +37,9 @@ class Recorder(pl.Callback):
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
 
+    def setup(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        trainer.log_every_n_steps = 1
+
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from saicinpainting.training.trainers import make_training_model
+from saicinpainting.training.watching import ProgressBar
 from tests.helpers import fill
 from tests.training.trainers.test_golden_training import GoldenBatches, golden_config
 
@@ -66,7 +67,10 @@ def reads(steps: int, precision: Any, model_settings: dict[str, Any], read_in_st
         accelerator="cpu", precision=precision, max_steps=steps, callbacks=[watch], log_every_n_steps=100,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
+    logged = []
+    model.log_dict = lambda *_, **__: logged.append(model.global_step)
     trainer.fit(model, DataLoader(GoldenBatches(torch.float32), batch_size=None))
+    assert not logged, "Lightning spends milliseconds of the host on it"
     return watch.reads
 
 
@@ -80,6 +84,36 @@ AVERAGED = {"average_generator": True, "average_generator_start_step": 1, "avera
 )
 def test_no_step_reads_anything(precision, settings):
     assert reads(6, precision, settings) == [{}] * 6
+
+
+@pytest.mark.parametrize(("settings", "expected"), [
+    ({"log_every_n_steps": 3}, [2, 5, 7]),  # and the last batch of an epoch, by which a checkpoint may be judged
+    ({"log_every_n_steps": 100}, [7]),
+    ({"log_every_n_steps": 1}, list(range(8))),
+])  # fmt: skip
+def test_only_steps_that_something_looks_at_are_logged(settings, expected):
+    model, logged = make_training_model(golden_config()), []
+    model.log_dict = lambda values, **_: logged.append((model.global_step - 1, sorted(values)))
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, limit_train_batches=8, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, **settings,
+    )  # fmt: skip
+    trainer.fit(model, DataLoader(GoldenBatches(torch.float32), batch_size=None))
+    assert [step for step, _ in logged] == expected
+    assert {"train_gen_l1", "train_skipped_batches", "train_discr_grad_norm"} <= set(logged[0][1])
+
+
+def test_the_progress_bar_shows_the_loss_of_the_latest_step():
+    model = make_training_model(golden_config())
+    bar, shown = ProgressBar(refresh_rate=1), []
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=2, callbacks=[bar], logger=False, enable_checkpointing=False,
+        enable_model_summary=False, log_every_n_steps=100,
+    )  # fmt: skip
+    get_metrics = bar.get_metrics
+    bar.get_metrics = lambda *arguments: shown.append(get_metrics(*arguments)) or shown[-1]
+    trainer.fit(model, DataLoader(GoldenBatches(torch.float32), batch_size=None))
+    assert shown[-1]["l1"] == float(model.latest_logs["gen_l1"])
 
 
 def test_a_read_would_be_found():
