@@ -13,8 +13,10 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from saicinpainting.training.modules.padding import reflect_pad
 from saicinpainting.training.trainers import make_training_model
-from tests.helpers import fill, golden_arrays, golden_values, rand
+from saicinpainting.training.trainers.optimizers import suit_this_run
+from tests.helpers import assert_same, fill, golden_arrays, golden_values, rand
 from tests.training.trainers.test_golden_training import PATHS, STEPS, GoldenBatches, Recorder, golden_config
 
 
@@ -184,3 +186,65 @@ def test_the_layout_of_maps_changes_no_logged_value(device: torch.device) -> Non
         logged.append(recorder.steps)
     for one, other in zip(*logged, strict=True):
         assert one == pytest.approx(other, rel=1e-8)
+
+
+@pytest.mark.parametrize("layout", [True, False], ids=["channels last", "contiguous"])
+def test_a_deterministic_run_repeats_itself(device: torch.device, layout: bool) -> None:
+    states = []
+    try:
+        for _ in range(2):
+            model = make_model(channels_last=layout)
+            fit(model, device, max_steps=3, deterministic=True)
+            states.append({name: tensor.cpu() for name, tensor in model.state_dict().items()})
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_same(*states)
+
+
+class OneSmallerBatch(GoldenBatches):
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        return {name: value[: 3 if i == 1 else 4] for name, value in super().__getitem__(i).items()}
+
+
+@pytest.mark.costly
+def test_a_compiled_run_with_one_smaller_batch_computes_the_same(device: torch.device) -> None:
+    recorders = [Recorder(), Recorder()]
+    for recorder, compiled in zip(recorders, (False, True), strict=True):
+        fit(make_model(compile=compiled), device, recorder, batches=OneSmallerBatch(torch.float32), max_steps=3)
+    for eager, compiled in zip(*(recorder.steps for recorder in recorders), strict=True):
+        assert compiled == pytest.approx(eager, rel=1e-3, abs=1e-5)
+
+
+def test_an_optimizer_resumed_from_a_run_that_was_not_fused_is_fused(device: torch.device) -> None:
+    network = torch.nn.Conv2d(3, 4, 3, device=device)
+    plain, fused = (torch.optim.Adam(network.parameters(), fused=kind) for kind in (None, True))
+    network(torch.ones(1, 3, 8, 8, device=device)).sum().backward()
+    plain.step()
+    fused.load_state_dict(plain.state_dict())
+    suit_this_run(fused)
+    fused.step()
+    assert fused.param_groups[0]["fused"]
+    assert {state["step"].device.type for state in fused.state.values()} == {device.type}
+    assert {float(state["step"]) for state in fused.state.values()} == {2.0}
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_reflected_borders_are_those_of_the_cpu(
+    device: torch.device, layout: torch.memory_format, deterministic: bool
+) -> None:
+    x = rand(1, 2, 6, 9, 8).contiguous(memory_format=layout).requires_grad_()
+    expected = torch.nn.functional.pad(x, (1, 2, 3, 0), mode="reflect")
+    weights = rand(2, *expected.shape)
+    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), x)
+    there = x.detach().to(device).requires_grad_()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        padded = reflect_pad(there, (1, 2, 3, 0))
+        (gradient,) = torch.autograd.grad((padded * weights.to(device)).sum(), there)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(padded.cpu(), expected)
+    torch.testing.assert_close(gradient.cpu(), expected_gradient)
+    if not deterministic:
+        assert padded.is_contiguous(memory_format=layout)
