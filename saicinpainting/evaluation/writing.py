@@ -18,10 +18,14 @@ def from_pixels(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
 
 
+def to_bytes(image: Tensor) -> Tensor:
+    """[0, 1] to uint8, on the same device; rounded, so that a pixel that was read from 8 bits comes back the same."""
+    return (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
 def to_pixels(image: Tensor | np.ndarray) -> np.ndarray:
-    """(3, H, W) in [0, 1] -> uint8 (H, W, 3), rounded: a pixel that was read from 8 bits comes back the same."""
-    values = torch.as_tensor(image).detach().cpu().float()
-    return (values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    """(3, H, W) in [0, 1] -> uint8 (H, W, 3), see `to_bytes`."""
+    return to_bytes(torch.as_tensor(image).cpu()).permute(1, 2, 0).contiguous().numpy()
 
 
 def check_ending(ending: str) -> None:

@@ -19,10 +19,10 @@ def mirrored(x: Tensor, rows: int, columns: int) -> Tensor:
     height, width = x.shape[2:]
     if (rows, columns) == (height, width):
         return x
-    return x[:, :, _mirror(height, rows)][:, :, :, _mirror(width, columns)]
+    return x[:, :, _mirror(height, rows, x.device)][:, :, :, _mirror(width, columns, x.device)]
 
 
-def _mirror(length: int, wanted: int) -> Tensor:
+def _mirror(length: int, wanted: int, device: torch.device) -> Tensor:
     """Indices 0 … length - 1, length - 1 … 0, 0 …, as many as wanted."""
-    period = torch.cat([torch.arange(length), torch.arange(length - 1, -1, -1)])
-    return period[torch.arange(wanted) % (2 * length)]
+    place = torch.arange(wanted, device=device) % (2 * length)
+    return torch.minimum(place, 2 * length - 1 - place)
