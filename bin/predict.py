@@ -29,7 +29,7 @@ def main(config: DictConfig) -> None:
     keys = ("dataset", "out_key", "refine", "precision", "strategy", "memory_gb")
     refiner = settings["refiner"] if settings["refine"] else None  # what nothing follows decides nothing
     made_by = origin(settings["model"], {**{key: settings[key] for key in keys}, "refiner": refiner})
-    options = {key: settings[key] for key in ("precision", "strategy", "memory_gb", "fold")}
+    options = {key: settings[key] for key in ("precision", "strategy", "memory_gb", "fold", "cuda_graphs")}
     fill = load_filler(
         settings["model"],
         settings["device"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from saicinpainting.utils import InputError, did_you_mean
 
+LOGGER = logging.getLogger(__name__)
 CGROUP = Path("/sys/fs/cgroup")
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -21,6 +23,18 @@ def dtype_of(precision: str) -> torch.dtype:
     if precision not in PRECISIONS:
         raise InputError(f"precision: unknown value {precision!r}; {did_you_mean(str(precision), PRECISIONS)}")
     return PRECISIONS[precision]
+
+
+def warn_of_emulation(dtype: torch.dtype, device: torch.device) -> None:
+    """One line if `device` is a GPU that has no units for bfloat16, which are there from Ampere (2020) on."""
+    if dtype != torch.bfloat16 or device.type != "cuda":
+        return
+    with torch.cuda.device(device):
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            LOGGER.warning(
+                "precision=bf16: %s computes bfloat16 slowly or not at all; set precision=fp16, which it is fast in",
+                torch.cuda.get_device_name(device),
+            )
 
 
 def pick_device(name: str | torch.device | None) -> torch.device:

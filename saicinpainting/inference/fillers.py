@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from saicinpainting.config import read_experiment_config
+from saicinpainting.evaluation.memory import Attempts
 from saicinpainting.evaluation.refinement import refine_predict, scales_of, unpadded_size
-from saicinpainting.evaluation.utils import dtype_of, pick_device
-from saicinpainting.evaluation.writing import from_pixels, to_pixels
+from saicinpainting.evaluation.utils import dtype_of, pick_device, warn_of_emulation
+from saicinpainting.evaluation.writing import from_pixels
 from saicinpainting.inference.high_resolution import fill_parts
 from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.inference.overlap import Download
 from saicinpainting.inference.padding import padded
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
@@ -26,6 +28,7 @@ from saicinpainting.utils import InputError, check_known_keys, check_whole
 LOGGER = logging.getLogger(__name__)
 Batch = dict[str, Any]
 FillBatch = Callable[[Batch], torch.Tensor]
+"""Images of one padded size with masks to the filled images (B, 3, H, W) in [0, 1], on whatever device."""
 
 
 def checkpoint_file(model: Mapping[str, Any]) -> Path:
@@ -78,7 +81,8 @@ def _refuse(options: Mapping[str, Any], whom: str, *, but: Set[str] = frozenset(
     """An `InputError` for options that say something else than `Inpainter` does without them."""
     defaults = signature(Inpainter).parameters
     for name in options.keys() - but:
-        if options[name] != defaults[name].default:
+        switched_off = name == "cuda_graphs" and options[name] is False  # as it is for all others
+        if options[name] != defaults[name].default and not switched_off:
             key = "compile" if name == "compile_network" else name
             raise InputError(f"{key}={options[name]}: {whom} cannot follow it; leave {key} out")
 
@@ -93,6 +97,7 @@ def _refining(
     **_: Any,
 ) -> FillBatch:
     settings = _refiner_settings(refiner, precision)
+    warn_of_emulation(dtype_of(settings["precision"]), device)
     config = read_experiment_config(model["path"])
     config.training_model.predict_only = True
     network: Any = load_checkpoint(config, checkpoint_file(model), strict=False)
@@ -141,16 +146,25 @@ class Refining:
         self.network, self.settings = network, settings
         self.n_images = self.n_plain = 0
         self._least = max(settings["modulo"], network.generator.min_size)
+        self._attempts = Attempts()
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         height, width = unpadded_size(batch)
         image, mask = (batch[key][:, :, :height, :width] for key in ("image", "mask"))
-        if height * width <= self.settings["px_budget"]:
-            filled = self._paint(image, mask)
-            self._count(len(image), plain=self._is_plain(image))
-            return filled
-        pairs = zip(image.split(1), mask.split(1), strict=True)
-        return torch.cat([self._in_parts(one, hole) for one, hole in pairs])
+        return self._refined(image, mask)
+
+    def _refined(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """All at once where that fits, else by halves; one image in parts."""
+        pixels, budget = image.shape[2] * image.shape[3], self.settings["px_budget"]
+        if pixels <= budget:
+            filled = self._attempts.attempt(len(image), pixels, lambda: self._paint(image, mask, budget))
+            if filled is not None:
+                self._count(len(image), plain=self._is_plain(image, budget))
+                return filled
+        if len(image) == 1:
+            return self._in_parts(image, mask)
+        halves = zip(image.chunk(2), mask.chunk(2), strict=True)
+        return torch.cat([self._refined(*half) for half in halves])
 
     def warn_of_plain(self) -> None:
         """One warning for all images so far that have no coarser scale to be refined by."""
@@ -175,23 +189,31 @@ class Refining:
         plain = []
 
         def paint(part: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-            plain.append(self._is_plain(part))
-            return self._paint(part, hole)
+            pixels, budget = part[0, 0].numel(), int(self.settings["px_budget"])
+
+            def within(fewer: int) -> torch.Tensor:
+                limit = fewer if fewer < pixels else budget
+                painted = self._paint(part, hole, limit)
+                plain.append(self._is_plain(part, limit))
+                return painted
+
+            return self._attempts.shrink(min(pixels, budget), within)
 
         filled = fill_parts(image, mask, paint)
         self._count(1, plain=any(plain))
         return filled
 
-    def _paint(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _paint(self, image: torch.Tensor, mask: torch.Tensor, px_budget: int) -> torch.Tensor:
         height, width = image.shape[2:]
         if min(height, width) < self._least:
             image, mask = (padded(x, self.settings["modulo"], self._least) for x in (image, mask))
         batch = {"image": image, "mask": mask, "unpad_to_size": image.shape[2:]}
-        return refine_predict(batch, self.network, **self.settings)[:, :, :height, :width]
+        settings = {**self.settings, "px_budget": px_budget}
+        return refine_predict(batch, self.network, **settings)[:, :, :height, :width]
 
-    def _is_plain(self, image: torch.Tensor) -> bool:
-        limits = {key: self.settings[key] for key in ("min_side", "max_scales", "px_budget")}
-        return scales_of(*image.shape[2:], **limits) == 1
+    def _is_plain(self, image: torch.Tensor, px_budget: int) -> bool:
+        limits = {key: self.settings[key] for key in ("min_side", "max_scales")}
+        return scales_of(*image.shape[2:], px_budget=px_budget, **limits) == 1
 
     def _count(self, n_images: int, *, plain: bool) -> None:
         self.n_images += n_images
@@ -217,6 +239,6 @@ def array_filler(
             "mask": torch.from_numpy(hole)[None, None].float(),
             "unpad_to_size": image.shape[:2],
         }
-        return np.where(hole[..., None], to_pixels(fill(batch)[0]), image)
+        return np.where(hole[..., None], Download(fill(batch)).pixels()[0], image)
 
     return fill_array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,14 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from saicinpainting.download import digest_of
 from saicinpainting.evaluation.masks.mask_sets import check_outside
-from saicinpainting.evaluation.writing import check_ending, to_pixels, write_picture
+from saicinpainting.evaluation.memory import Attempts
+from saicinpainting.evaluation.writing import check_ending, write_picture
 from saicinpainting.inference.fillers import Batch, FillBatch, checkpoint_file
+from saicinpainting.inference.overlap import Download
 from saicinpainting.inference.record import Pair, add_inputs, claim_results, inputs_digest
 from saicinpainting.utils import InputError, check_whole, did_you_mean
 
@@ -67,11 +69,11 @@ def predict_folder(
 ) -> FolderSummary:
     """Fill every image of `dataset` and write it under its mask's name, whole or not at all.
 
-    Reading, computing and writing go side by side. An image that cannot be read or filled, or does not fit its mask, is
-    skipped.
+    Reading, computing and writing go side by side; on CUDA a batch is prepared and copied while the one before it is
+    computed. An image that cannot be read or filled, or does not fit its mask or into the memory, is skipped.
 
     Args:
-        fill: a batch of images of one padded size in, the filled images (B, 3, H, W) in [0, 1] out.
+        fill: a batch of images of one padded size in, the filled images (B, 3, H, W) in [0, 1] out, on any device.
         dataset: images with masks, as `make_default_val_dataset` makes them.
         indir: the folder the data set was made from; the results keep its sub-folders.
         outdir: where the results go.
@@ -109,18 +111,26 @@ def predict_folder(
         def cannot_fill(index: int, reason: str) -> None:
             skip(index, f"{dataset.mask_filenames[index]}: {reason}")
 
-        for samples in _batches(reader, batch_size, skip, one_size=one_size):
-            for (index, _, inputs), result in _filled(fill, samples, cannot_fill):
-                if made_by is not None:
-                    add_inputs(outdir, files[index], inputs)
-                # As pixels: a slice of the batch would keep all of it in memory until it is written.
-                writes.append(pool.submit(write_picture, files[index], to_pixels(result)))
-                summary.written.append(files[index])
-                progress.update()
+        def write(read: _Read, picture: np.ndarray) -> None:
+            file = files[read.item]
+            if made_by is not None:
+                add_inputs(outdir, file, read.inputs)
+            writes.append(pool.submit(write_picture, file, picture))
+            summary.written.append(file)
+            progress.update()
             while len(writes) > WAITING_WRITES:
                 writes.pop(0).result()
-        for write in writes:
-            write.result()
+
+        filling, under_way = _Filling(fill, write, cannot_fill), deque[_Filled]()
+        for samples in _batches(reader, batch_size, skip, one_size=one_size):
+            for filled in filling.start(samples):
+                under_way.append(filled)
+                while len(under_way) > filled.images.is_under_way:
+                    filling.finish(under_way.popleft())
+        while under_way:
+            filling.finish(under_way.popleft())
+        for written in writes:
+            written.result()
     return summary
 
 
@@ -216,31 +226,65 @@ def _batches(
     yield from waiting.values()
 
 
-def _filled(
-    fill: FillBatch, samples: Sequence[_Read], skip: Callable[[int, str], None]
-) -> Iterator[tuple[_Read, torch.Tensor]]:
-    """The filled images (3, H, W) in [0, 1], without their padding.
+class _Filled(NamedTuple):
+    """A batch of `samples` that is computed, or is about to be."""
 
-    Where a batch is refused, its images are filled one by one, so that only those that cannot be filled are skipped.
+    samples: Sequence[_Read]
+    batch: Batch
+    images: Download
+
+
+class _Filling:
+    """Fills batches and writes them.
+
+    Where a batch is refused, its images are filled one by one, so that only those that cannot be filled are skipped;
+    where it is too large for the memory, it is halved.
     """
-    batch: Batch = default_collate([read.sample for read in samples])
-    try:
-        results = fill(batch).float().cpu()
-    except InputError as error:
-        if len(samples) == 1:
-            skip(samples[0].item, str(error))
+
+    def __init__(
+        self, fill: FillBatch, write: Callable[[_Read, np.ndarray], None], skip: Callable[[int, str], None]
+    ) -> None:
+        self._fill, self._write, self._skip = fill, write, skip
+        self._attempts = Attempts()
+
+    def start(self, samples: Sequence[_Read]) -> Iterator[_Filled]:
+        """`samples` in as many batches as it takes."""
+        batch: Batch = default_collate([read.sample for read in samples])
+        pixels = batch["image"][0, 0].numel()
+        try:
+            images = self._attempts.attempt(len(samples), pixels, lambda: Download(self._fill(batch)))
+        except InputError as error:
+            yield from self._start_smaller(samples, 1, str(error))
+            return
+        if images is None:
+            yield from self._start_smaller(samples, -(-len(samples) // 2), "out of memory")
         else:
-            for read in samples:
-                yield from _filled(fill, [read], skip)
-        return
-    for place, read in enumerate(samples):
-        height, width = _size(batch, place, results)
-        yield read, results[place, :, :height, :width]
+            yield _Filled(samples, batch, images)
+
+    def _start_smaller(self, samples: Sequence[_Read], size: int, reason: str) -> Iterator[_Filled]:
+        if len(samples) == 1:
+            self._skip(samples[0].item, reason)
+            return
+        for first in range(0, len(samples), size):
+            yield from self.start(samples[first : first + size])
+
+    def finish(self, filled: _Filled) -> None:
+        """Write the images of a batch, without their padding."""
+        try:
+            pixels = filled.images.pixels()
+        except InputError as error:
+            for one in self._start_smaller(filled.samples, 1, str(error)):
+                self.finish(one)
+            return
+        for place, read in enumerate(filled.samples):
+            height, width = _size(filled.batch, place, pixels)
+            # Copied: a slice of the batch would keep all of it in memory until it is written.
+            self._write(read, pixels[place, :height, :width].copy())
 
 
-def _size(batch: Mapping[str, Any], place: int, results: torch.Tensor) -> tuple[int, int]:
+def _size(batch: Mapping[str, Any], place: int, pixels: np.ndarray) -> tuple[int, int]:
     """The size of an image before padding."""
     if "unpad_to_size" not in batch:
-        return results.shape[-2], results.shape[-1]
+        return pixels.shape[1], pixels.shape[2]
     height, width = (int(np.asarray(side).reshape(-1)[place]) for side in batch["unpad_to_size"])
     return height, width

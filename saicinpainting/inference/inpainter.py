@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from saicinpainting.config import read_experiment_config
-from saicinpainting.evaluation.utils import available_memory, dtype_of, pick_device
+from saicinpainting.evaluation.memory import Attempts
+from saicinpainting.evaluation.utils import available_memory, dtype_of, pick_device, warn_of_emulation
 from saicinpainting.evaluation.writing import from_pixels, to_pixels
+from saicinpainting.inference.graphs import CudaCapture, GraphedNetwork
 from saicinpainting.inference.high_resolution import fill_parts, resize_to_fit
+from saicinpainting.inference.memory import MEASURED, Memory, count_memory
+from saicinpainting.inference.overlap import upload
 from saicinpainting.inference.padding import padded
 from saicinpainting.training.modules.folding import fold as folded
 from saicinpainting.training.trainers import load_checkpoint
@@ -23,18 +27,6 @@ from saicinpainting.training.trainers.batch_transforms import NoiseInput, batch_
 from saicinpainting.utils import InputError, did_you_mean
 
 STRATEGIES = ("auto", "whole", "crop")
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a forward pass takes in float32."""
-
-    fixed_gb: float
-    gb_per_megapixel: float
-
-
-MEMORY = {"strips": Memory(0.3, 0.2), "whole": Memory(0.1, 0.9)}
-"""Of big-lama, with its layers at full resolution in strips or not; benchmarks/predict.py --memory measures it."""
 MEMORY_SHARE = 0.5
 """Part of the free memory that an image may take, unless `memory_gb` says how much."""
 
@@ -51,7 +43,9 @@ class Inpainter:
         compile_network: with `torch.compile`; a size that was not met before takes a minute.
         strategy: `whole`: the image at once; `crop`: parts around the holes, one after the other; `auto`: whole where
             it fits into the memory. A part that does not fit is filled at a smaller size.
-        memory_gb: what an image may take; None: half of what is free.
+        memory_gb: what an image may take; None: half of what is free. What runs out of memory all the same is tried
+            again with half the images, then in parts, then with half the pixels of a part.
+        cuda_graphs: launch the network's kernels all at once for sizes that repeat; `auto`: on CUDA.
     """
 
     def __init__(
@@ -66,6 +60,7 @@ class Inpainter:
         compile_network: bool = False,
         strategy: str = "auto",
         memory_gb: float | None = None,
+        cuda_graphs: bool | str = "auto",
     ) -> None:
         self.dtype = dtype_of(precision)
         if strategy not in STRATEGIES:
@@ -73,15 +68,26 @@ class Inpainter:
         if memory_gb is not None and memory_gb <= 0:
             raise InputError(f"memory_gb: expected gigabytes above 0, got {memory_gb}")
         self.device = pick_device(device)
+        if cuda_graphs not in ("auto", True, False):
+            raise InputError(f"cuda_graphs: expected auto, true or false, got {cuda_graphs!r}")
+        if cuda_graphs is True and self.device.type != "cuda":
+            raise InputError(f"cuda_graphs=true: there are none on {self.device}; leave cuda_graphs out")
+        warn_of_emulation(self.dtype, self.device)
         self.concat_mask, self.noise, self.strategy = concat_mask, noise, strategy
         self.modulo, self.min_size = int(generator.size_multiple), int(generator.min_size)  # type: ignore[arg-type]
         network: Any = folded(generator) if fold else copy.deepcopy(generator)  # type: ignore[arg-type]
         network = network.eval().requires_grad_(False).to(self.device, self.dtype)
         network = network.to(memory_format=torch.channels_last)
-        self._memory = MEMORY["strips" if fold and network.strips and not compile_network else "whole"]
+        self._memory = self._memory_of(network, in_strips=fold and network.strips and not compile_network)
         # Asked once, so that an image does not depend on what was filled before it.
         self.memory_gb = MEMORY_SHARE * available_memory(self.device) / 1e9 if memory_gb is None else memory_gb
-        self.network: Any = torch.compile(network) if compile_network else network
+        self.network: Any = network
+        if compile_network:
+            self.network = torch.compile(network)
+        self._graphs: GraphedNetwork | None = None
+        if self.device.type == "cuda" and cuda_graphs:
+            self._graphs = GraphedNetwork(self.network, CudaCapture(self.device))
+        self._attempts = Attempts(self._forget_graphs)
 
     @classmethod
     def from_run(cls, path: str | Path, checkpoint: str = "best.ckpt", **options: Any) -> Inpainter:
@@ -113,8 +119,9 @@ class Inpainter:
                 f"expected floats (B, 3, H, W) in [0, 1] with a mask (B, 1, H, W), got {image.dtype} "
                 f"{tuple(image.shape)} and {tuple(mask.shape)}"
             )
-        hole = mask > 0
-        return torch.where(hole, self.predict(image, hole.float()).to(image), image)
+        filled = self._filled(image, mask)
+        self._check(filled)
+        return filled
 
     def _fill_array(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or mask.shape != image.shape[:2]:
@@ -123,53 +130,85 @@ class Inpainter:
             )
         hole = mask > 0
         predicted = self.predict(from_pixels(image)[None], torch.from_numpy(hole)[None, None].float())[0]
+        self._check(predicted)
         return np.where(hole[..., None], to_pixels(predicted), image)
+
+    def _filled(self, image: Tensor, mask: Tensor) -> Tensor:
+        hole = mask > 0
+        return torch.where(hole, self.predict(image, hole.float()).to(image), image)
+
+    def _check(self, painted: Tensor) -> None:
+        if self.dtype == torch.float16 and not painted.isfinite().all():
+            raise InputError("precision=fp16: this network has numbers that are too large for it; set bf16 or fp32")
 
     def predict(self, image: Tensor, mask: Tensor) -> Tensor:
         """What the network paints, float32 (B, 3, H, W) on the image's device; outside the holes it may be anything.
 
         image: (B, 3, H, W) in [0, 1]; mask: (B, 1, H, W), 1 = hole.
         """
-        if not self._crops(image):
-            return self._forward(image, mask)
-        # One by one: what an image comes to must not depend on those beside it.
-        pairs = zip(image.split(1), mask.split(1), strict=True)
-        return torch.cat([self._alone(one, hole) for one, hole in pairs])
+        return self._predict(image, mask, self.strategy)
 
-    # ---- parts -----------------------------------------------------------------------------------------------------
+    # ---- as much at once as fits -----------------------------------------------------------------------------------
 
-    def _alone(self, image: Tensor, mask: Tensor) -> Tensor:
-        if self._crops(image):
-            return fill_parts(image, mask, self._fitting)
-        return self._forward(image, mask)
+    def _predict(self, image: Tensor, mask: Tensor, strategy: str) -> Tensor:
+        if self._may_fit(image, strategy):
+            painted = self._attempts.attempt(len(image), _pixels(image[:1]), lambda: self._forward(image, mask))
+            if painted is not None:
+                return painted
+        if len(image) > 1:
+            halves = zip(image.chunk(2), mask.chunk(2), strict=True)
+            return torch.cat([self._predict(*half, strategy) for half in halves])
+        if strategy == "whole":
+            height, width = image.shape[2:]
+            raise InputError(
+                f"{width} x {height} pixels are too many for {self.device} at once; strategy=auto with "
+                "out_key=inpainted fills large images part by part"
+            )
+        return fill_parts(image, mask, self._part)
 
-    def _crops(self, image: Tensor) -> bool:
-        if self.strategy != "auto":
-            return self.strategy == "crop"
-        return image.shape[0] * image.shape[2] * image.shape[3] > self.largest_pixels()
+    def _part(self, image: Tensor, mask: Tensor) -> Tensor:
+        """The network's picture of a part, smaller where the part does not fit."""
+        pixels = min(_pixels(image), self.largest_pixels())
+        return self._attempts.shrink(pixels, lambda n: self._forward(*resize_to_fit(image, mask, n)))
+
+    def _may_fit(self, image: Tensor, strategy: str) -> bool:
+        """Whether all images are to be tried at once."""
+        if strategy == "auto":
+            return _pixels(image) <= self.largest_pixels()
+        return strategy == "whole" and _pixels(image) <= self._most_pixels()
 
     def largest_pixels(self) -> int:
         """How many pixels go through the network at once."""
-        share = self.dtype.itemsize / 4
-        megapixels = (self.memory_gb / share - self._memory.fixed_gb) / self._memory.gb_per_megapixel
-        return max(int(megapixels * 1e6), self.min_size**2)
+        return min(max(self._memory.pixels_in(self.memory_gb), self.min_size**2), self._most_pixels())
 
-    def _fitting(self, image: Tensor, mask: Tensor) -> Tensor:
-        """The network's picture of a part, smaller where the part does not fit."""
-        return self._forward(*resize_to_fit(image, mask, self.largest_pixels()))
+    def _most_pixels(self) -> int:
+        return self._memory.most_pixels() if self.device.type == "cuda" else sys.maxsize
+
+    def _memory_of(self, network: Any, *, in_strips: bool) -> Memory:
+        if self.device.type == "cuda":
+            counted = copy.copy(network)
+            counted.strips = in_strips
+            channels = 3 + int(self.concat_mask) + (self.noise.scales if self.noise else 0)
+            return count_memory(counted, channels, self.dtype)
+        memory, share = MEASURED["strips" if in_strips else "whole"], self.dtype.itemsize / 4
+        return Memory(memory.fixed_gb * share, memory.gb_per_megapixel * share)
+
+    def _forget_graphs(self) -> bool:
+        return self._graphs is not None and self._graphs.clear()
+
+    # ---- the network -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _forward(self, image: Tensor, mask: Tensor) -> Tensor:
         height, width = image.shape[2:]
-        known = padded((image * (1 - mask)).to(self.device), self.modulo, self.min_size)
-        hole = padded(mask.to(known), self.modulo, self.min_size)
+        here, hole = upload(image, self.device), upload(mask, self.device)
+        known, hole = (padded(x, self.modulo, self.min_size) for x in (here * (1 - hole), hole.to(here)))
         x = known if self.noise is None else self._with_noise(known, hole)
         if self.concat_mask:
             x = torch.cat([x, hole], dim=1)
-        y = self.network(x.to(self.dtype, memory_format=torch.channels_last))[:, :, :height, :width].float()
-        if self.dtype == torch.float16 and not y.isfinite().all():
-            raise InputError("precision=fp16: this network has numbers that are too large for it; set bf16 or fp32")
-        return y.to(image.device)
+        x = x.to(self.dtype, memory_format=torch.channels_last)
+        y = self.network(x) if self._graphs is None else self._graphs(x)
+        return y[:, :, :height, :width].float().to(image.device)
 
     def _with_noise(self, known: Tensor, hole: Tensor) -> Tensor:
         """As the training module fills, noise of a fixed seed; the same whatever images are beside one."""
@@ -178,10 +217,20 @@ class Inpainter:
         return torch.cat([self.noise(*pair, batch_rng(0, 0, 0)) for pair in pairs])
 
     def fill_batch(self, batch: Mapping[str, Any], out_key: str = "inpainted") -> Tensor:
-        """`inpainted` or `predicted_image` of a batch of a data set: `image` and `mask`, float32 (B, 3, H, W)."""
+        """`inpainted` or `predicted_image` of a batch of a data set: `image` and `mask`, float32 (B, 3, H, W).
+
+        On CUDA the result stays there, and may not have been computed yet, if the images go through the network whole.
+        Numbers that are not finite are no error here.
+        """
         image, mask = batch["image"], batch["mask"]
-        if out_key != "predicted_image":
-            return self(image, mask)
-        if self.strategy == "crop":
+        if out_key == "predicted_image" and self.strategy == "crop":
             raise InputError("out_key=predicted_image: parts are painted only around holes; set strategy=whole")
-        return self._forward(image, mask)
+        strategy = "whole" if out_key == "predicted_image" else self.strategy
+        if self.device.type == "cuda" and self._may_fit(image[:1], strategy):
+            image, mask = upload(image, self.device), upload(mask, self.device)
+        return self._predict(image, mask, strategy) if out_key == "predicted_image" else self._filled(image, mask)
+
+
+def _pixels(image: Tensor) -> int:
+    """Of all images of a batch."""
+    return len(image) * image.shape[2] * image.shape[3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,17 @@ import torch
 
 from saicinpainting.evaluation import refinement
 from saicinpainting.evaluation.refinement import scales_of
+from saicinpainting.inference import fillers
 from saicinpainting.inference.fillers import FillBatch, load_filler, warn_of_plain
 from saicinpainting.training.modules.folding import FoldedGenerator
 from saicinpainting.utils import InputError
 from tests.helpers import photo, rand, write_run
 
-REFUSED = [({"compile_network": True}, "compile=True"), ({"strategy": "crop"}, "strategy=crop")]
+REFUSED = [
+    ({"compile_network": True}, "compile=True"),
+    ({"strategy": "crop"}, "strategy=crop"),
+    ({"cuda_graphs": True}, "cuda_graphs=True"),
+]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +103,45 @@ def test_images_that_have_one_scale_are_counted(model: dict[str, Any], caplog: p
     assert not told((200, 200), px_budget=30_000)
     assert "2 of 2 images" in told((200, 200), px_budget=30_000, min_side=150)  # 158 x 158 pixels around the hole
     assert "refiner.max_scales=1 leaves no coarser scale" in told((64, 64), max_scales=1)
+
+
+def test_without_memory_for_all_batches_are_halved_and_images_refined_smaller(
+    model: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, tried = 2 * 100 * 120, []
+    real = fillers.refine_predict
+
+    @functools.wraps(real)
+    def refine(batch: dict[str, Any], network: Any, **settings: Any) -> torch.Tensor:
+        height, width = batch["image"].shape[2:]
+        number, pixels = len(batch["image"]), min(height * width, settings["px_budget"])
+        tried.append((number, pixels))
+        if number * pixels > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(batch, network, **settings)
+
+    image, mask = rand(1, 5, 3, 100, 120), torch.zeros(5, 1, 100, 120)
+    mask[:, :, 20:60, 20:50] = 1
+    batch = {"image": image, "mask": mask, "unpad_to_size": (100, 120)}
+    expected = refining(model)(batch)
+    monkeypatch.setattr(fillers, "refine_predict", refine)
+    fill = refining(model, cuda_graphs=False)
+    torch.testing.assert_close(fill(batch), expected, atol=1e-3, rtol=0)
+    assert [number for number, _ in tried] == [5, 3, 2, 1, 2]
+    assert isinstance(fill, fillers.Refining)
+    assert (fill.n_images, fill.n_plain) == (5, 0)
+    # An image that does not fit: its part, which is all of it here, then ever less of that.
+    monkeypatch.setattr("saicinpainting.evaluation.memory.FEWEST_PIXELS", 2000)
+    most, tried = 5000, []
+    one = {key: value[:1] if torch.is_tensor(value) else value for key, value in batch.items()}
+    filled = fill(one)
+    assert tried == [(1, 12000), (1, 12000), (1, 6000), (1, 3000)]
+    known = mask[:1].expand_as(filled) == 0
+    assert torch.equal(filled[known], image[:1][known])
+    assert filled.isfinite().all()
+    most = 0
+    with pytest.raises(InputError, match="out of memory: not even 2000 pixels at once fit"):
+        fill(one)
 
 
 @pytest.mark.parametrize(("side", "scales"), [(56, 1), (57, 2), (113, 2), (114, 3)])

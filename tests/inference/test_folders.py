@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from saicinpainting.evaluation.data import InpaintingDataset
-from saicinpainting.evaluation.writing import to_pixels
 from saicinpainting.inference.folders import predict_folder
 from saicinpainting.utils import InputError
 from tests.helpers import photo, write_run
@@ -283,17 +282,66 @@ def test_only_what_cannot_be_filled_is_skipped(tmp_path: Path) -> None:
     assert summary.skipped == {"003_mask000.png": f"{mask}: nothing is known"}
 
 
-def test_what_waits_to_be_written_is_pixels(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slice of a batch in float32 would keep all of it."""
-    threads = set()
+class Crowded(Red):
+    """Has memory for so many pixels at once; counts its attempts too."""
 
-    def pixels(image: torch.Tensor) -> np.ndarray:
-        threads.add(threading.current_thread())
-        return to_pixels(image)
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.tried = most, []
 
-    monkeypatch.setattr("saicinpainting.inference.folders.to_pixels", pixels)
+    def __call__(self, batch: dict[str, Any]) -> torch.Tensor:
+        self.tried.append(tuple(batch["mask"].shape))
+        if batch["mask"].numel() > self.most:
+            raise RuntimeError("CUDA error: out of memory")
+        return super().__call__(batch)
+
+
+def test_without_memory_batches_are_halved_and_what_cannot_fit_is_named(tmp_path: Path) -> None:
+    indir, out = write_pairs(tmp_path / "in", *[(16, 16)] * 7, (32, 32), (16, 16), (16, 16)), tmp_path / "out"
+    fill = Crowded(2 * 16 * 16)
+    summary = fill_pairs(indir, out, fill, batch_size=4)
+    assert len(summary.written) == 9
+    assert summary.skipped == {"007_mask000.png": f"{indir}/007_mask000.png: out of memory"}
+    assert [shape[0] for shape in fill.tried] == [4, 2, 2, 2, 2, 1, 1]
+    plain = tmp_path / "plain"
+    fill_pairs(indir, plain, Red())
+    for file in out.glob("*.png"):
+        assert file.read_bytes() == (plain / file.name).read_bytes()
+    # The next start is not held up by it, and fills it where there is memory.
+    write_more = Image.open(indir / "000.png")
+    write_more.save(indir / "100.png")
+    Image.open(indir / "000_mask000.png").save(indir / "100_mask000.png")
+    summary = fill_pairs(indir, out, Crowded(2 * 16 * 16), batch_size=4)
+    assert ([file.name for file in summary.written], summary.kept) == (["100_mask000.png"], 9)
+    assert list(summary.skipped) == ["007_mask000.png"]
+    summary = fill_pairs(indir, out, Red(), batch_size=4)
+    assert ([file.name for file in summary.written], summary.kept) == (["007_mask000.png"], 10)
+
+
+def test_only_what_is_not_finite_is_skipped(tmp_path: Path) -> None:
+    indir = write_pairs(tmp_path / "in", *[(16, 16)] * 3)
+    Image.new("L", (16, 16), 255).save(indir / "001_mask000.png")
+
+    def fill(batch: dict[str, Any]) -> torch.Tensor:
+        nothing_known = batch["mask"].mean(dim=(1, 2, 3), keepdim=True) == 1
+        return torch.where(nothing_known, torch.nan, batch["image"])
+
+    dataset = InpaintingDataset(indir, img_suffix=".png")
+    summary = predict_folder(fill, dataset, indir, tmp_path / "out", batch_size=3)
+    assert [file.name for file in summary.written] == ["000_mask000.png", "002_mask000.png"]
+    assert list(summary.skipped) == ["001_mask000.png"]
+    assert "not finite: with precision=fp16 set bf16 or fp32" in summary.skipped["001_mask000.png"]
+
+
+def test_what_waits_to_be_written_is_pixels_of_its_own(
+    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slice of a batch would keep all of it."""
+    waiting = []
+    monkeypatch.setattr("saicinpainting.inference.folders.write_picture", lambda _, picture: waiting.append(picture))
     run(mixed, tmp_path, Red(), batch_size=8)
-    assert threads == {threading.main_thread()}
+    assert len(waiting) == 97
+    assert all(picture.base is None and picture.dtype == np.uint8 for picture in waiting)
 
 
 def test_refined_batches_are_of_one_size_before_padding(mixed: Path, tmp_path: Path) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from saicinpainting.evaluation.data import pad_img_to_modulo
-from saicinpainting.evaluation.utils import available_memory
+from saicinpainting.evaluation.utils import available_memory, warn_of_emulation
 from saicinpainting.inference.high_resolution import Box, boxes_around_holes, resize_to_fit, without_seam
-from saicinpainting.inference.inpainter import MEMORY, Inpainter
+from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.inference.memory import MEASURED
 from saicinpainting.inference.padding import mirrored
 from saicinpainting.training.trainers import make_training_model
 from saicinpainting.utils import InputError
+from tests.evaluation.test_placement import pretend_to
 from tests.helpers import fill, photo, rand
 from tests.training.modules.test_folding import generator
 from tests.training.trainers.test_golden_training import golden_config
@@ -118,7 +125,7 @@ def test_parts_are_what_the_network_makes_of_them(network: Any) -> None:
 
 def test_the_memory_decides(network: Any) -> None:
     calls: list[tuple[int, int]] = []
-    memory = MEMORY["strips"]
+    memory = MEASURED["strips"]
     inpainter = Inpainter(network, device="cpu", memory_gb=memory.fixed_gb + 0.1 * memory.gb_per_megapixel)
     assert inpainter.largest_pixels() == pytest.approx(100_000, abs=1)
     assert Inpainter(network, device="cpu", fold=False, memory_gb=1).largest_pixels() == pytest.approx(1_000_000, abs=1)
@@ -140,6 +147,153 @@ def test_the_memory_decides(network: Any) -> None:
     assert calls[0][0] * calls[0][1] < 110_000
     assert torch.equal(filled[hole.expand_as(image) == 0], image[hole.expand_as(image) == 0])
     assert torch.isfinite(filled).all()
+
+
+# ---- too large for the memory --------------------------------------------------------------------------------------
+
+
+class Small:
+    """Memory for so many pixels of the network's input; `pixels` were tried."""
+
+    def __init__(self, inpainter: Inpainter, most: int) -> None:
+        self.most, self.tried = most, []
+        inpainter.network.register_forward_pre_hook(self._check)
+
+    def _check(self, _: Any, args: tuple[torch.Tensor]) -> None:
+        self.tried.append((len(args[0]), args[0].shape[2] * args[0].shape[3]))
+        if args[0][:, 0].numel() > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_batches_that_do_not_fit_are_halved(network: Any) -> None:
+    image, hole = rand(1, 6, 3, 64, 64), torch.zeros(6, 1, 64, 64)
+    hole[:, :, 20:40, 20:50] = 1
+    inpainter = Inpainter(network, device="cpu", strategy="whole")
+    expected = inpainter(image, hole)
+    memory = Small(inpainter, 2 * 64 * 64)
+    torch.testing.assert_close(inpainter(image, hole), expected, atol=1e-5, rtol=0)
+    assert [number for number, _ in memory.tried] == [6, 3, 2, 1, 2, 1]
+    memory.tried.clear()
+    inpainter(image, hole)  # what did not fit is not tried again
+    assert [number for number, _ in memory.tried] == [2, 1, 2, 1]
+
+
+def test_images_that_do_not_fit_are_filled_in_parts_and_parts_smaller(
+    network: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    image, hole = rand(1, 1, 3, 640, 704), torch.zeros(1, 1, 640, 704)
+    hole[:, :, 40:60, 40:60] = 1  # 188 x 188 pixels with what is around it
+    inpainter = Inpainter(network, device="cpu")
+    in_parts = Inpainter(network, device="cpu", strategy="crop")(image, hole)
+    memory = Small(inpainter, 640 * 704 - 1)
+    assert torch.equal(inpainter(image, hole), in_parts)
+    assert memory.tried == [(1, 640 * 704), (1, 192 * 192)]
+    hole[:, :, 300:500, 100:300] = 1  # 500 x 640 pixels with what is around it
+    memory.most, memory.tried = 100_000, []
+    filled = inpainter(image, hole)
+    assert [pixels // 1000 for _, pixels in memory.tried] == [450, 322, 164, 81]
+    assert "a part of 500 x 640 pixels is too large" in caplog.text
+    known = hole.expand_as(image) == 0
+    assert torch.equal(filled[known], image[known])
+    assert filled.isfinite().all()
+    memory.most = 1000
+    with pytest.raises(InputError, match="out of memory: not even 65536 pixels at once fit"):
+        inpainter(image, hole)
+    memory.most = 10**6  # others have given it back
+    memory.tried.clear()
+    inpainter(image, hole)
+    assert memory.tried == [(1, 640 * 704)]
+
+
+@pytest.mark.parametrize("out_key", ["inpainted", "predicted_image"])
+def test_what_has_to_go_whole_is_named(network: Any, out_key: str) -> None:
+    strategy = "auto" if out_key == "predicted_image" else "whole"
+    inpainter = Inpainter(network, device="cpu", strategy=strategy)
+    Small(inpainter, 64 * 64)
+    batch = {"image": rand(1, 2, 3, 64, 64), "mask": torch.ones(2, 1, 64, 64)}
+    assert inpainter.fill_batch(batch, out_key).shape == (2, 3, 64, 64)
+    batch = {"image": rand(1, 1, 3, 64, 72), "mask": torch.ones(1, 1, 64, 72)}
+    with pytest.raises(InputError, match=r"72 x 64 pixels are too many for cpu at once; strategy=auto with"):
+        inpainter.fill_batch(batch, out_key)
+
+
+class CountsIn32Bits(TorchDispatchMode):
+    """Refuses what reflected padding refuses on CUDA, which fake tensors do not know."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "reflection_pad" in function.__name__ and args[0].numel() >= 2**31 - 1:
+            raise RuntimeError("input tensor must fit into 32-bit index math")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Inpainter]]:
+    """Makes inpainters on PyTorch's fake GPU, where tensors have no numbers."""
+    monkeypatch.setattr(torch._C, "_cuda_init", lambda: None)
+    with contextlib.ExitStack() as stack:
+
+        def make(network: Any, *, fold: bool = True, **options: Any) -> Inpainter:
+            inpainter = Inpainter(network, device="cpu", fold=fold, memory_gb=1e6, **options)
+            inpainter.device = torch.device("cuda")
+            inpainter._memory = inpainter._memory_of(inpainter.network, in_strips=fold)
+            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            pretend_to(inpainter.network, inpainter.device)
+            return inpainter
+
+        yield make
+
+
+@pytest.mark.parametrize("strategy", ["auto", "whole"])
+@pytest.mark.parametrize("folded", [False, True])
+def test_images_of_more_than_33_megapixels_are_kept_from_32_bit_kernels(
+    on_cuda: Callable[..., Inpainter], monkeypatch: pytest.MonkeyPatch, folded: bool, strategy: str
+) -> None:
+    wide = generator("lama-fourier", "generator.ngf=64")
+    inpainter = on_cuda(wide, fold=folded, strategy=strategy)
+    monkeypatch.setattr("saicinpainting.inference.inpainter.fill_parts", lambda image, mask, paint: paint(image, mask))
+    tried: list[torch.Size] = []
+    inpainter.network.register_forward_pre_hook(lambda _, args: tried.append(args[0].shape))
+    with CountsIn32Bits():
+        for side in (5760, 5800):
+            image, hole = torch.empty(1, 3, side, side, device="cuda"), torch.empty(1, 1, side, side, device="cuda")
+            if strategy == "whole" and not folded and side == 5800:
+                with pytest.raises(InputError, match="5800 x 5800 pixels are too many for cuda at once"):
+                    inpainter.predict(image, hole)
+            else:
+                inpainter.predict(image, hole)
+        # Two that fit alone.
+        inpainter.predict(*(x[:, :, :4800, :4800].expand(2, -1, -1, -1) for x in (image, hole)))
+    if folded:
+        assert [shape[2] for shape in tried] == [5760, 5800, 4800]
+    elif strategy == "whole":
+        assert [shape[2] for shape in tried] == [5760, 4800, 4800]
+    else:
+        assert [shape[2] for shape in tried] == [5760, 5784, 4800, 4800]
+
+
+def test_a_gpu_keeps_the_networks_layout_and_gives_what_is_not_yet_computed(
+    on_cuda: Callable[..., Inpainter], network: Any
+) -> None:
+    inpainter = on_cuda(network)
+    given: list[torch.Tensor] = []
+    inpainter.network.register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    batch = {"image": torch.empty(2, 3, 64, 72, device="cuda"), "mask": torch.empty(2, 1, 64, 72, device="cuda")}
+    filled = inpainter.fill_batch(batch)  # a read of a fake tensor's numbers would be an error
+    assert filled.device.type == "cuda"
+    assert given[0].is_contiguous(memory_format=torch.channels_last)
+    kernels = [p for p in inpainter.network.parameters() if p.dim() == 4 and p.shape[2:] != (1, 1)]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+
+
+def test_other_errors_are_no_lack_of_memory(network: Any) -> None:
+    inpainter = Inpainter(network, device="cpu")
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    inpainter.network.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        inpainter(rand(1, 2, 3, 64, 64), torch.ones(2, 1, 64, 64))
 
 
 def test_a_smaller_image_has_nothing_of_the_hole_in_it() -> None:
@@ -175,6 +329,20 @@ def test_what_is_idle_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name, value in {"mem_get_info": (8, 80), "memory_reserved": 62, "memory_allocated": 2}.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     assert available_memory(torch.device("cuda")) == 68
+
+
+@pytest.mark.parametrize(("supported", "lines"), [(False, 1), (True, 0)])
+def test_cards_without_units_for_bfloat16_are_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, supported: bool, lines: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or supported)
+    for dtype, device in ((torch.float16, "cuda"), (torch.bfloat16, "cpu"), (torch.bfloat16, "cuda")):
+        warn_of_emulation(dtype, torch.device(device))
+    assert len(caplog.messages) == lines
+    if lines:
+        assert re.match("precision=bf16: Tesla V100 .* set precision=fp16", caplog.messages[0])
 
 
 def test_the_callers_network_stays_as_it_is(network: Any) -> None:
@@ -213,6 +381,8 @@ def test_a_painted_picture_is_whole(network: Any) -> None:
         ({"precision": "bf61"}, r"precision: unknown value 'bf61'.*did you mean 'bf16'"),
         ({"strategy": "corp"}, r"strategy: unknown value 'corp'.*did you mean 'crop'"),
         ({"memory_gb": 0}, "memory_gb: expected gigabytes above 0"),
+        ({"cuda_graphs": True}, "cuda_graphs=true: there are none on cpu; leave cuda_graphs out"),
+        ({"cuda_graphs": "on"}, "cuda_graphs: expected auto, true or false, got 'on'"),
     ],
 )
 def test_wrong_options_are_named(network: Any, options: dict[str, Any], message: str) -> None:
