@@ -86,7 +86,7 @@ class _Counted(TorchDispatchMode):
 def _counted(network: nn.Module, channels: int, side: int, dtype: torch.dtype) -> _Counted:
     tensors = [*network.named_parameters(), *network.named_buffers()]
     weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-    x = torch.empty(1, channels, side, side, device="meta", dtype=dtype)
+    x = torch.empty(1, channels, side, side, device="meta", dtype=dtype, memory_format=torch.channels_last)
     counted = _Counted()
     counted.add(x)
     with torch.no_grad(), counted:

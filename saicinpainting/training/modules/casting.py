@@ -16,6 +16,8 @@ _CAST = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 def casts_weights(device: torch.device) -> bool:
     """Whether there is an autocast for `device` around. A compiler fuses its casts by itself."""
+    if device.type == "meta":  # PyTorch knows no autocast there
+        return False
     return torch.is_autocast_enabled(device.type) and not torch.compiler.is_compiling()
 
 
