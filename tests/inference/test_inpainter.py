@@ -21,6 +21,7 @@ from saicinpainting.inference.high_resolution import Box, boxes_around_holes, re
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.memory import MEASURED
 from saicinpainting.inference.padding import mirrored
+from saicinpainting.training.modules import dft
 from saicinpainting.training.trainers import make_training_model
 from saicinpainting.utils import InputError
 from tests.evaluation.test_placement import pretend_to
@@ -230,6 +231,7 @@ class CountsIn32Bits(TorchDispatchMode):
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Inpainter]]:
     """Makes inpainters on PyTorch's fake GPU, where tensors have no numbers."""
     monkeypatch.setattr(torch._C, "_cuda_init", lambda: None)
+    monkeypatch.setattr(dft, "_CACHE", {})  # matrices without numbers are for nobody else
     with contextlib.ExitStack() as stack:
 
         def make(network: Any, *, fold: bool = True, **options: Any) -> Inpainter:
@@ -283,6 +285,31 @@ def test_a_gpu_keeps_the_networks_layout_and_gives_what_is_not_yet_computed(
     assert given[0].is_contiguous(memory_format=torch.channels_last)
     kernels = [p for p in inpainter.network.parameters() if p.dim() == 4 and p.shape[2:] != (1, 1)]
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+
+
+class LayoutsOfConvolutions(TorchDispatchMode):
+    """read: for each convolution whose kernel is larger than a pixel, whether it reads a channels_last map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[bool] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.__name__.startswith("convolution") and args[1].shape[2:] != (1, 1):
+            self.read.append(args[0].is_contiguous(memory_format=torch.channels_last))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("config", ["lama-fourier", "lama-regular"])
+def test_a_gpu_never_converts_the_layout_of_maps(on_cuda: Callable[..., Inpainter], config: str) -> None:
+    inpainter = on_cuda(generator(config))
+    image, hole = torch.empty(1, 3, 128, 96, device="cuda"), torch.empty(1, 1, 128, 96, device="cuda")
+    for strips in (1, 4):
+        inpainter.network.strip_pixels = 128 * 96 // strips
+        with LayoutsOfConvolutions() as layouts:
+            inpainter.predict(image, hole)
+        assert len(layouts.read) >= 10 + 8 * (strips > 1)
+        assert all(layouts.read)
 
 
 def test_other_errors_are_no_lack_of_memory(network: Any) -> None:

@@ -97,7 +97,7 @@ class FoldedGenerator(nn.Module):
             rows = slice(round(top * scale), round(bottom * scale))
             own = slice(rows.start - round(first * scale), rows.stop - round(first * scale))
             if whole is None:
-                whole = _map(lambda t: t.new_empty(*t.shape[:2], round(height * scale), t.shape[3]), part)
+                whole = _map(lambda t: _empty_like(t, rows=round(height * scale)), part)
             for out, made in zip(_tensors(whole), _tensors(part), strict=True):
                 out[:, :, rows] = made[:, :, own]
         return whole
@@ -107,6 +107,14 @@ def _map(function: Callable[[Tensor], Tensor], features: Features) -> Features:
     if isinstance(features, tuple):
         return tuple(None if half is None else function(half) for half in features)
     return function(features)
+
+
+def _empty_like(strip: Tensor, *, rows: int) -> Tensor:
+    """A map of so many rows; on GPUs in the strip's layout, which all that follows has then."""
+    last = strip.stride(1) == 1 and strip.device.type != "cpu"
+    layout = torch.channels_last if last else torch.contiguous_format
+    shape = (*strip.shape[:2], rows, strip.shape[3])
+    return torch.empty(shape, dtype=strip.dtype, device=strip.device, memory_format=layout)
 
 
 def _tensors(features: Features) -> list[Tensor]:

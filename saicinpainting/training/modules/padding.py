@@ -28,7 +28,7 @@ def reflect_pad(x: Tensor, padding: Sequence[int]) -> Tensor:
     if torch.are_deterministic_algorithms_enabled():
         rows, columns = _reflected(x.shape[2], top, bottom, x.device), _reflected(x.shape[3], left, right, x.device)
         return x[:, :, rows[:, None], columns]
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+    if x.stride(1) == 1 and not x.is_contiguous():  # some channels of a channels_last map too
         volume = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom), mode="reflect")
         return volume.permute(0, 3, 1, 2)
     return F.pad(x, (left, right, top, bottom), mode="reflect")
