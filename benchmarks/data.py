@@ -11,6 +11,7 @@ Case `part`: the steps of a `distortions` sample, ratio of the whole to the part
 folder and of shards by the number of worker processes, ratio to none.
 """
 
+import argparse
 import os
 import random
 import statistics
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="a folder of photographs to measure with")
     parser.add_argument("--rounds", type=int, default=40, help="measurements of each variant (default: 40)")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of loader workers")
+    parser.add_argument("--samples", type=int, default=600, help="of each loader (default: 600)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -62,9 +64,9 @@ def main() -> None:
         rows = [row for name in VARIANTS for row in compare(name, photos, args.rounds)]
         rows += parts(photos, args.rounds)
         os.sched_setaffinity(0, cores)
-        rows += loaders(FolderSource(photos), "folder", args.workers)
+        rows += loaders(FolderSource(photos), "folder", args)
         write_shards(FolderSource(photos), Path(folder) / "shards", root=photos)
-        rows += loaders(ShardSource(Path(folder) / "shards"), "shards", args.workers)
+        rows += loaders(ShardSource(Path(folder) / "shards"), "shards", args)
     report(rows, threads=1, json_file=args.json)
 
 
@@ -204,11 +206,11 @@ def parts(photos: Path, rounds: int) -> list[dict]:
     ]
 
 
-def loaders(source: ImageSource, name: str, workers: list[int]) -> list[dict]:
+def loaders(source: ImageSource, name: str, args: argparse.Namespace) -> list[dict]:
     rows: list[dict] = []
-    for number in workers:
+    for number in args.workers:
         dataset = make_dataset(source, "distortions")
-        keys = [SampleKey(i % len(dataset), i, 0) for i in range(600)]
+        keys = [SampleKey(i % len(dataset), i, 0) for i in range(args.samples)]
         data = make_dataloader(dataset, {"batch_size": 10, "num_workers": number, "sampler": keys}, where="data.train")
         next(iter(data))  # starts the workers
         start = time.perf_counter()

@@ -72,7 +72,7 @@ def make_steps(device: str, out: Path) -> list[Step]:
     tests_on = {"LAMA_GPU_TESTS_DEVICE": device, "NVIDIA_TF32_OVERRIDE": "0"}
     r1 = ["--batch", "2", "--size", "64", "--ndf", "8", "--rounds", "1"] if small else ["--rounds", "5"]
     sizes = ["64"] if small else ["512", "1024", "2048"]
-    predict = [*on, "--sizes", *sizes, "--memory", "--rounds", "1" if small else "10", *(networks if small else [])]
+    predict = [*on, "--sizes", *sizes, "--memory", "--rounds", "1" if small else "3", *(networks if small else [])]
     compiled = [] if small else [benchmark("train_step", *c, "--variants", "fast_compiled") for c in (lama, big)]
     run = ["--small"] if small else []
     steps = [
@@ -96,7 +96,7 @@ def make_steps(device: str, out: Path) -> list[Step]:
 
 TRACE = "trace.json.gz"
 EAGER = ("reference", "default", "fast")
-PREDICTION = ("reference", "folded", "bf16", "fp16")
+PREDICTION = ("reference", "cufft", "folded", "bf16", "fp16")
 FILES = ("gpu.json", "gpu.md", "gpu.log", TRACE)
 # Modules that every step imports; what pip calls them is in docs/gpus.md.
 NEEDED = (
@@ -136,7 +136,7 @@ def run_steps(steps: Iterable[Step], machine: dict[str, Any], out: Path, *, devi
         (out / name).unlink(missing_ok=True)
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="lama-gpu-") as folder, (out / "gpu.log").open("w") as file:
-        log = Log(file, Path(folder))
+        log = Log(file, {out: "OUT", Path(folder): "WORK"})
         if machine["missing"]:
             log.write(f"missing packages: {', '.join(machine['missing'])}\n")
         for step in steps:
@@ -209,11 +209,12 @@ def run_command(command: Command, rows: Path, work: Path, log: Log, limit: float
 class Log:
     """The log file and the terminal; without the names of this machine's folders, since it is sent to others."""
 
-    def __init__(self, file: TextIO, work: Path) -> None:
+    def __init__(self, file: TextIO, folders: Mapping[Path, str]) -> None:
         self.file = file
         self.size = 0
         self.last_line = ""
-        names = {str(ROOT): ".", str(work): "WORK", str(Path.home()): "~", sys.prefix: "PYTHON"}
+        names = {str(ROOT): ".", str(Path.home()): "~", sys.prefix: "PYTHON"}
+        names |= {str(folder): name for folder, name in folders.items()}
         names |= {entry: "SITE" for entry in sys.path if len(entry) > 1 and not Path(entry).is_relative_to(ROOT)}
         self.names = sorted(names.items(), key=lambda item: -len(item[0]))
 

@@ -20,20 +20,20 @@ PREPARE = """
 import json, sys, time, torch
 import numpy as np
 from tests.helpers import peak_memory
-images, ids = int(sys.argv[1]), sys.argv[2] == "ids"
+images, features, ids = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "ids"
 generator = torch.Generator().manual_seed(0)
-mixing = torch.randn(2048, 2048, generator=generator) / 45
+mixing = torch.randn(features, features, generator=generator) / features**0.5
 groups = torch.arange(images) % 10
 def parts():
     for start in range(0, images, 500):
-        target = torch.randn(500, 2048, generator=generator) @ mixing
-        yield target + 0.3 * torch.randn(500, 2048, generator=generator), target
+        target = torch.randn(500, features, generator=generator) @ mixing
+        yield target + 0.3 * torch.randn(500, features, generator=generator), target
 """
 OURS = (
     PREPARE
     + """
 from saicinpainting.evaluation.metrics import FIDScore
-metric = FIDScore(network=torch.nn.Identity(), ids=ids)
+metric = FIDScore(network=torch.nn.Identity(), features=features, ids=ids)
 for number, (pred, target) in enumerate(parts()):
     rows = {"pred_features": pred, "target_features": target}
     metric.append(rows, groups[500 * number : 500 * number + 500])
@@ -64,6 +64,7 @@ print(json.dumps({"value": value, "seconds": seconds, "peak_mb": peak}))
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=30_000, help="pairs of features, a multiple of 500")
+    parser.add_argument("--features", type=int, default=2048, help="of an image (default: 2048, Inception's)")
     parser.add_argument("--no-ids", action="store_true", help="leave P-IDS and U-IDS out, which take minutes")
     args = parser.parse_args()
     case = f"fid and 10 bins, {args.images:,}"
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def measure(code: str, args: argparse.Namespace, *extra: str) -> dict:
-    command = [sys.executable, "-c", code + TELL, str(args.images), *(extra or ("",))]
+    command = [sys.executable, "-c", code + TELL, str(args.images), str(args.features), *(extra or ("",))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(args.threads)}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     if run.returncode:

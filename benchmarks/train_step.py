@@ -98,7 +98,9 @@ def measure(args, batch: int, folder: str) -> Iterator[dict]:
         if "error" not in end:
             first = first or end["seconds"]
             row |= {"seconds": end["seconds"], "ratio": first / end["seconds"], "peak_mb": end["peak_mb"]}
-            row |= {"images_per_second": batch / end["seconds"], "floor_share": end["floor"] / end["seconds"]}
+            row["images_per_second"] = batch / end["seconds"]
+        if "floor" in end:
+            row["floor_share"] = end["floor"] / end["seconds"]
         yield row | end
 
 
@@ -240,7 +242,10 @@ class Stepper(pl.Callback):
             return
         order = self.pipe.recv()
         if order == "stop":
-            self.pipe.send({"peak_mb": self.peak_mb(), **self.counted(trainer, module, batch)})
+            figures: dict = {"peak_mb": self.peak_mb()}
+            with suppress(torch.OutOfMemoryError):  # a replayed convolution may need more than it does in the step
+                figures |= self.counted(trainer, module, batch)
+            self.pipe.send(figures)
             os._exit(0)  # there is nothing to finish
         interval = module.adversarial_loss.gp_interval
         self.steps = self.left = 1 if order == "step" else interval * -(-BURST // interval)

@@ -1,0 +1,172 @@
+"""`make gpu`: what its frame does with steps that fail, hang and tell too much; and all of its steps, shrunk."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import ROOT
+
+ROW = "import json, os, sys; print(json.dumps({'case': 'x', 'n': 1}), file=open(os.environ['LAMA_GPU_ROWS'], 'w'))\n"
+MACHINE = {"card": "a card", "missing": ["pytest"]}
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import gpu
+
+    return gpu
+
+
+def run(gpu: Any, out: Path, *codes: str, limit: float = 60, **more: Any) -> list[dict[str, Any]]:
+    """Steps of one Python program each."""
+    steps = [gpu.Step(i, f"step {i}", limit, [gpu.Command(["-c", c])], **more) for i, c in enumerate(codes, start=1)]
+    results = gpu.run_steps(steps, MACHINE, out, device="cuda")
+    assert json.loads((out / "gpu.json").read_text()) == {"machine": MACHINE, "steps": results}
+    return results
+
+
+def test_steps_go_on_past_failures(gpu: Any, tmp_path: Path) -> None:
+    good, bad, last = run(gpu, tmp_path, ROW, ROW + "print('why it failed'); sys.exit(3)", ROW)
+    assert [step["status"] for step in (good, bad, last)] == ["ok", "failed", "ok"]
+    assert bad["reason"] == "why it failed"
+    assert all(step["rows"] == [{"case": "x", "n": 1}] for step in (good, bad, last))
+    page = (tmp_path / "gpu.md").read_text()
+    assert "# a card" in page
+    assert "| 2 | step 2 | failed |" in page
+    assert page.count("| x | 1 |") == 3
+
+
+def test_a_step_that_hangs_is_killed_with_all_it_started(gpu: Any, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    code = ROW + (
+        "import subprocess, time\n"
+        "process = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(child)!r}, 'w').write(str(process.pid))\n"
+        "time.sleep(600)"
+    )
+    start = time.monotonic()
+    hung, after = run(gpu, tmp_path / "out", code, ROW, limit=5)
+    assert time.monotonic() - start < 60
+    assert hung["status"] == "over its limit"
+    assert hung["rows"] == [{"case": "x", "n": 1}]
+    assert after["status"] == "ok"
+    for _ in range(100):
+        if not Path(f"/proc/{child.read_text()}").exists() or "Z" in state_of(child.read_text()):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("a process that the step had started runs on")
+
+
+def state_of(pid: str) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_rows_are_there_while_later_steps_run(gpu: Any, tmp_path: Path) -> None:
+    code = f"import shutil; shutil.copytree({str(tmp_path / 'out')!r}, {str(tmp_path / 'seen')!r})"
+    run(gpu, tmp_path / "out", ROW, code)
+    (first,) = json.loads((tmp_path / "seen" / "gpu.json").read_text())["steps"]
+    assert (first["status"], first["rows"]) == ("ok", [{"case": "x", "n": 1}])
+    assert "| x | 1 |" in (tmp_path / "seen" / "gpu.md").read_text()
+
+
+def test_missing_packages_fail_the_steps_that_need_them(gpu: Any, tmp_path: Path) -> None:
+    (without,) = run(gpu, tmp_path, ROW, needs=["pytest"])
+    (other,) = run(gpu, tmp_path, ROW, needs=["tensorboard"])
+    assert (without["status"], without["reason"]) == ("failed", "needs pytest, which is not installed")
+    assert other["status"] == "ok"
+
+
+def test_the_files_name_no_folder_of_the_machine(gpu: Any, tmp_path: Path) -> None:
+    code = (
+        f"import os, json; print({str(ROOT)!r}, os.path.expanduser('~/x'), os.environ['TMPDIR'], json.__file__)\n1 / 0"
+    )
+    (step,) = run(gpu, tmp_path, code)
+    written = "".join((tmp_path / name).read_text() for name in ("gpu.json", "gpu.md", "gpu.log"))
+    assert step["reason"] == "ZeroDivisionError: division by zero"
+    for path in (str(ROOT), str(Path.home() / "x"), sys.prefix, str(Path(json.__file__).parent)):
+        assert path not in written
+    assert "~/x" in written
+    assert "WORK/tmp" in written
+
+
+def test_ratios_are_to_the_first_row_of_a_case(gpu: Any) -> None:
+    rows = [{"case": c, "seconds": s, "ratio": 1.0} for c, s in (("a", 4.0), ("b", 3.0), ("a", 2.0))]
+    assert [row["ratio"] for row in gpu.with_ratios([*rows, {"case": "a", "error": "why"}])[:3]] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_all_limits_together_are_eight_minutes_and_all_scripts_exist(gpu: Any, tmp_path: Path, device: str) -> None:
+    steps = gpu.make_steps(device, tmp_path)
+    assert [step.number for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert sum(step.limit for step in steps) <= 480
+    for command in [command for step in steps for command in step.commands]:
+        assert command.arguments[0] == "-m" or Path(command.arguments[0]).is_file()
+
+
+def make(out: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    given = [f"{name}={value}" for name, value in {"PYTHON": sys.executable, "OUT": out, **variables}.items()]
+    return subprocess.run(["make", "gpu", *given], cwd=ROOT, capture_output=True, text=True, timeout=3600)
+
+
+@pytest.mark.gpu_script
+def test_every_step_runs_and_leaves_its_rows(tmp_path: Path) -> None:
+    done = make(tmp_path, DEVICE="cpu")
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert {step["step"]: step["status"] for step in results["steps"]} == dict.fromkeys(range(1, 7), "ok"), done.stdout
+    assert done.returncode == 0
+    train, tests, penalty, steps, prediction, ddp = (step["rows"] for step in results["steps"])
+    assert [row["case"].partition(",")[0] for row in train[:4]] == ["train", "validation", "resume", "profile"]
+    assert (train[0]["steps"], train[2]["steps"]) == (6, 12)
+    assert len(tests) > 50
+    assert {row["outcome"] for row in tests} == {"passed"}
+    assert [row["variant"] for row in penalty] == ["plain", "ours"] * 2
+    assert [row["variant"] for row in steps] == ["reference", "default", "fast", "default"]
+    assert [row["variant"] for row in prediction] == ["reference", "cufft", "folded", "bf16", "fp16"]
+    assert ddp[0]["case"] == "DDP over gloo, one process"
+
+    assert sorted(os.listdir(tmp_path)) == ["gpu.json", "gpu.log", "gpu.md", "trace.json.gz"]
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 16e6
+    assert json.loads(gzip.decompress((tmp_path / "trace.json.gz").read_bytes()))["traceEvents"]
+    log, page = (tmp_path / "gpu.log").read_text(), (tmp_path / "gpu.md").read_text()
+    assert page.count("\n## ") == 6
+    assert "No rows" not in page
+    assert all(f"==== step {number}: ok" in log for number in range(1, 7))
+    assert str(ROOT) not in log + page
+
+
+@pytest.mark.gpu_script
+def test_some_steps_alone(tmp_path: Path) -> None:
+    done = make(tmp_path, DEVICE="cpu", STEPS="3")
+    assert done.returncode == 0, done.stdout
+    (step,) = json.loads((tmp_path / "gpu.json").read_text())["steps"]
+    assert (step["step"], step["status"]) == (3, "ok")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"STEPS": "3,7", "DEVICE": "cpu"}, "STEPS=3,7: expected some of 1 to 6, as STEPS=3,4"),
+        ({"DEVICE": "cuda"}, "needs a CUDA device"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(tmp_path: Path, variables: dict[str, str], message: str) -> None:
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if variables["DEVICE"] == "cuda" else {}
+    given = [f"{name}={value}" for name, value in {"PYTHON": sys.executable, "OUT": tmp_path, **variables}.items()]
+    done = subprocess.run(
+        ["make", "gpu", *given], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **hidden}
+    )
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert [line.partition(":")[0] for line in lines] == [message.partition(":")[0]]
+    assert not any(tmp_path.iterdir())
