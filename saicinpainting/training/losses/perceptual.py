@@ -24,7 +24,7 @@ from saicinpainting.evaluation.resnet_encoder import (
     load_weights,
 )
 from saicinpainting.training.modules.base import at_least_float32
-from saicinpainting.training.modules.efficientnet_lite import EfficientNetLiteFeatures, load_efficientnet_lite
+from saicinpainting.training.modules.efficientnet_lite import load_efficientnet_lite
 from saicinpainting.training.modules.vgg import VGG19_URL, VGG19Features
 from saicinpainting.utils import build, set_requires_grad
 from saicinpainting.weights import fetch_weights, torch_home, weights_file
