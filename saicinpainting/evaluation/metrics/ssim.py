@@ -14,7 +14,12 @@ C1, C2 = 0.01**2, 0.03**2  # for values in [0, 1]; Wang et al., section III.B
 
 
 def ssim(pred: Tensor, target: Tensor, *, window_size: int = 11, sigma: float = 1.5) -> Tensor:
-    """SSIM of each image, (B,): mean over channels and pixels of eq. 13, Gaussian window, zero padding.
+    """SSIM of each image, (B,): mean over channels and pixels of `ssim_map`."""
+    return ssim_map(pred, target, window_size=window_size, sigma=sigma).mean(dim=(1, 2, 3))
+
+
+def ssim_map(pred: Tensor, target: Tensor, *, window_size: int = 11, sigma: float = 1.5) -> Tensor:
+    """Eq. 13 at every pixel, (B, C, H, W), with a Gaussian window and zero padding.
 
     pred, target: (B, C, H, W) in [0, 1].
     """
@@ -27,7 +32,7 @@ def ssim(pred: Tensor, target: Tensor, *, window_size: int = 11, sigma: float = 
     sigma_x, sigma_y, sigma_xy = xx - mu_x**2, yy - mu_y**2, xy - mu_x * mu_y
     luminance = (2 * mu_x * mu_y + C1) / (mu_x**2 + mu_y**2 + C1)
     contrast_and_structure = (2 * sigma_xy + C2) / (sigma_x + sigma_y + C2)
-    return (luminance * contrast_and_structure).mean(dim=(1, 2, 3))
+    return luminance * contrast_and_structure
 
 
 def _blur(image: Tensor, weights: Tensor) -> Tensor:

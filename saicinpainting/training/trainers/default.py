@@ -174,22 +174,34 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         logs = {"gen_l1": masked_l1_loss(predicted, image, supervised, weights.l1_known, weights.l1_missing)}
         if self.loss_pl is not None:
             logs["gen_pl"] = self.loss_pl(predicted, image, mask=supervised).sum() * weights.perceptual
-        with torch.no_grad():
-            _, real_features = self.discriminator(image)
-        fake_score, fake_features = self.discriminator(predicted)
-        logs["gen_adv"], adversarial_logs = self.adversarial_loss.generator_loss(
-            discr_fake_pred=at_least_float32(fake_score),
-            mask=supervised if options.weighted_mask_for_discr else mask,
-        )
-        if weights.feature_matching > 0:
-            mask_for_features = supervised if weights.feature_matching_pass_mask else None
-            logs["gen_fm"] = weights.feature_matching * feature_matching_loss(
-                fake_features, real_features, mask=mask_for_features
-            )
+        adversarial_logs: Logs = {}
+        if weights.adversarial > 0 or weights.feature_matching > 0:
+            terms, adversarial_logs = self._discriminator_terms(batch, supervised)
+            logs |= terms
         if self.loss_resnet_pl is not None:
             logs["gen_resnet_pl"] = self.loss_resnet_pl(predicted, image)
         total = torch.stack(list(logs.values())).sum()
         return total, {**logs, **add_prefix_to_keys(adversarial_logs, "adv_")}
+
+    def _discriminator_terms(self, batch: Batch, supervised: torch.Tensor) -> tuple[Logs, Logs]:
+        """The generator's losses on scores and maps of the discriminator, and logs of the former.
+
+        supervised: (B, 1, H, W), the mask or what weighs the losses instead.
+        """
+        weights = self.loss_weights
+        with torch.no_grad():
+            _, real_features = self.discriminator(batch["image"])
+        fake_score, fake_features = self.discriminator(batch[self.image_to_discriminator])
+        adversarial, adversarial_logs = self.adversarial_loss.generator_loss(
+            discr_fake_pred=at_least_float32(fake_score),
+            mask=supervised if self.batch_options.weighted_mask_for_discr else batch["mask"],
+        )
+        terms = {"gen_adv": adversarial}
+        if weights.feature_matching > 0:
+            terms["gen_fm"] = weights.feature_matching * feature_matching_loss(
+                fake_features, real_features, mask=supervised if weights.feature_matching_pass_mask else None
+            )
+        return terms, adversarial_logs
 
     def discriminator_loss(self, batch: Batch, step: int = 0) -> tuple[torch.Tensor, Logs]:
         """Real and fake scores and, in the steps that have it, the R1 penalty, on the detached prediction."""

@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""Fills of a small network beside classical ones: OpenCV's Telea and Navier-Stokes (radius 5), the mean colour.
+
+    benchmarks/lama_small.py RUN PHOTOGRAPHS [--limit 6] [--json FILE] [--pictures FILE.png]
+
+Each photograph is brought to each size and gets three seeded masks of each kind of configs/data_gen. The table has
+means over photographs and seeds: L1, PSNR and SSIM of the hole alone (of SSIM its map there), and `lite2`, the distance
+of filled images by normalised stage features of EfficientNet-Lite2, which no training here has seen. The second table
+sets the network against the better of Telea and Navier-Stokes. With `--json FILE` classical fills of the same crops and
+masks are taken from the file, if it is there. The pictures show a case of each photograph, kinds and sizes in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, arguments, machine  # isort: skip  (makes the package importable)
+
+sys.path.insert(0, str(ROOT))
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from saicinpainting.cli import run_command
+from saicinpainting.evaluation.data import images_in, read_image
+from saicinpainting.evaluation.masks.generators import MaskRandom
+from saicinpainting.evaluation.masks.mask_sets import RECIPES, MaskSetMaker, read_recipe
+from saicinpainting.evaluation.metrics.ssim import ssim_map
+from saicinpainting.evaluation.writing import from_pixels, write_picture
+from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.training.losses.perceptual import StageFeatureLoss
+from saicinpainting.training.modules.efficientnet_lite import load_efficientnet_lite
+from saicinpainting.utils import InputError, call_with_settings
+
+KINDS = ("thin", "medium", "thick")
+SIZES = (256, 512)
+SEEDS = (0, 1, 2)
+OURS, TELEA, NS, MEAN = "lama-small", "Telea", "NS", "mean colour"
+CLASSICAL = (TELEA, NS, MEAN)
+RADIUS = 5
+METRICS = {"L1": min, "PSNR": max, "SSIM": max, "lite2": min}
+"""Each with what is better."""
+KEY = ["size", "masks", "photograph", "seed"]
+CELL, LABEL = 224, 18
+
+Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("run", type=Path, help="folder of a training run")
+    parser.add_argument("photographs", type=Path, help="folder of photographs that the run has not seen")
+    parser.add_argument("--checkpoint", default="last.ckpt", help="in the run's models/ (default: %(default)s)")
+    parser.add_argument("--sizes", type=int, nargs="+", choices=SIZES, default=SIZES)
+    parser.add_argument("--limit", type=int, help="so many photographs and one seed, for a quick look")
+    parser.add_argument("--pictures", type=Path, help="contact sheet")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    names = images_in(args.photographs)[: args.limit]
+    if not names:
+        raise InputError(f"{args.photographs}: no images there")
+    fills: dict[str, Fill] = {
+        OURS: Inpainter.from_run(args.run, args.checkpoint, device="cpu"),
+        TELEA: lambda image, mask: cv2.inpaint(image, mask, RADIUS, cv2.INPAINT_TELEA),
+        NS: lambda image, mask: cv2.inpaint(image, mask, RADIUS, cv2.INPAINT_NS),
+        MEAN: mean_colour,
+    }
+    judge = StageFeatureLoss(load_efficientnet_lite("lite2", where="benchmarks/lama_small.py"))
+    known = earlier_rows(args.json)
+    seeds = SEEDS if args.limit is None else SEEDS[:1]
+    groups = [(size, kind) for size in args.sizes for kind in KINDS]
+    rows: list[Row] = []
+    sheet: list[list[np.ndarray]] = []
+    for number, name in enumerate(tqdm(names, unit="photograph")):
+        for group, (size, kind) in enumerate(groups):
+            for seed in seeds:
+                image, mask = draw(args.photographs, name, size=size, kind=kind, seed=seed)
+                case = {"size": size, "masks": kind, "photograph": name, "seed": seed, "crc": digest(image, mask)}
+                shown = args.pictures is not None and seed == seeds[0] and number % len(groups) == group
+                filled: dict[str, np.ndarray] = {}
+                for method, fill in fills.items():
+                    key = (method, *case.values())
+                    if method == OURS or key not in known or (shown and method != MEAN):
+                        filled[method] = fill(image, mask)
+                    rows.append(
+                        known.get(key)
+                        if method != OURS and key in known
+                        else {"method": method, **case, **measured(judge, filled[method], image, mask)}
+                    )
+                if shown:
+                    sheet.append([image, holed(image, mask), *(filled[method] for method in (OURS, TELEA, NS))])
+    table = pd.DataFrame(rows)
+    print(machine(args.threads))
+    print(f"{len(names)} photographs, seeds {', '.join(map(str, seeds))}, {args.run} {args.checkpoint}\n")
+    print(means(table))
+    print(ratios(table))
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        content = {"machine": machine(args.threads), "checkpoint": f"{args.run.name}/{args.checkpoint}", "rows": rows}
+        args.json.write_text(json.dumps(content, indent=1) + "\n")
+    if args.pictures is not None:
+        write_picture(args.pictures, contact_sheet(sheet))
+        print(f"pictures: {args.pictures}")
+
+
+def earlier_rows(file: Path | None) -> dict[tuple[Any, ...], Row]:
+    """Rows of classical fills, which no training changes, by method and case."""
+    if file is None or not file.is_file():
+        return {}
+    rows = json.loads(file.read_text())["rows"]
+    return {(row["method"], *(row[k] for k in (*KEY, "crc"))): row for row in rows if row["method"] in CLASSICAL}
+
+
+def draw(folder: Path, name: str, *, size: int, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A crop, uint8 (H, W, 3), and its mask, uint8 (H, W), 0 or 255, as bin/gen_mask_dataset.py makes them."""
+    maker = call_with_settings(MaskSetMaker, read_recipe(RECIPES / f"random_{kind}_{size}.yaml"), where="config")
+    rng = MaskRandom.seeded(zlib.crc32(f"{seed}:{name}".encode()))
+    image, mask = maker.propose(read_image(folder / name), rng)[0]
+    return np.asarray(image), (mask > 0).astype(np.uint8) * 255
+
+
+def digest(image: np.ndarray, mask: np.ndarray) -> str:
+    return f"{zlib.crc32(mask.tobytes(), zlib.crc32(image.tobytes())):08x}"
+
+
+def mean_colour(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    filled = image.copy()
+    filled[mask > 0] = image[mask == 0].mean(axis=0).round()
+    return filled
+
+
+def holed(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.where(mask[..., None] > 0, np.uint8(255), image)
+
+
+@torch.inference_mode()
+def measured(judge: StageFeatureLoss, filled: np.ndarray, image: np.ndarray, mask: np.ndarray) -> Row:
+    """The metrics of one fill; images uint8 (H, W, 3), mask (H, W)."""
+    pred, target = from_pixels(filled)[None], from_pixels(image)[None]
+    hole = torch.from_numpy(mask > 0).expand(1, 3, -1, -1)
+    difference = (pred - target).double()[hole]
+    similarity = ssim_map(pred.double(), target.double())[hole]
+    return {
+        "L1": difference.abs().mean().item(),
+        "PSNR": -10 * difference.square().mean().clamp(min=1e-10).log10().item(),
+        "SSIM": similarity.mean().item(),
+        "lite2": judge.distances(pred, target).item(),
+    }
+
+
+def means(table: pd.DataFrame) -> str:
+    """A row for each size, kind of masks and method."""
+    grouped = table.groupby(["size", "masks", "method"], sort=False)[list(METRICS)].mean().reset_index()
+    return markdown(grouped, {"L1": ".4f", "PSNR": ".2f", "SSIM": ".3f", "lite2": ".3f"})
+
+
+def ratios(table: pd.DataFrame) -> str:
+    """The network's mean beside that of the better of Telea and Navier-Stokes."""
+    grouped = table.groupby(["size", "masks", "method"], sort=False)[list(METRICS)].mean()
+    lines = []
+    for size, kind in dict.fromkeys(zip(table["size"], table["masks"], strict=True)):
+        ours = grouped.loc[(size, kind, OURS)]
+        line: Row = {"size": size, "masks": kind}
+        for metric, better in METRICS.items():
+            best = better(grouped.loc[(size, kind, method)][metric] for method in (TELEA, NS))
+            ratio = ours[metric] / best - 1
+            line[metric] = f"{ours[metric] - best:+.2f} dB" if metric == "PSNR" else f"{ratio:+.1%}"
+        lines.append(line)
+    return markdown(pd.DataFrame(lines), {})
+
+
+def markdown(table: pd.DataFrame, formats: dict[str, str]) -> str:
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    for row in table.to_dict("records"):
+        lines.append("| " + " | ".join(format(value, formats.get(name, "")) for name, value in row.items()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def contact_sheet(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """A row a case, each picture as large as a cell; uint8 (H, W, 3)."""
+    titles = ("image", "masked", OURS, TELEA, NS)
+    sheet = Image.new("RGB", (CELL * len(titles), LABEL + CELL * len(rows)), "white")
+    draw_on = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        draw_on.text((CELL * column + 4, 3), title, fill="black")
+    for i, row in enumerate(rows):
+        for column, picture in enumerate(row):
+            cell = Image.fromarray(picture).resize((CELL - 4, CELL - 4), Image.Resampling.LANCZOS)
+            sheet.paste(cell, (CELL * column, LABEL + CELL * i))
+    return np.asarray(sheet)
+
+
+if __name__ == "__main__":
+    run_command(main)
