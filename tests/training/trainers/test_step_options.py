@@ -59,6 +59,16 @@ def test_the_discriminator_sees_a_fresh_picture_unless_told_otherwise():
     assert calls == [True, False] * 3
 
 
+def test_a_run_without_its_terms_never_asks_the_discriminator():
+    config = golden_config()
+    config["losses"]["adversarial"]["weight"] = config["losses"]["feature_matching"]["weight"] = 0
+    model = make_training_model(config)
+    calls = count_calls(model.discriminator)
+    (logs, *_) = fit(model)
+    assert calls == []
+    assert not {name for name in logs if "adv" in name or "fm" in name}
+
+
 @pytest.mark.parametrize(
     ("setting", "capability", "expected"),
     [
