@@ -27,6 +27,8 @@ LOGGER = logging.getLogger(__name__)
 StateDict = dict[str, torch.Tensor]
 
 _PART = ".part"  # ends the name of a file that is being written
+DOS_FOLDER = 0x10
+"""Bit of an archive entry's attributes."""
 
 # Parts of a training checkpoint that are constants (pretrained weights), by the prefix of their keys.
 FROZEN_PREFIXES = ("loss_resnet_pl.", "loss_pl.", "val_evaluator.", "test_evaluator.", "extra_evaluators.")
@@ -135,11 +137,12 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise InputError(f"checkpoint {path} does not exist{there}")
     if path.suffix == ".safetensors":
         return {"state_dict": _read_safetensors(path, map_location)}
+    check_undamaged(path)
     _refuse_programs(path)
     try:
         checkpoint = torch.load(path, map_location=map_location, pickle_module=_TENSOR_PICKLE, weights_only=False)
     except Exception as error:  # a damaged or hostile file can fail anywhere inside the unpickler
-        raise InputError(f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); copy it anew") from error
+        raise _unreadable(path, error) from error
     if not isinstance(checkpoint, dict):
         raise InputError(f"checkpoint {path}: expected a dict with state_dict, found {type(checkpoint).__name__}")
     state = checkpoint.get("state_dict", checkpoint)
@@ -150,7 +153,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
 
 
 def check_undamaged(path: str | Path) -> None:
-    """Compare a checkpoint with the checksums inside it, which reading does not do.
+    """Compare a checkpoint with the checksums inside it, which torch does not do when it reads.
 
     Files that have none (`.safetensors`, torch before 1.6) pass if they are there.
 
@@ -163,13 +166,21 @@ def check_undamaged(path: str | Path) -> None:
             if path.suffix == ".safetensors" or file.read(1) == b"\x80":  # a bare pickle
                 return
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except zipfile.BadZipFile as error:
-        raise InputError(f"checkpoint {path} cannot be read ({error}); copy it anew") from error
-    except OSError as error:
-        raise InputError(f"checkpoint {path} cannot be read ({error.strerror})") from error
+            # torch would take what is marked as a folder for read, and leave its tensor as the memory happens to be.
+            folders = [entry.filename for entry in archive.infolist() if entry.external_attr & DOS_FOLDER]
+            damaged = next(iter(folders), None) or archive.testzip()
+    except Exception as error:  # a damaged directory can say anything: other encodings, methods, passwords
+        raise _unreadable(path, error) from error
     if damaged:
         raise InputError(f"checkpoint {path} cannot be read ({damaged} in it is damaged); copy it anew")
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    else:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return InputError(f"checkpoint {path} cannot be read ({reason}); copy it anew")
 
 
 def _is_weight(name: Any, value: Any) -> bool:
@@ -193,6 +204,8 @@ def _refuse_programs(path: Path) -> None:
         records = []
         if tarfile.is_tarfile(path):
             raise InputError(f"checkpoint {path} is a tar file; expected what torch.save writes") from None
+    except Exception as error:  # names that are no text
+        raise _unreadable(path, error) from error
     if "constants.pkl" in records or any(record.startswith("code/") for record in records):
         raise InputError(f"checkpoint {path} is a TorchScript program, not weights; it is not loaded")
 
@@ -200,8 +213,8 @@ def _refuse_programs(path: Path) -> None:
 def _read_safetensors(path: Path, map_location: Any) -> StateDict:
     try:
         return load_file(path, device=str(map_location))
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"checkpoint {path} cannot be read ({error}); copy it anew") from error
+    except Exception as error:
+        raise _unreadable(path, error) from error
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:

@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -219,10 +220,11 @@ def test_without_prefixes():
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "zeros", "missing"])
-def test_damage_is_found_by_the_checksums(tmp_path: Path, how: str):
+@pytest.mark.parametrize("check", [check_undamaged, read_checkpoint])
+def test_damage_is_found_by_the_checksums(tmp_path: Path, how: str, check: Callable[[Path], object]):
     path = tmp_path / "last.ckpt"
     write_checkpoint({"state_dict": {"a": torch.randn(5000, generator=torch.Generator().manual_seed(0))}}, path)
-    check_undamaged(path)
+    check(path)
     content = path.read_bytes()
     half = len(content) // 2
     if how == "missing":
@@ -231,8 +233,49 @@ def test_damage_is_found_by_the_checksums(tmp_path: Path, how: str):
         path.write_bytes(
             {"cut": content[:half], "empty": b"", "zeros": content[:half] + bytes(64) + content[half + 64 :]}[how]
         )
-    with pytest.raises(InputError, match=r"last\.ckpt cannot be read"):
-        check_undamaged(path)
+    with pytest.raises(InputError, match=r"last\.ckpt (cannot be read|does not exist)"):
+        check(path)
+
+
+def test_no_damage_to_any_byte_gives_other_weights(tmp_path: Path):
+    """Each byte of a small file is changed, and the file cut there: an InputError, or padding that says nothing.
+
+    The last third of the bytes are the archive's directory, which no checksum covers.
+    """
+    generator = torch.Generator().manual_seed(0)
+    state = {f"layer{i}.weight": torch.randn(20, generator=generator) for i in range(3)}
+    path = tmp_path / "last.ckpt"
+    write_checkpoint({"state_dict": state, "epoch": 3}, path)
+    content = path.read_bytes()
+    directory = content.index(b"PK\1\2")
+    refused = 0
+    places = [*range(0, directory, 7), *range(directory, len(content))]
+    for i, place in enumerate(places):
+        damaged = bytearray(content)
+        damaged[place] ^= (0x01, 0x10, 0xFF)[i % 3]
+        path.write_bytes(content[:place] if i % 10 == 0 else damaged)
+        try:
+            read = read_checkpoint(path)
+        except InputError:
+            refused += 1
+        else:
+            assert read["epoch"] == 3
+            assert_same_state(read["state_dict"], state)
+    assert len(places) // 4 < refused < len(places)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(46, 0xFF), (10, 99), (8, 1), (38, 0x10)], ids=["name", "method", "encrypted", "folder"]
+)
+def test_a_damaged_directory_at_the_end_is_named(tmp_path: Path, field: int, value: int):
+    path = tmp_path / "last.ckpt"
+    write_checkpoint({"state_dict": STATE}, path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\1\2") + field] = value
+    path.write_bytes(content)
+    for check in (check_undamaged, read_checkpoint):
+        with pytest.raises(InputError, match=r"last\.ckpt cannot be read"):
+            check(path)
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "old.ckpt"])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 from torch import nn
 
-from saicinpainting.checkpoint import FROZEN_PREFIXES, check_undamaged, read_checkpoint, without_prefixes
+from saicinpainting.checkpoint import FROZEN_PREFIXES, read_checkpoint, without_prefixes
 from saicinpainting.training.data.datamodule import InpaintingDataModule
 from saicinpainting.training.epoch_loop import ExactEpochLoop
 from saicinpainting.training.trainers.load import check_fit
@@ -183,7 +183,8 @@ def resume_path(section: Mapping[str, Any], folder: Path) -> str | None:
     key inside `trainer.kwargs`.
 
     Raises:
-        InputError: the file does not exist or is damaged. The message names the latest one beside it that is not.
+        InputError: the file does not exist, is damaged or holds no run. The message names the latest one beside it
+            that can be resumed.
     """
     path = section.get("resume_from_checkpoint") or (section.get("kwargs") or {}).get("resume_from_checkpoint")
     if path in (None, "None"):
@@ -196,7 +197,7 @@ def resume_path(section: Mapping[str, Any], folder: Path) -> str | None:
     if not Path(path).is_file():
         raise InputError(f"trainer.resume_from_checkpoint: {path} does not exist; nothing was trained")
     try:
-        check_undamaged(path)
+        _read_run(Path(path))
     except InputError as error:
         older = _latest_whole(Path(path).parent, besides=Path(path))
         hint = f"; resume from {older}" if older else "; there is no other checkpoint beside it to resume from"
@@ -215,7 +216,7 @@ def _latest_in(folder: Path) -> str | None:
     last = folder / "last.ckpt"
     if last.is_file():
         try:
-            check_undamaged(last)
+            _read_run(last)
             return str(last)
         except InputError as error:
             LOGGER.warning("%s", error)
@@ -229,13 +230,22 @@ def _latest_in(folder: Path) -> str | None:
 
 
 def _read_run(path: Path) -> dict[str, Any]:
+    """A checkpoint that a run can go on from.
+
+    Raises:
+        InputError: it is damaged, or holds something else.
+    """
     checkpoint = read_checkpoint(path)
     lacks = [key for key in ("optimizer_states", "loops", "global_step", "epoch", "callbacks") if key not in checkpoint]
     if lacks:
         raise InputError(
-            f"trainer.resume_from_checkpoint: {path} lacks {', '.join(lacks)}: it holds weights to predict with, not "
-            "the state of a run; resume from the last.ckpt of a run of this framework"
+            f"{path} lacks {', '.join(lacks)}: it holds weights to predict with, not the state of a run of this "
+            "framework"
         )
+    try:
+        progress_of(checkpoint["loops"]["fit_loop"])
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{path}: its loops are not those of a run of this framework ({error!r})") from error
     return checkpoint
 
 
@@ -243,12 +253,12 @@ def _latest_whole(folder: Path, besides: Path) -> Path | None:
     """The checkpoint in `folder` with the most steps that a run can go on from."""
     steps: dict[Path, int] = {}
     for path in sorted(folder.glob("*.ckpt")):
+        if not path.is_file() or (besides.exists() and path.samefile(besides)):
+            continue
         try:
-            if not path.samefile(besides) if besides.exists() else True:
-                check_undamaged(path)
-                steps[path] = _read_run(path)["global_step"]
+            steps[path] = _read_run(path)["global_step"]
         except InputError:
-            continue  # damaged, or weights alone
+            continue
     # best.ckpt is the same file as one of the others, whose name tells more.
     return max(steps, key=lambda path: (steps[path], path.name != "best.ckpt"), default=None)
 

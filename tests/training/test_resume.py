@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import pickle
+import random
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,8 @@ from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.evaluation import metrics
 from saicinpainting.training.experiment import train
 from saicinpainting.training.interrupts import EXIT_STATUS, Stopped
+from saicinpainting.training.resume import resume_path
+
 from saicinpainting.training.trainers import DefaultInpaintingTrainingModule
 from saicinpainting.utils import InputError
 from tests.evaluation.test_evaluator import TinyFID
@@ -263,6 +269,46 @@ def test_a_damaged_last_checkpoint(root: Path, tmp_path: Path, how: str, caplog:
     ours, other = (read_checkpoint(root / n / "models" / "last.ckpt") for n in (name, "validation at the epoch's end"))
     for part in ("state_dict", "optimizer_states", "global_step"):
         assert_same(ours[part], other[part], part)
+
+
+def wrong_files(whole: bytes) -> dict[str, bytes]:
+    """What may lie where `last.ckpt` should, by name."""
+    directory = bytearray(whole)
+    directory[whole.rindex(b"PK\1\2") + 10] = 99  # the method of compression
+    other, weights = io.BytesIO(), io.BytesIO()
+    torch.save({"state_dict": {"a": torch.ones(1)}}, weights)
+    run_like = {"state_dict": {"a": torch.ones(1)}, "optimizer_states": [], "global_step": 1, "epoch": 0}
+    torch.save({**run_like, "callbacks": {}, "loops": {"fit_loop": 3}}, other)
+    return {
+        "nothing": b"",
+        "cut": whole[:-1],
+        "begun": whole[:10],
+        "directory": bytes(directory),
+        "zeros": bytes(len(whole)),
+        "garbage": random.Random(0).randbytes(len(whole)),
+        "text": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
+        "pickle": pickle.dumps(["no checkpoint"]),
+        "half a pickle": pickle.dumps({"state_dict": {"a": 1}})[:-5],
+        "weights": weights.getvalue(),
+        "another program's": other.getvalue(),
+    }
+
+
+def test_auto_takes_the_newest_sound_file_whatever_last_has_become(root: Path, tmp_path: Path, caplog):
+    models = tmp_path / "run" / "models"
+    shutil.copytree(root / "validation at the epoch's end" / "models", models)
+    last, newest = models / "last.ckpt", models / "epoch=1-step=8.ckpt"
+    (models / "gone.ckpt").symlink_to(tmp_path / "gone.ckpt")
+    (models / "folder.ckpt").mkdir()
+    assert resume_path({"resume_from_checkpoint": "auto"}, models) == str(last)
+    for name, content in wrong_files(last.read_bytes()).items():
+        last.write_bytes(content)
+        caplog.clear()
+        assert resume_path({"resume_from_checkpoint": "auto"}, models) == str(newest), name
+        assert f"resuming from {newest} instead of {last}" in caplog.text
+        with pytest.raises(InputError, match=rf"last\.ckpt.*; resume from {newest}") as error:
+            resume_path({"resume_from_checkpoint": str(last)}, models)
+        assert "\n" not in str(error.value), name
 
 
 def test_auto_with_nothing_but_damaged_checkpoints(root: Path, tmp_path: Path):
