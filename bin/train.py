@@ -7,6 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from saicinpainting.training.signals import StopSignals
+
+SIGNALS = StopSignals()
+if __name__ == "__main__":
+    SIGNALS.watch()  # before the imports below, which take seconds
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -20,7 +26,7 @@ from saicinpainting.config import register_resolvers
 def main(config: DictConfig) -> None:
     from saicinpainting.training.experiment import train
 
-    train(config, HydraConfig.get().runtime.output_dir)
+    train(config, HydraConfig.get().runtime.output_dir, SIGNALS)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import errno
 import inspect
 import logging
 import os
-import signal
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.multiprocessing import ProcessExitedException
 
 from saicinpainting.checkpoint import remove_parts
 from saicinpainting.config import register_resolvers, translate_trainer_kwargs
@@ -25,7 +25,8 @@ from saicinpainting.training.epoch_loop import use_exact_epochs
 from saicinpainting.training.interrupts import StopOnSignal, Stopped
 from saicinpainting.training.reports.event_logs import EVENT_FILES
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
-from saicinpainting.training.strategy import GeneratorSyncBatchNorm, make_ddp_strategy
+from saicinpainting.training.signals import EXIT_STATUS, StopSignals
+from saicinpainting.training.strategy import GeneratorSyncBatchNorm, Ranks, make_ddp_strategy
 from saicinpainting.training.summary import RunPlan, describe_run, plan_of
 from saicinpainting.training.trainers import DefaultInpaintingTrainingModule, make_training_model
 from saicinpainting.training.trainers.finetune import finetune_path, start_from
@@ -37,21 +38,37 @@ LOGGER = logging.getLogger(__name__)
 TRAINER_KEYS = ("kwargs", "checkpoint_kwargs", "resume_from_checkpoint", "finetune_from", "seed", *WATCHING_KEYS)
 
 
-def train(config: DictConfig, out_dir: str | Path) -> None:
+def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None = None) -> None:
     """Train what `config` describes; `out_dir` becomes the experiment folder.
 
     It gets `config.yaml`, `models/` (`last.ckpt`, `best.ckpt`, `epoch=….ckpt`) and `samples/`; TensorBoard files go
     under `location.tb_dir`. Every mistake that can be found beforehand is found before anything is computed.
 
+    Args:
+        config: a run file of `configs/training`, composed.
+        out_dir: made if it does not exist.
+        signals: those of the process, if a command has watched them since its start.
+
     Raises:
         InputError: something in the config, a missing folder, file or weight.
+        Stopped: a signal ended the run, which has saved itself.
     """
     register_resolvers()
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of what torch deprecates
     # Of `every_n_train_steps`: that the weights are those after the step, as they should be.
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     out_dir = Path(out_dir).resolve()
+    signals = signals or StopSignals()
     settings = _resolve(config)
+    try:
+        trainer = make_trainer(settings, out_dir, signals)
+        _train(settings, out_dir, trainer, signals)
+    except MisconfigurationException as error:
+        raise InputError(f"trainer: {error}") from error
+    LOGGER.info("finished: %s", out_dir)
+
+
+def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals: StopSignals) -> None:
     resume_from = resume_path(settings["trainer"], out_dir / "models")
     _keep_what_is_there(out_dir / "models", resume_from)
     finetune_from = finetune_path(settings["trainer"], resuming=resume_from is not None)
@@ -63,20 +80,15 @@ def train(config: DictConfig, out_dir: str | Path) -> None:
         check_resumable(resume_from, model)
     elif finetune_from:
         start_from(model, finetune_from)
-    try:
-        trainer = make_trainer(settings, out_dir)
-        validate_every_epoch(trainer, data.train_batches(trainer.world_size))
-        if trainer.is_global_zero:
-            out_dir.mkdir(parents=True, exist_ok=True)
-            remove_parts(out_dir / "models")
-            OmegaConf.save(OmegaConf.create(settings), out_dir / "config.yaml")
-            _report(model, plan_of(settings, data, trainer))
-            if resume_from is None:
-                _warn_of_other_logs(Path(settings["location"]["tb_dir"], out_dir.name))
-        _fit(trainer, model, data, resume_from)
-    except MisconfigurationException as error:
-        raise InputError(f"trainer: {error}") from error
-    LOGGER.info("finished: %s", out_dir)
+    validate_every_epoch(trainer, data.train_batches(trainer.world_size))
+    if trainer.is_global_zero:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        remove_parts(out_dir / "models")
+        OmegaConf.save(OmegaConf.create(settings), out_dir / "config.yaml")
+        _report(model, plan_of(settings, data, trainer))
+        if resume_from is None:
+            _warn_of_other_logs(Path(settings["location"]["tb_dir"], out_dir.name))
+    _fit(trainer, model, data, resume_from, signals)
 
 
 def _keep_what_is_there(folder: Path, resume_from: str | None) -> None:
@@ -113,20 +125,43 @@ def _report(model: DefaultInpaintingTrainingModule, plan: RunPlan) -> None:
         LOGGER.warning("%s", warning)
 
 
-def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule, resume_from: str | None) -> None:
+def _fit(
+    trainer: pl.Trainer,
+    model: pl.LightningModule,
+    data: pl.LightningDataModule,
+    resume_from: str | None,
+    signals: StopSignals,
+) -> None:
+    ranks = Ranks(trainer.strategy.launcher)
+    signals.before_leaving(ranks.kill)
+    if ranks.all:
+        signals.pass_on(ranks.send)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=resume_from)
     except Stopped:
+        trainer.fit_loop.teardown()  # in a validation Lightning has ended the workers of that alone
+        ranks.wait()
         raise
     except BaseException as error:
-        # The processes that Lightning has started would wait for this one for half an hour.
-        kill = getattr(trainer.strategy.launcher, "kill", None)
-        if kill is not None:
-            kill(signal.SIGKILL)
+        ranks.kill()  # they would wait for this process for half an hour
+        if _is_of_signal(error, signals):
+            status = EXIT_STATUS if trainer.is_global_zero else 0
+            signals.end_with(status, soon=True)
+            LOGGER.warning("stopped by a signal; resumed, the run does the steps since its last checkpoint again")
+            raise Stopped(status) from error
+        signals.end_with(1)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" while {error.filename} was written" if error.filename else ""
             raise InputError(f"the disk is full{where}; make room, then resume from the last checkpoint") from error
         raise
+    signals.end_with(0)
+
+
+def _is_of_signal(error: BaseException, signals: StopSignals) -> bool:
+    """Whether `error` says that another process, which this one needs, was stopped by a signal."""
+    if isinstance(error, ProcessExitedException):  # a rank
+        return signals.received is not None or error.exit_code == EXIT_STATUS
+    return signals.received is not None and isinstance(error, RuntimeError)  # torch, of workers and ranks
 
 
 def _visualizer_in(out_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,7 +208,7 @@ def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> Inpaintin
     )
 
 
-def make_trainer(settings: Mapping[str, Any], out_dir: Path) -> pl.Trainer:
+def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignals | None = None) -> pl.Trainer:
     """The Lightning trainer of the section `trainer`, with checkpoints in `out_dir/models`."""
     section = settings["trainer"]
     check_known_keys(section, TRAINER_KEYS, where="trainer")
@@ -182,7 +217,8 @@ def make_trainer(settings: Mapping[str, Any], out_dir: Path) -> pl.Trainer:
     check_bool("trainer.kwargs.sync_batchnorm", sync_batchnorm)
     checkpoints = make_checkpoint_callback(settings, out_dir / "models")
     timer, watchers = watch(section, out_dir)
-    callbacks: list[pl.Callback] = [ExactResume(), checkpoints, StopOnSignal(checkpoints), *watchers]
+    stop = StopOnSignal(checkpoints, signals or StopSignals())
+    callbacks: list[pl.Callback] = [ExactResume(), checkpoints, stop, *watchers]
     if kwargs.get("enable_progress_bar", True):
         callbacks.append(ProgressBar(refresh_rate=10))  # each refresh waits for the device
     ours = {

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
+from typing import Any
+
 from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from torch import nn
 
+from saicinpainting.training.signals import GRACE
 from saicinpainting.training.trainers.default import DefaultInpaintingTrainingModule
 from saicinpainting.utils import InputError
 
@@ -68,3 +75,34 @@ def make_ddp_strategy(name: str) -> NetworkwiseDDPStrategy:
         broadcast_buffers=False,
         gradient_as_bucket_view=True,
     )
+
+
+class Ranks:
+    """The processes that Lightning has started for ranks on this machine; none where torchrun or SLURM did."""
+
+    def __init__(self, launcher: Any) -> None:
+        self._launcher = launcher
+
+    @property
+    def all(self) -> bool:
+        """Whether rank 0 is one of them and this process only waits for them."""
+        return isinstance(self._launcher, _MultiProcessingLauncher)
+
+    def send(self, number: int) -> None:
+        if self._launcher is not None:
+            self._launcher.kill(number)
+
+    def kill(self) -> None:
+        self.send(getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    def wait(self) -> None:
+        """Let them end, which they are about to; kill those that do not."""
+        processes = getattr(self._launcher, "procs", [])
+        ending = list(processes)
+        processes.clear()  # Lightning watches this list, and would kill this process for one that fails now
+        deadline = time.monotonic() + GRACE / 2
+        for process in ending:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()

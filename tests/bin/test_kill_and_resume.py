@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from saicinpainting.checkpoint import read_checkpoint
 from saicinpainting.config import read_experiment_config, register_resolvers
 from saicinpainting.training.experiment import make_data_module
-from saicinpainting.training.interrupts import EXIT_STATUS
+from saicinpainting.training.signals import EXIT_STATUS
 from saicinpainting.training.trainers import load_checkpoint
 from tests.helpers import ROOT, assert_same, run_script, shrunk, write_data
 

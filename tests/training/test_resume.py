@@ -20,9 +20,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.evaluation import metrics
 from saicinpainting.training.experiment import train
-from saicinpainting.training.interrupts import EXIT_STATUS, Stopped
+from saicinpainting.training.interrupts import Stopped
 from saicinpainting.training.resume import resume_path
-
+from saicinpainting.training.signals import EXIT_STATUS
 from saicinpainting.training.trainers import DefaultInpaintingTrainingModule
 from saicinpainting.utils import InputError
 from tests.evaluation.test_evaluator import TinyFID

@@ -5,11 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import torch
 from omegaconf import OmegaConf
@@ -28,6 +26,7 @@ from saicinpainting.training.data.loading import Fitting, ImageLoader
 from saicinpainting.training.data.sampler import SampleKey
 from saicinpainting.training.data.shards import ShardSource
 from saicinpainting.training.data.sources import MASK, SEGM, WHERE, FolderSource, ImageSource, PathLike
+from saicinpainting.training.data.workers import RunDataLoader, set_up_worker
 from saicinpainting.utils import InputError, build, call_with_settings, check_kind, check_known_keys, check_whole
 
 LOGGER = logging.getLogger(__name__)
@@ -244,7 +243,7 @@ def make_default_val_dataloader(
 def make_dataloader(
     dataset: Dataset[Sample], dataloader_kwargs: Mapping[str, Any] | None, *, where: str
 ) -> DataLoader[Sample]:
-    """`torch.utils.data.DataLoader`, whose workers live as long as the loader.
+    """`RunDataLoader`, whose workers live as long as the loader.
 
     Workers that restarted every epoch would take seconds of it, and restart the masks' ramps where samples are asked
     for by plain indices.
@@ -253,18 +252,8 @@ def make_dataloader(
     workers = settings.get("num_workers", 0)
     check_whole(f"{where}.dataloader_kwargs.num_workers", workers)
     settings.setdefault("persistent_workers", workers > 0)
-    settings.setdefault("worker_init_fn", _set_up_worker)
-    return call_with_settings(DataLoader, {**settings, "dataset": dataset}, where=f"{where}.dataloader_kwargs")
-
-
-def _set_up_worker(worker_id: int) -> None:
-    # OpenCV would start a thread per core in every worker; torch keeps to one by itself.
-    cv2.setNumThreads(0)
-    # A scheduler that wants the run to stop signals all of its processes. The run saves first, and for that the step
-    # under way has to end; workers end with their run.
-    for name in ("SIGTERM", "SIGUSR1", "SIGINT"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    settings.setdefault("worker_init_fn", set_up_worker)
+    return call_with_settings(RunDataLoader, {**settings, "dataset": dataset}, where=f"{where}.dataloader_kwargs")
 
 
 def plain(settings: Mapping[str, Any] | None) -> dict[str, Any]:
