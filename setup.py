@@ -23,7 +23,7 @@ setup(
         "pandas>=2.1",
         "pillow>=10",
         "scikit-learn>=1.3",
-        "filelock>=3.12",
+        "filelock>=4.1",
         "Jinja2>=3.1",
         "lpips>=0.1.4,<0.2",
         "pytorch-fid>=0.3,<0.4",

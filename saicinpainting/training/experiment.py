@@ -8,6 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from saicinpainting.training.checkpoints import TensorsOnlyCheckpointIO, make_ch
 from saicinpainting.training.data.datamodule import InpaintingDataModule
 from saicinpainting.training.epoch_loop import use_exact_epochs
 from saicinpainting.training.interrupts import StopOnSignal, Stopped
+from saicinpainting.training.lock import only_run_in
 from saicinpainting.training.reports.event_logs import EVENT_FILES
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
 from saicinpainting.training.signals import EXIT_STATUS, StopSignals
@@ -46,7 +48,7 @@ def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None =
 
     Args:
         config: a run file of `configs/training`, composed.
-        out_dir: made if it does not exist.
+        out_dir: made if it does not exist; no other run may be going on in it.
         signals: those of the process, if a command has watched them since its start.
 
     Raises:
@@ -62,7 +64,8 @@ def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None =
     settings = _resolve(config)
     try:
         trainer = make_trainer(settings, out_dir, signals)
-        _train(settings, out_dir, trainer, signals)
+        with only_run_in(out_dir, signals) if trainer.is_global_zero else nullcontext():
+            _train(settings, out_dir, trainer, signals)
     except MisconfigurationException as error:
         raise InputError(f"trainer: {error}") from error
     LOGGER.info("finished: %s", out_dir)
@@ -82,7 +85,6 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
         start_from(model, finetune_from)
     validate_every_epoch(trainer, data.train_batches(trainer.world_size))
     if trainer.is_global_zero:
-        out_dir.mkdir(parents=True, exist_ok=True)
         remove_parts(out_dir / "models")
         OmegaConf.save(OmegaConf.create(settings), out_dir / "config.yaml")
         _report(model, plan_of(settings, data, trainer))
