@@ -21,6 +21,7 @@ from saicinpainting.utils import InputError
 
 INDEX = "index.json"
 FORMAT = "lama-shards-1"
+SHA256 = re.compile("[0-9a-f]{64}")
 IMAGE_KINDS = tuple(suffix.lstrip(".") for suffix in TRAIN_SUFFIXES)
 
 
@@ -40,8 +41,13 @@ class Shard:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Shard:
-        """What an index says of a shard; KeyError or TypeError if it says something else."""
-        return cls(**{**entry, "companions": tuple(entry["companions"])})
+        """What an index says of a shard; KeyError, TypeError or ValueError if it says something else."""
+        shard = cls(**{**entry, "companions": tuple(entry["companions"])})
+        counts = all(type(number) is int and number >= 0 for number in (shard.bytes, shard.images))
+        # The checksum becomes a file's name where shards are cached.
+        if not counts or not isinstance(shard.name, str) or not SHA256.fullmatch(shard.sha256):
+            raise ValueError(f"not a shard: {entry}")
+        return shard
 
     def place(self, index: str) -> str:
         """The file or address of the shard, for the index at `index`: it lies beside it unless its name says where."""

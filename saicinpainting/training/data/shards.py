@@ -8,6 +8,7 @@ fetched whole, once for all processes of a machine, into a folder of bounded siz
 from __future__ import annotations
 
 import os
+import stat
 from bisect import bisect_right
 from collections import OrderedDict
 from contextlib import suppress
@@ -20,6 +21,7 @@ from filelock import FileLock
 from saicinpainting.download import PATIENT_ATTEMPTS, Checksum, fetch, is_address
 from saicinpainting.training.data.sampler import Nearby, Order
 from saicinpainting.training.data.shard_index import (
+    SHA256,
     Member,
     Shard,
     ShardSample,
@@ -29,6 +31,8 @@ from saicinpainting.training.data.shard_index import (
 from saicinpainting.training.data.sources import WHERE, ImageSource, SourceError
 from saicinpainting.utils import InputError
 
+CACHE = "lama-shards"
+"""The folder in `cache_dir` that is ours: what is deleted to make room lies in there."""
 OPEN_SHARDS = 64
 """Shards that a worker keeps open: those of all lanes' windows and some of the next."""
 
@@ -38,8 +42,8 @@ class ShardSource(ImageSource):
 
     Args:
         index: the index file, its folder, or its address; the shards lie beside it.
-        cache_dir: where shards behind an address are kept; needed for these only.
-        cache_gb: how large `cache_dir` may grow; the shards that were used longest ago go first.
+        cache_dir: shards behind an address are kept in its folder `lama-shards`; needed for these only.
+        cache_gb: how large that folder may grow; the shards that were used longest ago go first.
         window: shards of a lane over which images are shuffled, see `Nearby`.
     """
 
@@ -63,7 +67,7 @@ class ShardSource(ImageSource):
             return None
         if not cache_dir:
             raise InputError(f"{WHERE}.cache_dir: shards behind an address need a folder to be kept in; set it")
-        return ShardCache(Path(cache_dir), int(cache_gb * 1e9))
+        return ShardCache(Path(cache_dir) / CACHE, int(cache_gb * 1e9))
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -133,7 +137,10 @@ class _OpenShard:
 
 
 class ShardCache:
-    """Shards fetched from addresses into `folder`, at most `max_bytes` of them; processes share it."""
+    """Shards fetched from addresses into `folder`, at most `max_bytes` of them; processes share it.
+
+    They are named after their checksums. No other file of the folder is touched.
+    """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
@@ -144,7 +151,7 @@ class ShardCache:
         Raises:
             SourceError: it cannot be fetched, or what came is not what the index says.
         """
-        path = self.folder / f"{shard.sha256[:16]}-{address.rpartition('/')[2]}"
+        path = self.folder / f"{shard.sha256}.tar"
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             for _ in range(2):
@@ -179,7 +186,8 @@ class ShardCache:
         files = []
         for file in self.folder.glob("*.tar"):
             with suppress(FileNotFoundError):
-                files.append((file.stat().st_mtime, file.stat().st_size, file))
+                if SHA256.fullmatch(file.stem) and stat.S_ISREG((status := file.lstat()).st_mode):
+                    files.append((status.st_mtime, status.st_size, file))
         total = sum(size for _, size, _ in files)
         for _, size, file in sorted(files):
             if total + needed <= self.max_bytes:

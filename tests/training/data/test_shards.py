@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import multiprocessing
 import os
 import tarfile
@@ -253,9 +254,38 @@ def test_the_cache_keeps_within_its_bounds(shards, tmp_path):
         for shard in [*index, index[-1], index[-2]]:
             cache.open(f"{server.address}/{shard.name}", shard).close()
         assert len(server.requests) == 5
-    kept = sorted(file.name.partition("-")[2] for file in tmp_path.glob("*.tar"))
-    assert kept == [shard.name for shard in index[-len(kept) :]]
+    kept = {file.stem for file in tmp_path.glob("*.tar")}
+    assert kept == {shard.sha256 for shard in index[-len(kept) :]}
     assert 2 <= len(kept) <= 3
+
+
+def test_the_cache_deletes_nothing_but_its_own(shards, tmp_path):
+    own = tmp_path / "lama-shards"
+    (own / "folder.tar").mkdir(parents=True)
+    (tmp_path / "elsewhere.tar").write_bytes(b"the user's")
+    mine = [tmp_path / "my_backup.tar", tmp_path / f"{'0' * 64}.tar", own / "my_backup.tar", own / "a.tar.part"]
+    for file in mine:
+        file.write_bytes(bytes(300_000))
+        os.utime(file, (1, 1))
+    (own / f"{'0' * 64}.tar").symlink_to(tmp_path / "elsewhere.tar")
+    with serving(shards) as server:
+        source = ShardSource(server.address, cache_dir=str(tmp_path), cache_gb=1e-9)
+        for image in range(IMAGES):
+            source.read(image)
+    assert all(file.stat().st_size == 300_000 for file in mine)
+    assert (own / "folder.tar").is_dir()
+    assert (own / f"{'0' * 64}.tar").read_bytes() == b"the user's"
+    kept = [file for file in own.glob("*.tar") if file.is_file() and not file.is_symlink() and file not in mine]
+    assert len(kept) == 1  # it did make room for each
+
+
+@pytest.mark.parametrize("change", [{"sha256": "../../elsewhere"}, {"bytes": "many"}, {"images": -1}, {"name": 3}])
+def test_an_index_with_impossible_entries_is_refused(shards, tmp_path, change):
+    content = json.loads((shards / "index.json").read_text())
+    content["shards"][2] |= change
+    (tmp_path / "index.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"index\.json is no index of shards \(.*make it with bin/make_shards\.py"):
+        read_index(str(tmp_path))
 
 
 def reads_all_again_and_again(source: ShardSource, seed: int, rounds: int) -> None:
