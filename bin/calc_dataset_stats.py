@@ -16,17 +16,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from saicinpainting.cli import run_command
 from saicinpainting.evaluation.data import InpaintingDataset
 from saicinpainting.evaluation.masks.statistics import measure, plot, table, write_samples
+from saicinpainting.files import write_whole
 
 
 def main() -> None:
     args = parse_arguments()
     dataset = InpaintingDataset(args.datadir, img_suffix=args.img_suffix)
     holes = measure(dataset, n_jobs=args.n_jobs)
-    args.outdir.mkdir(parents=True, exist_ok=True)
     text = table(holes)
-    (args.outdir / "holes.tsv").write_text(text, encoding="utf-8")
+    write_whole(args.outdir / "holes.tsv", text)
     rows = [f"{hole.file}\t{hole.share:.6f}\t{hole.holes}\t{hole.width}\t{hole.height}" for hole in holes]
-    (args.outdir / "masks.tsv").write_text("\n".join(["mask\tshare\tholes\twidth\theight", *rows]) + "\n", "utf-8")
+    write_whole(args.outdir / "masks.tsv", "\n".join(["mask\tshare\tholes\twidth\theight", *rows]) + "\n")
     plot(holes, args.outdir / "holes.png", title=args.datadir.resolve().name)
     print(text.expandtabs(10), end="")
     if args.samples_n:

@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
+from saicinpainting.files import write_whole
 from saicinpainting.training.data.check import Report, Totals, check
 from saicinpainting.training.data.loading import Finding, Fitting
 from saicinpainting.training.data.shard_index import INDEX
@@ -54,13 +55,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def write_table(path: Path, reports: list[Report]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [
         (report.name, report.finding.name.lower(), report.width or "", report.height or "", report.reason)
         for report in reports
     ]
     lines = ["\t".join(str(cell) for cell in row) for row in [("file", "finding", "width", "height", "reason"), *rows]]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from saicinpainting.cli import run_command
 from saicinpainting.evaluation.comparison import compare_with_mean_colour, markdown_table, side_by_side
 from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.writing import write_picture
+from saicinpainting.files import write_whole
 from saicinpainting.utils import InputError
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     ]
     table = pd.concat([compare_with_mean_colour(dataset) for dataset in datasets], ignore_index=True)
     write_picture(args.out.with_suffix(".png"), side_by_side(datasets))
-    args.out.with_suffix(".md").write_text(markdown_table(table), encoding="utf-8")
+    write_whole(args.out.with_suffix(".md"), markdown_table(table))
     print(markdown_table(table))
     print(f"picture: {args.out.with_suffix('.png')}, table: {args.out.with_suffix('.md')}")
     lama, fill = table["L1 LaMa"].mean(), table["L1 mean colour"].mean()

@@ -18,9 +18,6 @@ def main() -> None:
     for run in runs:
         for file in run.restarts:
             print(f"{run.name}: {file} begins anew; what was logged before is left out", file=sys.stderr)
-    for path in (args.out, args.plot):
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
     table = report_table(runs, args.tags, last=args.last)
     if args.out:
         write_table(table, args.out)

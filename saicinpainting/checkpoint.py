@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import pickle
+import re
 import shutil
 import tarfile
 import zipfile
@@ -20,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from saicinpainting.files import NO_ROOM, remedy_of
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -236,7 +238,8 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
         reason = _disk_error(error)
         if reason is None:
             raise
-        raise InputError(f"checkpoint {path} cannot be written ({reason}){_room(checkpoint, path.parent)}") from error
+        remedy = _remedy(reason.errno, checkpoint, path.parent)
+        raise InputError(f"checkpoint {path} cannot be written ({reason.strerror}){remedy}") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -266,24 +269,29 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _disk_error(error: BaseException | None) -> str | None:
+def _disk_error(error: BaseException | None) -> OSError | None:
     """What the system said, if it is behind `error`; torch and safetensors wrap it in errors of their own."""
     while error is not None:
-        if isinstance(error, OSError):
-            return error.strerror or str(error)
-        if isinstance(error, SafetensorError) and "os error" in str(error):
-            return str(error)
+        if isinstance(error, OSError) and error.errno is not None:
+            return error
+        told = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
+        if told:
+            return OSError(int(told[1]), os.strerror(int(told[1])))
         error = error.__context__
     return None
 
 
-def _room(checkpoint: Mapping[str, Any], folder: Path) -> str:
-    """Half a sentence on the room that a checkpoint needs and has."""
+def _remedy(number: int | None, checkpoint: Mapping[str, Any], folder: Path) -> str:
+    """Half a sentence on what to do, and on the room that a checkpoint needs and has where it is about room."""
+    remedy = remedy_of(number)
+    if number not in NO_ROOM:
+        return f"; {remedy}"
     try:
         free = shutil.disk_usage(folder).free
     except OSError:
-        return ""
-    return f": it needs {_tensor_bytes(checkpoint) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free in {folder}; make room"
+        return f"; {remedy}"
+    needed = _tensor_bytes(checkpoint)
+    return f": it needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free in {folder}; {remedy}"
 
 
 def _tensor_bytes(value: Any) -> int:

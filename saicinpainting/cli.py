@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import functools
+import io
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 from hydra.errors import HydraException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from saicinpainting.files import disk_problem
 from saicinpainting.utils import InputError
 
-OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 OVERRIDE = re.compile(r"(\+{0,2}\w[\w./@-]*=)([^'\"\[{\\]*=[^'\"\\]*)")
 """`key=value` with another = in a value without quotes, which Hydra does not take."""
 P = ParamSpec("P")
@@ -31,27 +31,20 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        _bear_full_logs()
         try:
             return function(*args, **kwargs)
-        except InputError as error:
-            # A data loader's worker hands its error over as text, with the traceback in front.
-            _fail(str(error).rsplit("InputError: ", 1)[-1])
-        except HydraException as error:
-            cause = str(error.__cause__ or "").splitlines()
-            _fail(f"config: {error}" + (f" ({cause[0]})" if cause else ""))
-        except MissingMandatoryValue as error:
-            _fail(f"{error.full_key}: missing config key; set it, for example on the command line: {error.full_key}=…")
-        except OmegaConfBaseException as error:
-            # A resolver's own error arrives wrapped in OmegaConf's.
-            _fail(str(error.__cause__) if isinstance(error.__cause__, InputError) else f"config: {error}")
-        except OSError as error:
-            if error.errno not in OF_THE_DISK or error.filename is None:
-                raise
-            _fail(f"{error.filename}: {str(error.strerror).lower()}; check the rights on it or give another path")
         except KeyboardInterrupt:
+            line = None
+        except Exception as error:
+            line = _line_of(error)
+            if line is None:
+                raise
+        # The error is gone, and with it the progress bars it held, which have drawn their last.
+        if line is None:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
-        raise AssertionError("unreachable")
+        _fail(line)
 
     return wrapped
 
@@ -65,6 +58,10 @@ def run_command(main: Callable[[], None], *, overrides: bool = False) -> None:
     """
     if overrides:
         sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
+    # A name that is not UTF-8 is no reason to end.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Without this Hydra prints a config error over several lines and hides its cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     one_line_errors(main)()
@@ -75,7 +72,46 @@ def _quoted(argument: str) -> str:
     return f"{found[1]}'{found[2]}'" if found else argument
 
 
-def _fail(message: str) -> None:
+def _line_of(error: Exception) -> str | None:
+    if isinstance(error, InputError):
+        # A data loader's worker hands its error over as text, with the traceback in front.
+        return str(error).rsplit("InputError: ", 1)[-1]
+    if isinstance(error, HydraException):
+        cause = str(error.__cause__ or "").splitlines()
+        return f"config: {error}" + (f" ({cause[0]})" if cause else "")
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: missing config key; set it, for example on the command line: {error.full_key}=…"
+    if isinstance(error, OmegaConfBaseException):
+        # A resolver's own error arrives wrapped in OmegaConf's.
+        return str(error.__cause__) if isinstance(error.__cause__, InputError) else f"config: {error}"
+    return disk_problem(error) or _killed_worker(error)
+
+
+def _killed_worker(error: Exception) -> str | None:
+    """Of a data loader's process that ended, or could not hand over what it had read; torch has no class for either."""
+    text = str(error).splitlines()[0] if isinstance(error, RuntimeError) and str(error) else ""
+    if "DataLoader worker" not in text and "shared memory" not in text:
+        return None
+    return f"{text.rstrip('. ')}; the memory or /dev/shm is full: lower num_workers (0 needs no /dev/shm) or batch_size"
+
+
+def _bear_full_logs() -> None:
+    """A log that cannot be written is told once, and does not end the work or show a traceback for every line."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handleError = functools.partial(_cannot_log, handler, [])  # type: ignore[method-assign]
+
+
+def _cannot_log(handler: logging.FileHandler, told: list[str], record: logging.LogRecord) -> None:
+    problem = disk_problem(sys.exc_info()[1])
+    if problem is None:
+        logging.FileHandler.handleError(handler, record)
+    elif not told:
+        told.append(problem)
+        print(f"warning: the log {handler.baseFilename} has gaps: {problem}", file=sys.stderr)
+
+
+def _fail(message: str) -> NoReturn:
     line = " ".join(message.split())
     record = logging.LogRecord("saicinpainting", logging.ERROR, __file__, 0, "stopped: %s", (line,), None)
     for handler in logging.getLogger().handlers:

@@ -1,13 +1,15 @@
-"""Files that appear whole or not at all, and work over many of them in several processes."""
+"""Files that appear whole or not at all, what the disk says where they cannot, and work over many of them."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,19 +17,93 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+LONGEST_NAME = 255
+"""Bytes of a file's name, on all usual file systems."""
+_PATH = "check the rights on it or give another path"
+_ROOM = "make room, then start again"
+_BROKEN = "the disk, or the connection to it, fails; check it, then start again"
+_REMEDIES = {
+    "ENOSPC": _ROOM,
+    "EDQUOT": _ROOM,
+    "EFBIG": "the file system or `ulimit -f` forbids a file of that size; give another path",
+    "EROFS": "give a path that can be written to",
+    **dict.fromkeys(("EIO", "ESTALE", "ENXIO", "ENODEV", "ENOTCONN", "EREMOTEIO"), _BROKEN),
+    "EMFILE": "raise `ulimit -n`, or use fewer processes",
+    "ENFILE": "the machine has too many files open; close some",
+    "ENOMEM": "the memory is full; use fewer processes",
+}
+NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
+REMEDIES = {getattr(errno, name): remedy for name, remedy in _REMEDIES.items() if hasattr(errno, name)}
+"""What to do about errors of the system that concern the machine, not one path. Not every system has all of them."""
+
+
+def disk_problem(error: BaseException | None) -> str | None:
+    """`FILE: no space left on device; what to do`, of the system's error that is or has caused `error`.
+
+    Libraries wrap it in errors of their own. None where there is none, so that `error` is a fault of a program.
+    """
+    first = error
+    while error is not None:
+        if isinstance(error, OSError) and (error.errno in REMEDIES or (error is first and error.filename is not None)):
+            file = error.filename2 or error.filename  # of a copy that failed: where it was to go
+            where = "" if file is None else f"{os.fsdecode(file)}: "
+            return f"{where}{str(error.strerror).lower()}; {remedy_of(error.errno)}"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def remedy_of(number: int | None) -> str:
+    """What to do about an error of the system, by its `errno`."""
+    return REMEDIES.get(number or 0, _PATH)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of reading and writing, unlike those of opening, do not say of which file; here they say `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A name to write to, `path.part`, which becomes `path` when the block ends without an error."""
-    part = path.with_name(f"{path.name}.part")
-    yield part
-    os.replace(part, path)
+    """A name to write to, `path.part`, which becomes `path` when the block ends without an error.
+
+    After an error `path` is what it was before, and nothing is left of the part.
+    """
+    part = part_of(path)
+    try:
+        with naming(path):
+            yield part
+            os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def part_of(path: Path) -> Path:
+    """The name of `path` while it is written: the same whenever, so that a kill leaves one part at most."""
+    name = f"{path.name}.part"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f"{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.part"
+    return path.with_name(name)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write text (UTF-8) or bytes, and the folders above."""
+    """Write text (UTF-8; what of names is none, as escapes) or bytes, and the folders above."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
-        part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        part.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+
+
+def append(path: Path, text: str) -> None:
+    """Add `text` to a file; characters as `write_whole`."""
+    with naming(path), path.open("ab") as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def link_or_copy(source: Path, target: Path) -> None:

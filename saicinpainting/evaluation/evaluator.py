@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from saicinpainting.evaluation.metrics import SEGMENTATION
 from saicinpainting.evaluation.metrics.base import TOTAL, ImageMetric, NetworkMetric, Statistics
+from saicinpainting.files import write_whole
 from saicinpainting.utils import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -174,6 +175,4 @@ def results_table(results: Mapping[tuple[str, str], Mapping[str, float]]) -> pan
 
 def write_results_csv(results: Mapping[tuple[str, str], Mapping[str, float]], path: str | Path) -> None:
     """Tab-separated, four decimals; makes the folder of `path`."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results_table(results).to_csv(path, sep="\t", float_format="%.4f")
+    write_whole(Path(path), results_table(results).to_csv(sep="\t", float_format="%.4f"))

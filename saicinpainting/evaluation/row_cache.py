@@ -131,7 +131,9 @@ class _RowFile:
         self._written = time.monotonic()
 
     def _failure(self, error: Exception) -> InputError:
+        # Of a full or broken disk, rights and locks; other errors say that the file is no good.
+        outside = isinstance(error, (OSError, sqlite3.OperationalError))
+        remedy = "look after its disk" if outside else "delete the file to have them computed anew"
         return InputError(
-            f"{self.path}: the rows of metrics cannot be read or written ({error}); delete the file to have them "
-            "computed anew, or choose another folder"
+            f"{self.path}: the rows of metrics cannot be read or written ({error}); {remedy}, or choose another folder"
         )

@@ -47,8 +47,4 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
         raise InputError(f"{path}: cannot write a picture with the ending {path.suffix!r}; use .png") from error
     if not written:
         raise InputError(f"{path}: a picture of shape {picture.shape} does not fit the format; use .png")
-    try:
-        write_whole(path, encoded.tobytes())
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({reason}); is there space, is the folder writable?") from error
+    write_whole(path, encoded.tobytes())

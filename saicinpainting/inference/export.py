@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saicinpainting.files import naming
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.training.modules.fourier import set_fft_backend
 from saicinpainting.utils import InputError, did_you_mean
@@ -79,7 +81,7 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".part.{out.name}")
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), naming(out):
             warnings.simplefilter("ignore")  # exporters warn of what the comparison checks
             EXPORTERS[kind](model, part)
         difference = max(largest_difference(model, load(part), sizes) for load in LOADERS[kind])
@@ -172,18 +174,20 @@ def _to_onnx(model: ExportableInpainter, path: Path) -> None:
     proto = program.model_proto
     onnx.helper.set_model_props(proto, metadata(model))
     onnx.checker.check_model(proto)
-    onnx.save(proto, str(path))
+    path.write_bytes(proto.SerializeToString())
 
 
 def _to_torchscript(model: ExportableInpainter, path: Path) -> None:
     traced: Any = torch.jit.trace(model, _example(model), check_trace=False)
-    torch.jit.save(traced, str(path), _extra_files={"metadata.json": json.dumps(metadata(model))})
+    # By way of Python's files: torch's own end the process where the disk is full.
+    with path.open("wb") as file:
+        torch.jit.save(traced, file, _extra_files={"metadata.json": json.dumps(metadata(model))})
 
 
 def _to_torch_export(model: ExportableInpainter, path: Path) -> None:
-    with path.open("wb") as file:
-        about = json.dumps(metadata(model, bounded=True))
-        torch.export.save(_to_program(model), file, extra_files={"metadata.json": about})
+    file, about = io.BytesIO(), json.dumps(metadata(model, bounded=True))
+    torch.export.save(_to_program(model), file, extra_files={"metadata.json": about})
+    path.write_bytes(file.getbuffer())
 
 
 def _load_onnx(path: Path) -> Callable[[Tensor, Tensor], Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from saicinpainting.download import digest_of_input
-from saicinpainting.files import write_whole
+from saicinpainting.files import append, write_whole
 from saicinpainting.utils import InputError
 
 RECORD = ".predicted.json"
@@ -68,12 +68,7 @@ def claim_results(
 
 def add_inputs(outdir: Path, result: Path, digest: str) -> None:
     """Say what a result is of, before it is written: so one that is there has its line, whatever is interrupted."""
-    try:
-        with (outdir / INPUTS).open("a", encoding="utf-8") as file:
-            file.write(_line(_name(outdir, result), digest))
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{outdir / INPUTS}: cannot be written ({reason}); is there space?") from error
+    append(outdir / INPUTS, _line(_name(outdir, result), digest))
 
 
 def difference(record: Path, made_by: Mapping[str, Any]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import logging
 import os
@@ -20,6 +19,7 @@ from torch.multiprocessing import ProcessExitedException
 
 from saicinpainting.checkpoint import remove_parts
 from saicinpainting.config import register_resolvers, translate_trainer_kwargs
+from saicinpainting.files import write_whole
 from saicinpainting.training.checkpoints import TensorsOnlyCheckpointIO, make_checkpoint_callback
 from saicinpainting.training.data.datamodule import InpaintingDataModule
 from saicinpainting.training.epoch_loop import use_exact_epochs
@@ -86,7 +86,7 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
     validate_every_epoch(trainer, data.train_batches(trainer.world_size))
     if trainer.is_global_zero:
         remove_parts(out_dir / "models")
-        OmegaConf.save(OmegaConf.create(settings), out_dir / "config.yaml")
+        write_whole(out_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
         _report(model, plan_of(settings, data, trainer))
         if resume_from is None:
             _warn_of_other_logs(Path(settings["location"]["tb_dir"], out_dir.name))
@@ -152,9 +152,6 @@ def _fit(
             LOGGER.warning("stopped by a signal; resumed, the run does the steps since its last checkpoint again")
             raise Stopped(status) from error
         signals.end_with(1)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" while {error.filename} was written" if error.filename else ""
-            raise InputError(f"the disk is full{where}; make room, then resume from the last checkpoint") from error
         raise
     signals.end_with(0)
 

@@ -16,6 +16,7 @@ from pytorch_lightning.profilers import Profiler, SimpleProfiler
 from torch.profiler import ProfilerActivity, schedule
 from torch.profiler import profile as torch_profile
 
+from saicinpainting.files import write_whole
 from saicinpainting.utils import InputError, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
@@ -256,5 +257,5 @@ class StepTrace(pl.Callback):
         profiler.export_chrome_trace(str(self.folder / "trace.json.gz"))
         order = "self_device_time_total" if self._on_gpu else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=order, row_limit=40, max_name_column_width=80)
-        (self.folder / "operators.txt").write_text(table, encoding="utf-8")
+        write_whole(self.folder / "operators.txt", table)
         LOGGER.info("profiled %d steps: %s", self.end - self.first, self.folder)

@@ -35,13 +35,13 @@ def test_a_disk_that_takes_nothing_is_named(tmp_path: Path, monkeypatch: pytest.
         raise error
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(InputError, match=rf"a\.png: cannot be written \({error.strerror}\)"):
+    with pytest.raises(OSError, match=rf"{error.strerror}: '.*a\.png'"):
         write_picture(tmp_path / "a.png", picture())
 
 
 def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
-    with pytest.raises(InputError, match=r"a\.png: cannot be written"):
+    with pytest.raises(FileExistsError, match="out"):
         write_picture(tmp_path / "out" / "a.png", picture())
 
 

@@ -23,7 +23,7 @@ from saicinpainting.evaluation.data import IMAGE_SUFFIXES, images_in, read_image
 from saicinpainting.evaluation.masks.generators import MaskRandom
 from saicinpainting.evaluation.masks.mixed import MixedMaskGenerator
 from saicinpainting.evaluation.masks.segmentation import SegmentationMasks
-from saicinpainting.files import map_in_processes, whole
+from saicinpainting.files import LONGEST_NAME, append, map_in_processes, part_of, whole, write_whole
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 
 RECIPES = CONFIGS / "data_gen"
@@ -264,10 +264,10 @@ def _photographs(indir: Path, names: Sequence[str], outdir: Path) -> str:
     digest = hashlib.sha256()
     for name in names:
         file = indir / name
-        digest.update(f"{name}\t{file.stat().st_size if file.is_file() else 'missing'}\n".encode())
+        digest.update(os.fsencode(f"{name}\t{file.stat().st_size if file.is_file() else 'missing'}\n"))
     folder, start = indir.resolve(), outdir.resolve()
     way = Path(os.path.relpath(folder, start)) if folder.drive == start.drive else folder
-    return f"{digest.hexdigest()} {way.as_posix()}"
+    return f"{digest.hexdigest()} {_escaped(way.as_posix())}"
 
 
 class _Log:
@@ -286,42 +286,55 @@ class _Log:
         outdir.mkdir(parents=True, exist_ok=True)
         if self.file.is_file():
             self._read(header)
-        elif any(outdir.iterdir()):
+        elif any(file != part_of(self.file) for file in outdir.iterdir()):
             raise InputError(f"{outdir} is not empty and holds no set that was begun here; write to another folder")
         else:
-            self.file.write_text("".join(f"{line}\n" for line in header), encoding="utf-8")
+            write_whole(self.file, "".join(f"{line}\n" for line in header))
 
     def _read(self, header: Sequence[str]) -> None:
-        text = self.file.read_text(encoding="utf-8")
-        lines = text.split("\n")
+        content = self.file.read_bytes()
+        lines = content.decode("utf-8", "replace").split("\n")
         if lines[0] != header[0]:
             raise InputError(f"{self.file.parent} holds a set of another config or seed; write to another folder")
         if lines[1] != header[1]:
             begun = re.match(r"# [0-9a-f]+ (.*)", lines[1])
-            source = (self.file.parent / begun[1]).resolve() if begun else "some folder"
+            source = (self.file.parent / _unescaped(begun[1])).resolve() if begun else "some folder"
             raise InputError(
                 f"{self.file.parent} holds a set of other photographs than there are now: those that {source} had "
                 "when it was begun; write to another folder, or remove that one to have the set drawn anew"
             )
-        for line in lines[2:-1]:  # what follows the last line break is half a line at most
-            name, masks, problem = line.split("\t", 2)
-            self.done[name] = (int(masks), problem or None)
+        try:
+            for line in lines[2:-1]:  # what follows the last line break is half a line at most
+                name, masks, problem = line.split("\t", 2)
+                self.done[_unescaped(name)] = (int(masks), problem or None)
+        except ValueError as error:
+            raise InputError(f"{self.file} is damaged ({error}); write the set anew, to another folder") from error
         if lines[-1]:
-            self.file.write_text(text[: len(text) - len(lines[-1])], encoding="utf-8")
+            os.truncate(self.file, content.rindex(b"\n") + 1)
 
     def add(self, name: str, masks: int, problem: str | None) -> None:
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(f"{name}\t{masks}\t{' '.join((problem or '').split())}\n")
+        append(self.file, f"{_escaped(name)}\t{masks}\t{' '.join((problem or '').split())}\n")
+
+
+def _escaped(name: str) -> str:
+    """ASCII without tabs and line breaks; of most names, the name. A name may be anything, even no UTF-8."""
+    return json.dumps(name)[1:-1]
+
+
+def _unescaped(name: str) -> str:
+    return json.loads(f'"{name}"')
 
 
 def _process_image(name: str, *, maker: MaskSetMaker, indir: Path, outdir: Path, seed: int) -> tuple[int, str | None]:
     """How many masks were written, and why none."""
-    rng = MaskRandom.seeded(zlib.crc32(f"{seed}:{name}".encode()))
-    try:
-        proposals = maker.propose(read_image(indir / name), rng)
-    except InputError as error:
-        return 0, f"{name}: {error}"
+    rng = MaskRandom.seeded(zlib.crc32(os.fsencode(f"{seed}:{name}")))
     base = outdir / os.path.splitext(name)[0]
+    try:
+        if len(os.fsencode(base.name)) + len("_crop000_mask000.png") > LONGEST_NAME:
+            raise InputError("its name is too long for those of its masks; rename it")
+        proposals = maker.propose(read_image(indir / name), rng)
+    except (InputError, MemoryError) as error:
+        return 0, f"{name}: {str(error) or 'too large for the memory'}"
     base.parent.mkdir(parents=True, exist_ok=True)
     for i, (image, mask) in enumerate(proposals):
         crop = f"{base}_crop{i:03d}" if maker.cropping.out_square_crop else str(base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from saicinpainting.evaluation.data import InpaintingDataset
-from saicinpainting.files import map_in_processes
+from saicinpainting.evaluation.writing import write_picture
+from saicinpainting.files import map_in_processes, write_whole
 
 BINS = 10
 
@@ -77,7 +79,9 @@ def plot(holes: Sequence[Hole], path: Path, *, title: str) -> None:
     axes.set(xlabel="share of the picture that is hole", ylabel="masks", xlim=(0, 1))
     axes.set_title(f"{title}: {len(holes)} masks, standard deviation {shares.std():.3f}")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=120, format="png")
+    write_whole(path, drawn.getvalue())
 
 
 def write_samples(dataset: InpaintingDataset, holes: Sequence[Hole], folder: Path, *, per_bin: int, seed: int) -> int:
@@ -91,7 +95,6 @@ def write_samples(dataset: InpaintingDataset, holes: Sequence[Hole], folder: Pat
             picture[..., 0] += sample["mask"][0]
             name = os.path.splitext(os.path.basename(holes[i].file))[0]
             file = folder / f"{10 * number}-{10 * (number + 1)}_{name}.jpg"
-            folder.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(file), cv2.cvtColor(np.round(picture * 255).astype(np.uint8), cv2.COLOR_RGB2BGR))
+            write_picture(file, np.round(picture * 255).astype(np.uint8))
             written += 1
     return written

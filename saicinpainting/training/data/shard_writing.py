@@ -14,7 +14,7 @@ import numpy as np
 import webdataset
 from tqdm import tqdm
 
-from saicinpainting.files import map_in_processes, whole
+from saicinpainting.files import map_in_processes, whole, write_whole
 from saicinpainting.training.data.shard_index import INDEX, Shard, describe, write_index
 from saicinpainting.training.data.sources import ImageSource
 from saicinpainting.utils import InputError
@@ -99,7 +99,7 @@ def _check_same(outdir: Path, plans: list[Plan], companions: tuple[str, ...]) ->
         )
     if not file.is_file() and any(outdir.glob("*.tar")):
         raise InputError(f"{outdir} holds tar files of something else; write to another folder")
-    file.write_text(digest)
+    write_whole(file, digest)
 
 
 def _write_one(plan: Plan, *, source: ImageSource, outdir: Path) -> Shard:
@@ -109,7 +109,7 @@ def _write_one(plan: Plan, *, source: ImageSource, outdir: Path) -> Shard:
         return known
     with whole(path) as part:
         shard = _write_tar(part, plan, source)
-    done.write_text(json.dumps(asdict(shard)))
+    write_whole(done, json.dumps(asdict(shard)))
     return shard
 
 

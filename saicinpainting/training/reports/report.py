@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saicinpainting.files import write_whole
 from saicinpainting.training.reports.event_logs import RunLog, Series, better, select_tags
 from saicinpainting.utils import InputError
 
@@ -69,9 +71,8 @@ def _cell(value: Any) -> str:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """`table` as tab-separated text with six significant digits, empty where a cell makes no sense."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     whole = table.astype({"best step": "Int64"})
-    whole.to_csv(path, sep="\t", index=False, float_format="%.6g")
+    write_whole(path, whole.to_csv(sep="\t", index=False, float_format="%.6g"))
 
 
 def smoothed(values: Sequence[float], weight: float) -> list[float]:
@@ -113,11 +114,12 @@ def write_plot(runs: Sequence[RunLog], path: Path, patterns: Sequence[str] = (),
         else:
             _draw_panel(panel, tag, runs, smooth)
     _draw_legend(figure, runs)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = io.BytesIO()
     try:
-        figure.savefig(path)
+        figure.savefig(drawn, format=path.suffix.lstrip(".") or None)
     except ValueError as error:
         raise InputError(f"--plot {path}: expected a name in .png, .pdf or .svg ({error})") from error
+    write_whole(path, drawn.getvalue())
 
 
 def _draw_panel(panel: Any, tag: str, runs: Sequence[RunLog], smooth: float) -> None:

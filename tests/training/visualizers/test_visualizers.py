@@ -89,7 +89,7 @@ def test_directory_writes_a_jpeg_with_the_official_name(tmp_path):
 def test_directory_that_cannot_be_written_is_an_error(tmp_path):
     visualizer = make_visualizer("directory", outdir=tmp_path)
     (tmp_path / "epoch0000" / "batch0000000.jpg").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"batch0000000\.jpg: cannot be written"):
+    with pytest.raises(IsADirectoryError, match=r"batch0000000\.jpg"):
         visualizer(0, 0, flat_batch())
 
 
