@@ -70,6 +70,16 @@ def test_the_index_of_shards_of_several_folders_lies_here(root, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_cut_shard_has_no_index(root, tmp_path):
+    (tmp_path / "cut.tar").write_bytes((root / "set" / "shard-000000.tar").read_bytes()[:-10240])
+    done = run_script("make_shards.py", "--index", "cut.tar", cwd=tmp_path)
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert "cut.tar is no whole tar file: it is cut off; make or copy it anew" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.tar"]
+
+
 def test_a_folder_without_shards_has_no_index(tmp_path):
     (tmp_path / "set").mkdir()
     done = run_script("make_shards.py", "--index", "set", cwd=tmp_path)

@@ -98,6 +98,19 @@ def test_names_that_lead_out_are_refused(tmp_path, name):
     assert not list(tmp_path.rglob("evil*"))
 
 
+@pytest.mark.parametrize("name", [".", "./"])
+def test_a_file_without_a_name_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"has no name; this is not the right archive"):
+        extract(tar(tmp_path / "a.tar", {name: b"x"}), tmp_path / "out" / "deep")
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["a.tar"]
+
+
+def test_names_may_be_as_long_as_the_disk_takes(tmp_path):
+    name = "n" * 251 + ".jpg"
+    assert extract(tar(tmp_path / "a.tar", {f"d/{name}": b"x"}), tmp_path / "out") == 1
+    assert unpacked(tmp_path / "out") == {name: b"x"}
+
+
 def test_broken_archives_are_named(tmp_path):
     whole = tar(tmp_path / "a.tar", {name: data * 50 for name, data in FILES.items()}).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+from saicinpainting.archives import damage_as, open_tar, tar_members
 from saicinpainting.download import TIMEOUT_SECONDS, is_address
 from saicinpainting.files import write_whole
 from saicinpainting.training.data.sources import TRAIN_SUFFIXES, SourceError
@@ -81,7 +82,7 @@ def samples_of(tar: tarfile.TarFile, name: str) -> list[ShardSample]:
         InputError: a sample without an image, or with two.
     """
     groups: dict[str, dict[str, Member]] = {}
-    for member in tar:
+    for member in tar_members(tar):
         if not member.isfile():
             continue
         folder, _, base = member.name.rpartition("/")
@@ -105,25 +106,23 @@ def samples_of(tar: tarfile.TarFile, name: str) -> list[ShardSample]:
 
 def read_samples(file: BinaryIO) -> list[ShardSample]:
     """The samples of an open shard."""
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            return samples_of(tar, file.name)
-    except (tarfile.TarError, EOFError) as error:
-        raise SourceError(
-            f"{file.name} is no whole tar file: {error}; make it again or remove it from the index"
-        ) from error
+
+    def broken(what: str) -> SourceError:
+        return SourceError(f"{file.name} is no whole tar file: {what}; make it again or remove it from the index")
+
+    with damage_as(broken), open_tar(file, stream=False) as tar:
+        return samples_of(tar, file.name)
 
 
 def describe(name: str, file: IO[bytes]) -> Shard:
     """Read a whole shard once, from a file or a connection."""
     counted = _Counted(file)
-    try:
-        with tarfile.open(fileobj=cast(IO[bytes], counted), mode="r|") as tar:
-            samples = samples_of(tar, name)
-        while counted.read(1 << 20):
-            pass
-    except (tarfile.TarError, EOFError) as error:
-        raise InputError(f"{name} is no whole tar file: {error}") from error
+
+    def broken(what: str) -> InputError:
+        return InputError(f"{name} is no whole tar file: {what}; make or copy it anew")
+
+    with damage_as(broken), open_tar(cast(IO[bytes], counted), stream=True) as tar:
+        samples = samples_of(tar, name)
     return Shard(name, counted.bytes, counted.digest.hexdigest(), len(samples), companions_of(samples))
 
 

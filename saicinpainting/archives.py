@@ -1,0 +1,157 @@
+"""Archives read strictly: what is cut off or damaged is an error, where Python's own readers would just end."""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import lzma
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, Protocol, cast
+
+BLOCK = 512
+MOST_ZEROS = 1 << 20
+"""At the end of a tar file: programs fill up records, of 10 kB mostly."""
+PACKED = 1 << 14
+"""Bytes that are unpacked at once: few, since they may become thousands of times as many."""
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,  # a zip file that says it is encrypted
+)
+
+
+@contextmanager
+def damage_as(make_error: Callable[[str], Exception]) -> Iterator[None]:
+    """What reading a damaged archive raises becomes `make_error(what is wrong)`; the disk's errors stay as they are."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise make_error(str(error)) from error
+    except OSError as error:
+        # bz2 has no error of its own; EINVAL: a zip file that says something lies before its beginning.
+        if error.errno not in (None, errno.EINVAL) or error.filename is not None:
+            raise
+        raise make_error(str(error)) from error
+
+
+# ---- tar -----------------------------------------------------------------------------------------------------------
+
+
+class _Header(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        """Only a block of zeros ends an archive; `tarfile` takes any block for its end that is no header."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == BLOCK and not any(buf):
+                raise
+            raise tarfile.ReadError(f"{error} where a file should begin or the archive end") from error
+
+
+def open_tar(file: IO[bytes], *, stream: bool) -> tarfile.TarFile:
+    """A tar file, not compressed; `stream`: read from the beginning to the end, not by position."""
+    return tarfile.open(fileobj=file, mode="r|" if stream else "r:", tarinfo=_Header)
+
+
+def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """What a tar file that `open_tar` opened holds.
+
+    Raises:
+        tarfile.TarError: it is damaged or cut off, or something follows its end.
+    """
+    for info in tar:
+        if info.size < 0:
+            raise tarfile.ReadError(f"{info.name} has the size {info.size}")
+        yield info
+    following, file = 0, cast(IO[bytes], tar.fileobj)
+    while rest := file.read(1 << 20):
+        following += len(rest)
+        if rest.count(0) != len(rest):
+            raise tarfile.ReadError("something follows its end, or a part of it was lost")
+    if following < BLOCK:  # of the two blocks of zeros at the end, one is read
+        raise tarfile.ReadError("it is cut off")
+    if following > MOST_ZEROS:
+        raise tarfile.ReadError(f"it ends in {following} zeros, as files do whose end was lost")
+
+
+class _Decompressor(Protocol):
+    eof: bool
+    unused_data: bytes
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
+    b"\x1f\x8b": lambda: zlib.decompressobj(wbits=31),
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ\0": lzma.LZMADecompressor,
+}
+"""By the first bytes of a file: gzip, bzip2, xz."""
+
+
+class Decompressed:
+    """What a compressed file holds, checked to its last byte; `make`: one of `DECOMPRESSORS`.
+
+    The readers of gzip check nothing behind what they are asked for, those of bz2 and lzma pass over what follows.
+    """
+
+    def __init__(self, file: IO[bytes], make: Callable[[], _Decompressor]) -> None:
+        self._file, self._make = file, make
+        self._decompressor, self._left = make(), b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Some bytes, however many; none at the end. EOFError if the file is cut off."""
+        while packed := self._left or self._file.read(PACKED):
+            self._left = b""
+            if self._decompressor.eof:
+                packed = packed.lstrip(b"\0")  # padding; another part may follow
+                if not packed:
+                    continue
+                self._decompressor = self._make()
+            data = self._decompressor.decompress(packed)
+            if self._decompressor.eof:
+                self._left = self._decompressor.unused_data
+            if data:
+                return data
+        if not self._decompressor.eof:
+            raise EOFError("it is cut off")
+        return b""
+
+
+# ---- zip -----------------------------------------------------------------------------------------------------------
+
+ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")
+_END, _END_BYTES = b"PK\x05\x06", 22
+_MANY = 0xFFFF
+
+
+def zip_members(packed: zipfile.ZipFile, file: IO[bytes]) -> list[zipfile.ZipInfo]:
+    """What a zip file holds; `packed` is opened from `file`. `ZipFile` compares contents with their checksums itself.
+
+    Raises:
+        zipfile.BadZipFile: something follows its end, or entries are missing.
+    """
+    file.seek(-(_END_BYTES + len(packed.comment)), os.SEEK_END)
+    end, members = file.read(_END_BYTES), packed.infolist()
+    if not end.startswith(_END):
+        raise zipfile.BadZipFile("something follows its end")
+    if int.from_bytes(end[20:22], "little") != len(packed.comment):
+        raise zipfile.BadZipFile("it is cut off")
+    count = int.from_bytes(end[10:12], "little")  # larger numbers stand elsewhere
+    if count not in (_MANY, len(members) & _MANY):
+        raise zipfile.BadZipFile(f"it lists {len(members)} files, of which its end says {count}")
+    return members
