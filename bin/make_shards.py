@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 from saicinpainting.cli import run_command
-from saicinpainting.download import TIMEOUT_SECONDS, is_address
+from saicinpainting.connection import is_address, open_address, without_secrets
 from saicinpainting.training.data.shard_index import (
     INDEX,
     Shard,
@@ -107,12 +106,12 @@ def folder_of(places: list[str]) -> Path:
 def read_through(place: str) -> Shard:
     try:
         if is_address(place):
-            with urllib.request.urlopen(place, timeout=TIMEOUT_SECONDS) as response:
-                return describe(place, response)
+            with open_address(place) as answer:
+                return describe(place, answer)
         with open(place, "rb") as file:
             return describe(place, file)
-    except OSError as error:
-        raise InputError(f"cannot read {place}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {without_secrets(place)}: {error}") from error
 
 
 def verify(place: str) -> None:
@@ -125,12 +124,12 @@ def verify(place: str) -> None:
             wrong.append(str(error))
             continue
         if found.sha256 != shard.sha256:
-            wrong.append(f"{name}: SHA-256 is {found.sha256}, the index says {shard.sha256}")
+            wrong.append(f"{without_secrets(name)}: SHA-256 is {found.sha256}, the index says {shard.sha256}")
     for line in wrong:
         print(line)
     if wrong:
-        raise InputError(f"{len(wrong)} shards of {place} are not what the index says")
-    print(f"{place}: every shard is what the index says")
+        raise InputError(f"{len(wrong)} shards of {without_secrets(place)} are not what the index says")
+    print(f"{without_secrets(place)}: every shard is what the index says")
 
 
 if __name__ == "__main__":

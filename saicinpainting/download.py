@@ -1,30 +1,45 @@
-"""Fetching large files: a cut connection, a kill or a full disk loses nothing that has come."""
+"""Fetching large files: a cut connection, a kill or a full disk loses nothing that has come.
+
+Only what is known to be of one version is put together: the server's mark of a version (RFC 9110, 8.8) is kept beside
+what has come, sent with the request for the rest (13.1.5), and compared with that of the answer, as are all sizes.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import logging
 import os
 import shutil
 import time
 import urllib.error
-import urllib.request
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from saicinpainting.connection import (
+    Answer,
+    StalledError,
+    TransferError,
+    open_address,
+    text_without_secrets,
+    without_secrets,
+)
+from saicinpainting.files import naming, part_of, write_whole
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 20
-TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 5
 PATIENT_ATTEMPTS = 10
 """Four minutes of connections that are refused at once: what a server needs to start again."""
 LONGEST_PAUSE_SECONDS = 60.0
-HOPELESS = (400, 401, 403, 404, 410)
+LEAST_BYTES = 1000
+"""A connection that brings fewer counts as one that brings nothing."""
+VALIDATORS = ("ETag", "Last-Modified")
+HOPELESS = (*range(300, 400), 400, 401, 403, 404, 410)
 
 
 @dataclass(frozen=True)
@@ -38,9 +53,45 @@ class Checksum:
         return f"{self.algorithm} {self.hexadecimal}"
 
 
-def is_address(place: str) -> bool:
-    """Whether this is to be fetched, not opened."""
-    return place.startswith(("http://", "https://"))
+class _OtherVersionError(TransferError):
+    """What comes is not the rest of what is there, which is of no use any more."""
+
+
+@dataclass(frozen=True)
+class _Version:
+    """validator: what `header` says, a strong ETag or, where there is none, Last-Modified; total: bytes, if known."""
+
+    header: str
+    validator: str
+    total: int | None
+
+    @classmethod
+    def noted(cls, note: Path) -> _Version | None:
+        """None where nothing is noted, or what is noted makes no sense."""
+        try:
+            version = cls(**json.loads(note.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+        known = version.header in VALIDATORS and isinstance(version.total, int | None)
+        return version if known and _can_be_sent(version.validator) else None
+
+    @classmethod
+    def of(cls, answer: Answer) -> _Version | None:
+        """None where the server marks no version, or by a weak ETag, which files of other bytes may share."""
+        header = next((name for name in VALIDATORS if answer.headers.get(name)), None)
+        validator = answer.headers.get(header or "", "")
+        if header is None or not _can_be_sent(validator) or validator.upper().startswith("W/"):
+            return None
+        return cls(header, validator, answer.total)
+
+    def goes_on_in(self, answer: Answer) -> bool:
+        """Whether a part of a file is of this version. It has to repeat an ETag, but not Last-Modified (15.3.7)."""
+        told = answer.headers.get(self.header, None if self.header == "ETag" else self.validator)
+        return told == self.validator and (None in (self.total, answer.total) or self.total == answer.total)
+
+
+def _can_be_sent(validator: object) -> bool:
+    return isinstance(validator, str) and validator.isascii() and validator.isprintable()
 
 
 def fetch(
@@ -55,7 +106,8 @@ def fetch(
 ) -> Path:
     """`path`, downloaded from `address`; it appears when it is whole and right.
 
-    What has come is kept in `path.part` and gone on with, by the next attempt or the next start.
+    What has come is kept in `path.part` and gone on with, by the next attempt or the next start, if there is a checksum
+    or the server tells versions apart.
 
     Args:
         what: the file's name in errors and in the progress bar.
@@ -64,81 +116,118 @@ def fetch(
 
     Raises:
         InputError: the address does not answer, or the file is not the one expected.
+        OSError: the disk takes no more; what has come is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
+    part = part_of(path)
     failed, most = 0, _size_of(part)
     while True:
         try:
-            _append(address, part, what=what, size=size, progress=progress)
+            _append(address, part, what=what, size=size, checked=checksum is not None, progress=progress)
             break
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (TransferError, ValueError) as error:
             # A file of days is cut off many times. The most that ever was: some servers begin it anew each time.
-            failed = 1 if _size_of(part) > most else failed + 1
-            most = max(most, _size_of(part))
-            refused = isinstance(error, urllib.error.HTTPError) and error.code in HOPELESS
+            come = _size_of(part)
+            failed = 1 if come >= most + LEAST_BYTES and not isinstance(error, StalledError) else failed + 1
+            most = max(most, come)
+            if isinstance(error, _OtherVersionError):
+                _forget(part)
+            cause = error.__cause__
+            refused = isinstance(cause, urllib.error.HTTPError) and cause.code in HOPELESS
             if refused or isinstance(error, ValueError) or failed >= attempts:
                 raise _failure(what, address, part, error) from error
             pause = min(2.0 ** (failed - 1), LONGEST_PAUSE_SECONDS)
-            LOGGER.warning("%s: %s: %s; trying again in %.0f s", what, address, error, pause)
+            LOGGER.warning("%s: %s: %s; trying again in %.0f s", what, without_secrets(address), error, pause)
             time.sleep(pause)
     if checksum is not None and not (found := digest_of(part, checksum.algorithm)).startswith(checksum.hexadecimal):
-        part.unlink()
-        _validator(part).unlink(missing_ok=True)
-        raise InputError(f"{what}: {address} has {checksum.algorithm} {found}, expected {checksum.hexadecimal}")
+        _forget(part)
+        shown = without_secrets(address)
+        raise InputError(f"{what}: {shown} has {checksum.algorithm} {found}, expected {checksum.hexadecimal}")
     os.replace(part, path)
-    _validator(part).unlink(missing_ok=True)
+    _note(part).unlink(missing_ok=True)
     return path
 
 
-def _append(address: str, part: Path, *, what: str, size: int | None, progress: bool) -> None:
-    """Write what `part` lacks; OSError if the connection ends early."""
-    have = _size_of(part)
-    if size is not None and have >= size:
-        if have == size:
-            return
-        part.unlink()
+def _append(address: str, part: Path, *, what: str, size: int | None, checked: bool, progress: bool) -> None:
+    """Write what `part` lacks.
+
+    checked: a checksum will tell, so that a part of an unknown version is of use.
+
+    Raises:
+        TransferError: the connection ends early.
+        ValueError: the file is not the one expected.
+    """
+    have, known = _size_of(part), _Version.noted(_note(part))
+    total = size if size is not None else known.total if known else None
+    if (known is None and not checked) or (total is not None and have > total):
         have = 0
-    request = urllib.request.Request(address)
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-        if _validator(part).is_file():  # the file on the server must still be the one that was begun
-            request.add_header("If-Range", _validator(part).read_text(encoding="utf-8"))
+    elif have and have == total:
+        return
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    if have and known is not None:
+        headers["If-Range"] = known.validator
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        whole = error.headers.get("Content-Range", "") == f"bytes */{have}"
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and whole:
-            return  # all has come
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()
+        answer = open_address(address, headers)
+    except TransferError as error:
+        if have and _is_all(error.__cause__, have):
+            return
         raise
-    with response:
-        going_on = response.status == http.client.PARTIAL_CONTENT
-        have = have if going_on else 0
-        announced = response.headers.get("Content-Length")
-        total = have + int(announced) if announced else size
-        if size is not None and total != size:
-            raise ValueError(f"the file there has {total} bytes, expected {size}")
-        validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        if validator and not validator.startswith("W/"):
-            _validator(part).write_text(validator, encoding="utf-8")
+    with answer:
+        if answer.begin not in (0, have) or (answer.begin and known and not known.goes_on_in(answer)):
+            raise _OtherVersionError("the server has another file now, or another part of it")
+        if size is not None and answer.total not in (None, size):
+            raise ValueError(f"the file there has {answer.total} bytes, expected {size}")
+        total = answer.total if answer.total is not None else size
+        if answer.partial and total is None:
+            raise _OtherVersionError("the server does not tell how large the file is")
         with (
-            part.open("ab" if going_on else "wb", buffering=0) as file,
+            naming(part),
+            part.open("ab" if answer.begin else "wb") as file,
             tqdm(
-                total=total, initial=have, desc=what, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress
+                total=total, initial=answer.begin, desc=what, unit="B", unit_scale=True, unit_divisor=1024,
+                disable=not progress,
             ) as bar,
-        ):
-            while chunk := response.read1(CHUNK_BYTES):  # what has come, without waiting for more
+        ):  # fmt: skip
+            if not answer.begin:  # after the old bytes are gone, before new ones come
+                _write_note(part, _Version.of(answer))
+            while chunk := answer.read(CHUNK_BYTES):
+                if total is not None and file.tell() + len(chunk) > total:
+                    raise _OtherVersionError(f"more than {total} bytes come")
                 file.write(chunk)
                 bar.update(len(chunk))
-    received = part.stat().st_size
+    received = _size_of(part)
     if total is not None and received != total:
-        raise OSError(f"the connection ended after {received} of {total} bytes")
+        raise TransferError(f"the connection ended after {received} of {total} bytes")
 
 
-def _validator(part: Path) -> Path:
-    return part.with_name(f"{part.name}.etag")
+def _is_all(error: BaseException | None, have: int) -> bool:
+    """Whether a request for the rest was refused because there is none.
+
+    Otherwise the part does not fit and is of no use.
+    """
+    if not isinstance(error, urllib.error.HTTPError):
+        return False
+    if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return False
+    if error.headers.get("Content-Range", "") == f"bytes */{have}":
+        return True
+    raise _OtherVersionError("the server has a shorter file now") from error
+
+
+def _note(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _write_note(part: Path, version: _Version | None) -> None:
+    if version is None:
+        _note(part).unlink(missing_ok=True)
+    else:
+        write_whole(_note(part), json.dumps(asdict(version)))
+
+
+def _forget(part: Path) -> None:
+    for file in (part, _note(part)):
+        file.unlink(missing_ok=True)
 
 
 def _size_of(part: Path) -> int:
@@ -146,9 +235,9 @@ def _size_of(part: Path) -> int:
 
 
 def _failure(what: str, address: str, part: Path, reason: Exception) -> InputError:
-    have = _size_of(part)
+    have, said = _size_of(part), " ".join(text_without_secrets(str(reason)).split())
     kept = f"; {have} bytes are kept, the next start goes on there" if have else ""
-    return InputError(f"{what}: cannot download {address} ({' '.join(str(reason).split())}){kept}")
+    return InputError(f"{what}: cannot download {without_secrets(address)} ({said}){kept}")
 
 
 def digest_of(path: Path, algorithm: str) -> str:
@@ -171,12 +260,10 @@ def digest_of_input(file: str) -> str:
 def size_at(address: str) -> int | None:
     """Bytes of the file at `address`, if the server tells."""
     try:
-        request = urllib.request.Request(address, method="HEAD")
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-            announced = response.headers.get("Content-Length")
-    except (OSError, http.client.HTTPException, ValueError):
+        with open_address(address, method="HEAD") as answer:
+            return answer.total
+    except (OSError, ValueError):
         return None
-    return int(announced) if announced else None
 
 
 def require_space(folder: Path, needed: int, *, what: str) -> None:

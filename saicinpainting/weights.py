@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from saicinpainting.download import Checksum, fetch, is_address
+from saicinpainting.connection import is_address, without_secrets
+from saicinpainting.download import Checksum, fetch
+from saicinpainting.files import disk_problem
 from saicinpainting.utils import InputError
 
 ATTEMPTS = 3
@@ -35,7 +37,9 @@ def weights_file(place: str | Path | None, url: str, *, what: str) -> Path:
     address, mark, checksum = address.partition("#")
     found = re.fullmatch(r"sha256=([0-9a-fA-F]{8,64})", checksum)
     if mark and not found:
-        raise InputError(f"{what}: expected {address}#sha256= and 8 to 64 hexadecimal digits, got #{checksum}")
+        raise InputError(
+            f"{what}: expected {without_secrets(address)}#sha256= and 8 to 64 hexadecimal digits, got #{checksum}"
+        )
     path = torch_home() / "hub" / "checkpoints" / (own + Path(urlsplit(address).path).name)
     return fetch_weights(path, address, what=what, sha256=found[1] if found else None)
 
@@ -57,7 +61,7 @@ def fetch_weights(path: str | Path, url: str, *, what: str, sha256: str | None =
     if path.is_file():
         return path
     if os.environ.get("LAMA_OFFLINE", "") not in ("", "0"):
-        raise InputError(f"{what}: cannot download {url} (LAMA_OFFLINE is set); {_by_hand(path)}")
+        raise InputError(f"{what}: cannot download {without_secrets(url)} (LAMA_OFFLINE is set); {_by_hand(path)}")
     sha256 = sha256 or _digits(url)
     checksum = None if sha256 is None else Checksum("sha256", sha256.lower())
     try:
@@ -68,7 +72,7 @@ def fetch_weights(path: str | Path, url: str, *, what: str, sha256: str | None =
     except InputError as error:
         raise InputError(f"{error}; {_by_hand(path)}") from error
     except OSError as error:
-        raise InputError(f"{what}: cannot write {path} ({error.strerror}); {_by_hand(path)}") from error
+        raise InputError(f"{what}: {disk_problem(error) or error}; {_by_hand(path)}") from error
     return path
 
 

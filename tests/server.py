@@ -1,12 +1,14 @@
-"""A small web server on 127.0.0.1 that knows ranges and can cut connections."""
+"""Small web servers on 127.0.0.1: one that knows ranges and can cut connections, one that says what it is told."""
 
 from __future__ import annotations
 
 import re
+import socketserver
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
+from http.client import HTTPMessage, parse_headers
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,6 +25,7 @@ class Files(ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
+        self.query = ""  # what has to follow the ? of every address
         self.requests: list[tuple[str, int]] = []
         self.sent = 0
         self.cut_after, self.cuts, self.ranges = 0, 0, True
@@ -45,9 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
-        server, path = self.server, self.path.lstrip("/")
+        server, (path, _, query) = self.server, self.path.lstrip("/").partition("?")
         file = server.folder / path
-        if not file.is_file():
+        if not file.is_file() or query != server.query:
             self.send_error(404)
             return
         data, first = file.read_bytes(), 0
@@ -93,6 +96,55 @@ def serving(folder: Path) -> Iterator[Files]:
     server = Files(folder)
     thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.02), daemon=True)
     thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+Script = Callable[[HTTPMessage], Iterable[bytes]]
+"""The bytes to answer a request with, status line and headers included."""
+
+
+def answer(status: str, headers: dict[str, object], body: bytes = b"") -> bytes:
+    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+class Scripted(socketserver.ThreadingTCPServer):
+    """Answers the requests in turn by its scripts, the last one again and again; `asked`: their headers."""
+
+    daemon_threads, allow_reuse_address = True, True
+
+    def __init__(self, *scripts: Script | bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _ScriptHandler)
+        self.scripts = list(scripts)
+        self.asked: list[HTTPMessage] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _ScriptHandler(socketserver.StreamRequestHandler):
+    server: Scripted
+
+    def handle(self) -> None:
+        if not self.rfile.readline():
+            return
+        headers = parse_headers(self.rfile)
+        self.server.asked.append(headers)
+        script = self.server.scripts[min(len(self.server.asked), len(self.server.scripts)) - 1]
+        with suppress(OSError):  # the client has gone
+            for chunk in [script] if isinstance(script, bytes) else script(headers):
+                self.wfile.write(chunk)
+
+
+@contextmanager
+def answering(*scripts: Script | bytes) -> Iterator[Scripted]:
+    server = Scripted(*scripts)
+    threading.Thread(target=partial(server.serve_forever, poll_interval=0.02), daemon=True).start()
     try:
         yield server
     finally:

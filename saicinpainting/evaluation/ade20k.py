@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saicinpainting.download import is_address
+from saicinpainting.connection import is_address
 from saicinpainting.evaluation.resnet_encoder import (
     ImageNetNormalization,
     ResNetEncoder,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from saicinpainting.connection import settings_without_secrets
 from saicinpainting.evaluation.data import InpaintingDataset, PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.evaluator import InpaintingEvaluator, Results
 from saicinpainting.evaluation.predictions import make_measuring_evaluator, measure_with, metric_switches
@@ -239,7 +240,7 @@ def _circumstances(settings: Settings) -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "versions": {"torch": torch.__version__, **{package: _version(package) for package in PACKAGES}},
-        "settings": settings,
+        "settings": settings_without_secrets(settings),
     }
 
 

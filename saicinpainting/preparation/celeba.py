@@ -6,13 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from PIL import Image
 from tqdm import tqdm
 
+from saicinpainting.connection import without_secrets
 from saicinpainting.evaluation.data import images_in, read_image
-from saicinpainting.files import link_or_copy
+from saicinpainting.files import link_or_copy, whole
 from saicinpainting.preparation.sets import draw, make_set
 from saicinpainting.preparation.steps import Archive, Steps
 from saicinpainting.utils import InputError
@@ -43,7 +45,7 @@ class CelebaPlan:
     def describe(self) -> str:
         return "\n".join(
             [
-                f"{self.source} -> original/",
+                f"{without_secrets(self.source)} -> original/",
                 f"disk: about {ARCHIVE_BYTES / 1e9:.0f} GB for 30,000 images of 256 px, as much again for an archive",
                 f"train_256/: all images but {self.val_images}, which are drawn with seed {self.seed}",
                 f"val_256/: these; {VAL_MASKS}",
@@ -78,7 +80,7 @@ def _originals(root: Path, plan: CelebaPlan, steps: Steps) -> Path:
     if path.is_file():
         steps.unpack_file(path, "original")
     elif "://" in plan.source:
-        name = plan.source.rpartition("/")[2].partition("?")[0] or "celeba.zip"
+        name = PurePosixPath(urlsplit(plan.source).path).name or "celeba.zip"
         steps.unpack(Archive(name, plan.source, ARCHIVE_BYTES), "original", keep=plan.keep_archives)
     else:
         raise InputError(f"{plan.source}: no such folder or file, and no address; where are the images of CelebA-HQ?")
@@ -96,11 +98,10 @@ def _fill(folder: Path, original: Path, names: Sequence[str]) -> str:
         if target.is_file():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        part.unlink(missing_ok=True)
-        if fits:
-            link_or_copy(original / name, part)
-        else:
-            read_image(original / name).resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(part, "png")
-        os.replace(part, target)
+        with whole(target) as part:
+            if fits:
+                part.unlink(missing_ok=True)  # of a start that was killed: a copy would go into what it links to
+                link_or_copy(original / name, part)
+            else:
+                read_image(original / name).resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(part, "png")
     return f"{len(names)} images" + (f", {resized} of them resized" if resized else "")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from saicinpainting.connection import without_secrets
 from saicinpainting.download import Checksum
 from saicinpainting.evaluation.data import images_in
 from saicinpainting.preparation.sets import draw, make_set, named
@@ -72,7 +73,8 @@ class PlacesPlan:
     def describe(self) -> str:
         """What will be downloaded and made, with sizes."""
         lines = [
-            f"{archive.address} ({archive.size / 1e9:,.0f} GB, {archive.checksum or 'no checksum'}) -> {folder}/"
+            f"{without_secrets(archive.address)} ({archive.size / 1e9:,.0f} GB, {archive.checksum or 'no checksum'}) "
+            f"-> {folder}/"
             for folder, archive in self.archives()
         ]
         total = sum(archive.size for _, archive in self.archives())

@@ -30,8 +30,9 @@ class Archive:
 
     def at(self, address: str | None, checksums: Mapping[str, Checksum]) -> Archive:
         """The same archive on a mirror: the folder at `address`, with checksums of its own."""
-        base = self.address.rpartition("/")[0] if address is None else address.rstrip("/")
-        return Archive(self.name, f"{base}/{self.name}", self.size, checksums.get(self.name, self.checksum))
+        place, mark, key = (self.address.rpartition("/")[0] if address is None else address).partition("?")
+        there = f"{place.rstrip('/')}/{self.name}{mark}{key}"
+        return Archive(self.name, there, self.size, checksums.get(self.name, self.checksum))
 
 
 class Steps:
@@ -71,7 +72,7 @@ class Steps:
     def unpack_file(self, path: Path, folder: str) -> None:
         """Unpack an archive of the user's own, which stays where it is, into `root/folder`."""
         recipe = {"archive": path.name, "bytes": path.stat().st_size}
-        self.take(folder, recipe, lambda: f"{extract(path, self.root / folder)} files from {path}")
+        self.take(folder, recipe, lambda: f"{self._extract(path, folder)} files from {path}")
 
     def _unpack(self, archive: Archive, folder: str, *, keep: bool) -> str:
         path, part = self.root / archive.name, self.root / f"{archive.name}.part"
@@ -88,13 +89,17 @@ class Steps:
             if found != archive.checksum.hexadecimal:
                 raise InputError(f"{path}: expected {archive.checksum}, found {found}; remove the file and start again")
             verified.touch()
-        count = extract(path, self.root / folder)
-        if not count:
-            raise InputError(f"{path} holds no file; it is not the right archive")
+        count = self._extract(path, folder)
         if not keep:
             path.unlink()
         verified.unlink(missing_ok=True)
         return f"{count} files from {archive.name}"
+
+    def _extract(self, path: Path, folder: str) -> int:
+        count = extract(path, self.root / folder)
+        if not count:
+            raise InputError(f"{path} holds no file; it is not the right archive")
+        return count
 
     def _read(self) -> dict[str, Any]:
         if not self._file.is_file():
@@ -134,7 +139,7 @@ def write_location(path: Path, *, data: Path, results: Path) -> str:
     data: the folder with train/, val/ and so on; results: the folder for runs and logs.
     """
     text = check_location(path, data=data, results=results)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
     return path.stem
 
 

@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, get_worker_info
 
+from saicinpainting.connection import without_secrets
 from saicinpainting.evaluation.data import (
     InpaintingDataset,
     InpaintingEvalOnlineDataset,
@@ -159,7 +160,8 @@ def make_train_dataset(
             "(bin/make_shards.py --index makes it), and remove shuffle_buffer"
         )
     check_kind(kind, TRAIN_SOURCES, where=WHERE)  # before its settings, which another kind may not have
-    LOGGER.info("training images: %s (%s), masks: %s", indir or source.get("file_list"), kind, mask_generator_kind)
+    place = without_secrets(str(indir or source.get("file_list")))
+    LOGGER.info("training images: %s (%s), masks: %s", place, kind, mask_generator_kind)
     masks = None
     if mask_generator_kind != "paired":
         masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs), where=f"{WHERE}.mask_gen_kwargs")

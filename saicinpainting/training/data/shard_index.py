@@ -8,14 +8,13 @@ import json
 import os
 import re
 import tarfile
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, Protocol, cast
 
 from saicinpainting.archives import damage_as, open_tar, tar_members
-from saicinpainting.download import TIMEOUT_SECONDS, is_address
+from saicinpainting.connection import is_address, open_address, without_secrets
 from saicinpainting.files import write_whole
 from saicinpainting.training.data.sources import TRAIN_SUFFIXES, SourceError
 from saicinpainting.utils import InputError
@@ -54,8 +53,9 @@ class Shard:
         """The file or address of the shard, for the index at `index`: it lies beside it unless its name says where."""
         if is_address(self.name) or os.path.isabs(self.name):
             return self.name
-        folder, slash, _ = index_place(index).rpartition("/")
-        return f"{folder}{slash}{self.name}"
+        place, query = _without_query(index_place(index))
+        folder, slash, _ = place.rpartition("/")
+        return f"{folder}{slash}{self.name}{query}"
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def samples_of(tar: tarfile.TarFile, name: str) -> list[ShardSample]:
         images = [kind for kind in members if kind in IMAGE_KINDS]
         if len(images) != 1:
             raise InputError(
-                f"{name}: sample {key} has {len(images)} images ({', '.join(members)}); expected one of "
-                f"{', '.join('.' + kind for kind in IMAGE_KINDS)}"
+                f"{without_secrets(name)}: sample {key} has {len(images)} images ({', '.join(members)}); expected one "
+                f"of {', '.join('.' + kind for kind in IMAGE_KINDS)}"
             )
         labels = {
             kind[: -len(".png")]: member for kind, member in members.items() if kind.endswith(".png") and "." in kind
@@ -114,12 +114,12 @@ def read_samples(file: BinaryIO) -> list[ShardSample]:
         return samples_of(tar, file.name)
 
 
-def describe(name: str, file: IO[bytes]) -> Shard:
+def describe(name: str, file: Readable) -> Shard:
     """Read a whole shard once, from a file or a connection."""
     counted = _Counted(file)
 
     def broken(what: str) -> InputError:
-        return InputError(f"{name} is no whole tar file: {what}; make or copy it anew")
+        return InputError(f"{without_secrets(name)} is no whole tar file: {what}; make or copy it anew")
 
     with damage_as(broken), open_tar(cast(IO[bytes], counted), stream=True) as tar:
         samples = samples_of(tar, name)
@@ -134,10 +134,16 @@ def companions_of(samples: Sequence[ShardSample]) -> tuple[str, ...]:
     return tuple(sorted(shared))
 
 
+class Readable(Protocol):
+    """A file, or the answer of a server."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
 class _Counted:
     """Passes bytes on and keeps their number and checksum."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Readable) -> None:
         self.file, self.bytes, self.digest = file, 0, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
@@ -159,23 +165,31 @@ def write_index(path: Path, shards: Iterable[Shard]) -> None:
 def read_index(place: str) -> list[Shard]:
     """The shards of an index: a file, a folder that holds `index.json`, or an address of one."""
     place = index_place(place)
+    shown = without_secrets(place)
     try:
         if is_address(place):
-            with urllib.request.urlopen(place, timeout=TIMEOUT_SECONDS) as response:
-                text = response.read().decode("utf-8")
+            with open_address(place) as answer:
+                text = b"".join(iter(answer.read, b"")).decode("utf-8")
         else:
             text = Path(place).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{place}: cannot read the index of the shards ({error}); bin/make_shards.py --index makes one for shards "
+            f"{shown}: cannot read the index of the shards ({error}); bin/make_shards.py --index makes one for shards "
             "that have none"
         ) from error
-    return _parse(place, text)
+    return _parse(shown, text)
 
 
 def index_place(place: str) -> str:
     """The file of an index whose folder or file is given."""
-    return place if place.endswith(".json") else f"{place.rstrip('/')}/{INDEX}"
+    place, query = _without_query(place)
+    return f"{place}{query}" if place.endswith(".json") else f"{place.rstrip('/')}/{INDEX}{query}"
+
+
+def _without_query(place: str) -> tuple[str, str]:
+    """What follows a ? in an address, a key say, holds for all that lies beside it."""
+    address, mark, query = place.partition("?") if is_address(place) else (place, "", "")
+    return address, mark + query
 
 
 def _parse(place: str, text: str) -> list[Shard]:

@@ -18,7 +18,9 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from saicinpainting.download import PATIENT_ATTEMPTS, Checksum, fetch, is_address
+from saicinpainting.connection import is_address, without_secrets
+from saicinpainting.download import PATIENT_ATTEMPTS, Checksum, fetch
+from saicinpainting.files import disk_problem
 from saicinpainting.training.data.sampler import Nearby, Order
 from saicinpainting.training.data.shard_index import (
     SHA256,
@@ -50,12 +52,12 @@ class ShardSource(ImageSource):
     def __init__(self, index: str, *, cache_dir: str | None = None, cache_gb: float = 100, window: int = 4) -> None:
         if window < 1:
             raise InputError(f"{WHERE}.window: expected 1 or more shards, got {window}")
-        self.index = str(index)
+        self.index = without_secrets(str(index))
         self.window = window
-        self.shards = [shard for shard in read_index(self.index) if shard.images]
+        self.shards = [shard for shard in read_index(str(index)) if shard.images]
         self.companions = tuple(sorted(set.intersection(*(set(shard.companions) for shard in self.shards))))
         self._ends = list(accumulate(shard.images for shard in self.shards))
-        self._places = [shard.place(self.index) for shard in self.shards]
+        self._places = [shard.place(str(index)) for shard in self.shards]
         self._cache = self._make_cache(cache_dir, cache_gb)
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
 
@@ -64,6 +66,9 @@ class ShardSource(ImageSource):
             missing = [place for place in self._places if not os.path.isfile(place)]
             if missing:
                 raise InputError(f"{self.index}: the shard {missing[0]} is missing ({len(missing)} in all)")
+            for place, shard in zip(self._places, self.shards, strict=True):
+                if (found := os.path.getsize(place)) != shard.bytes:
+                    raise InputError(f"{place} has {found} bytes, its index says {shard.bytes}; copy the shard anew")
             return None
         if not cache_dir:
             raise InputError(f"{WHERE}.cache_dir: shards behind an address need a folder to be kept in; set it")
@@ -75,7 +80,7 @@ class ShardSource(ImageSource):
     def name(self, index: int) -> str:
         number, place = self._locate(index)
         opened = self._open.get(number)
-        return f"{self._places[number]}/{opened.samples[place].key if opened else place}"
+        return f"{without_secrets(self._places[number])}/{opened.samples[place].key if opened else place}"
 
     def read(self, index: int) -> bytes:
         number, place = self._locate(index)
@@ -149,8 +154,14 @@ class ShardCache:
         """The file of the shard, fetched if it is not there.
 
         Raises:
-            SourceError: it cannot be fetched, or what came is not what the index says.
+            SourceError: it cannot be fetched or kept, or what came is not what the index says.
         """
+        try:
+            return self._open(address, shard)
+        except OSError as error:  # of an image it would be one more that cannot be used
+            raise SourceError(f"{WHERE}.cache_dir: {disk_problem(error) or error}") from error
+
+    def _open(self, address: str, shard: Shard) -> BinaryIO:
         path = self.folder / f"{shard.sha256}.tar"
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):

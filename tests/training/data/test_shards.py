@@ -95,6 +95,29 @@ def test_every_kind_of_training_image_may_be_in_a_shard(tmp_path, suffix):
     assert ShardSource(str(tmp_path / "set")).read(0) == file.read_bytes()
 
 
+def test_a_cache_that_cannot_be_written_stops_at_once(shards, tmp_path):
+    (tmp_path / "lama-shards").write_bytes(b"")
+    with serving(shards) as server:
+        samples = make_train_dataset(kind="shards", indir=server.address, cache_dir=str(tmp_path), out_size=64)
+        with pytest.raises(SourceError, match=r"data\.train\.cache_dir: .*lama-shards: file exists; check the rights"):
+            samples[0]
+
+
+def test_a_key_in_the_address_of_an_index_holds_for_its_shards(shards, tmp_path, caplog):
+    """And is not told."""
+    caplog.set_level("INFO")
+    with serving(shards) as server:
+        server.query = "token=hidden/1"
+        for address in (f"{server.address}?token=hidden/1", f"{server.address}/index.json?token=hidden/1"):
+            data = make_train_dataset(kind="shards", indir=address, cache_dir=str(tmp_path), out_size=64)
+            assert data.source.read(0) == ShardSource(str(shards)).read(0)
+            assert data.source.name(0).startswith(f"{server.address}/shard-000000.tar/")
+        assert "hidden" not in f"{caplog.text} {data.source.name(0)} {list(tmp_path.rglob('*'))}"
+        with pytest.raises(InputError, match="cannot read the index") as error:
+            ShardSource(f"{server.address}/other?token=hidden/1", cache_dir=str(tmp_path))
+        assert "hidden" not in str(error.value)
+
+
 def test_an_index_in_the_working_directory(shards, monkeypatch):
     monkeypatch.chdir(shards)
     assert ShardSource("index.json").read(0) == ShardSource(str(shards)).read(0)
@@ -241,6 +264,11 @@ def test_shards_that_cannot_be_had_stop_at_once(shards, tmp_path, monkeypatch):
         with pytest.raises(InputError, match=r"data\.train\.cache_dir: shards behind an address need a folder"):
             ShardSource(server.address)
     with pytest.raises(InputError, match=r"the shard .*shard-000002\.tar is missing \(1 in all\)"):
+        ShardSource(str(copy))
+    with (shards / "shard-000000.tar").open("rb") as file:
+        (copy / "shard-000002.tar").write_bytes(file.read())
+    (copy / "shard-000001.tar").write_bytes(damaged[:-512])
+    with pytest.raises(InputError, match=r"shard-000001\.tar has \d+ bytes, its index says \d+; copy the shard anew"):
         ShardSource(str(copy))
     with pytest.raises(InputError, match=r"cannot read the index of the shards"):
         ShardSource(str(tmp_path / "nowhere"))
