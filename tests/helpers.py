@@ -116,6 +116,23 @@ def photo(name: str = "astronaut.png", size: int = 64, offset: int = 0) -> np.nd
     return pixels[offset : offset + size, offset : offset + size]
 
 
+def make_deb(folder: Path, package: str, images: dict[str, np.ndarray]) -> Path:
+    """A package of Debian with images at these paths, in `folder`; needs dpkg-deb."""
+    from PIL import Image
+
+    tree = folder / f"tree_{package}"
+    (tree / "DEBIAN").mkdir(parents=True)
+    fields = {"Package": package, "Version": "1.0-1", "Architecture": "all", "Maintainer": "Ann <ann@example.org>"}
+    control = "".join(f"{key}: {value}\n" for key, value in {**fields, "Description": "images"}.items())
+    (tree / "DEBIAN" / "control").write_text(control)
+    for path, pixels in images.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tree / path)
+    deb = folder / f"{package}_1.0-1_all.deb"
+    subprocess.run(["dpkg-deb", "-b", "--root-owner-group", str(tree), str(deb)], check=True, capture_output=True)
+    return deb
+
+
 def write_data(root: Path, *, size: int = 64, train_images: int = 8, val_images: int = 2) -> Path:
     """The layout of a training location: train/, val/ and visual_test/ with masks, of real photographs."""
     from PIL import Image
