@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo demo-data test lint format clean gpu
+.PHONY: demo demo-data test faults gpu lint format clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: requirements.txt setup.py
@@ -17,6 +17,11 @@ $(VENV)/.ready: requirements.txt setup.py
 
 test: $(VENV)/.ready lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Under an hour; `make test` has a short form of it.
+faults: $(VENV)/.ready
+	OMP_NUM_THREADS=1 LAMA_KILLS=50 LAMA_SIGNALS=40 $(BIN)/python -m pytest -rP \
+		tests/bin/test_kill_and_resume.py tests/training/test_signals.py tests/training/test_lock.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

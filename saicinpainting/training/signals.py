@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -44,6 +45,7 @@ class StopSignals:
         self._answer: Callable[[], None] = self._leave
         self._saves = False
         self._status = EXIT_STATUS
+        self._ends = False
         self._before_leaving: list[Callable[[], Any]] = []
         self._watches = False
         self._rank_0: int | None = None  # its process, if that has started this one
@@ -59,10 +61,11 @@ class StopSignals:
         """
         if os.name != "posix":
             return
-        atexit.register(_ignore)  # called last: what comes later does not change the status of a process that ends
-        rank_0 = os.environ.setdefault(STARTED_BY, str(os.getpid()))
-        if rank_0 == str(os.getppid()):
+        atexit.register(self._at_exit)  # what is registered first is called last
+        if os.environ.get(STARTED_BY) == str(os.getppid()):
             self._rank_0 = os.getppid()
+        else:
+            os.environ[STARTED_BY] = str(os.getpid())
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -97,7 +100,8 @@ class StopSignals:
         self._status = status
         self._answer, self._saves = self._end_soon, False
         self.listen()  # a second Ctrl-C would raise KeyboardInterrupt
-        if soon or self.received:
+        self._ends = soon or self.received is not None
+        if self._ends:
             self._end_soon()
 
     # ---- in the main thread -----------------------------------------------------------------------------------------
@@ -106,6 +110,15 @@ class StopSignals:
         self.received = self.received or signal.Signals(number).name
         if number == signal.SIGINT and self._saves:
             signal.signal(number, signal.default_int_handler)  # a second Ctrl-C does not wait
+
+    def _at_exit(self) -> None:
+        for number in SIGNALS:  # one that comes now does not change the status
+            signal.signal(number, signal.SIG_IGN)
+        if self._ends:  # threads stop here, so nothing would end a library that hangs while it is unloaded
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(self._status)
 
     def _forget(self) -> None:
         """A process that is forked from this one has no such thread, and must not write to its pipe."""
@@ -134,9 +147,9 @@ class StopSignals:
         LOGGER.warning("stopped by %s before the first step; start the same command again", self.received)
         self._end()
 
-    def _end_soon(self, seconds: float = GRACE) -> None:
+    def _end_soon(self, seconds: float | None = None) -> None:
         if self._watches:
-            timer = threading.Timer(seconds, self._end)
+            timer = threading.Timer(GRACE if seconds is None else seconds, self._end)
             timer.daemon = True
             timer.start()
 
@@ -150,8 +163,3 @@ class StopSignals:
 
 def _wait() -> None:
     pass
-
-
-def _ignore() -> None:
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

@@ -80,7 +80,19 @@ def test_a_run_that_is_killed_again_and_again_is_the_undisturbed_run(tmp_path: P
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
+    print(run.stdout)
     assert "while a checkpoint was written 0" not in run.stdout
+
+
+def test_runs_that_are_told_to_stop_at_random_moments_are_the_undisturbed_run(tmp_path: Path):
+    """In validations, too, with workers; LAMA_SIGNALS=40 for as many signals as that, with two ranks besides."""
+    script = Path(__file__).with_name("stopped_run.py")
+    run = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_SIGNALS", "3")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, timeout=3600,
+    )  # fmt: skip
+    print(run.stdout)
+    assert run.returncode == 0, run.stdout[-1000:]
 
 
 def process_of_rank(process: subprocess.Popen, rank: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import multiprocessing
 import os
 import pickle
 import random
@@ -133,6 +134,13 @@ def test_stopped_in_a_validation_which_is_repeated(root: Path, signal_in, title:
     assert not scalars(root, name).keys() & {("val_ssim_total_mean", step - 1)}
     run(root, name, *VARIANTS[title], "trainer.resume_from_checkpoint=auto")
     assert_same_run(root, name, title)
+
+
+def test_a_run_that_stops_in_a_validation_ends_its_workers(root: Path, signal_in):
+    """Those of the training, too, which wait for the validation to end."""
+    signal_in(STEPS, "validation_step")
+    stop(root, "workers in a validation", "data.num_workers=2")
+    assert not multiprocessing.active_children()
 
 
 def test_slurm_s_signal_stops_as_any_other(root: Path, signal_in, monkeypatch: pytest.MonkeyPatch):

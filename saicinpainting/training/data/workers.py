@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import cv2
@@ -26,6 +27,8 @@ class RunDataLoader(DataLoader[T]):
     """
 
     def __iter__(self) -> Any:
+        if self.num_workers and (self.multiprocessing_context or multiprocessing).get_start_method() != "fork":
+            resource_tracker.ensure_running()  # it would be started below, and unblock signals
         with _signals_blocked():  # a process starts with the mask of the one that starts it
             return super().__iter__()
 
