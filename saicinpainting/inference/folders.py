@@ -201,6 +201,8 @@ class _Tolerant(Dataset[_Read]):
             return _Read(index, self.dataset[index], inputs)
         except InputError as error:
             return _Read(index, str(error))
+        except MemoryError:
+            return _Read(index, f"{self.pairs[index][0]}: too large for this machine's memory")
 
 
 def _batches(
@@ -249,17 +251,22 @@ class _Filling:
 
     def start(self, samples: Sequence[_Read]) -> Iterator[_Filled]:
         """`samples` in as many batches as it takes."""
-        batch: Batch = default_collate([read.sample for read in samples])
-        pixels = batch["image"][0, 0].numel()
+        first = samples[0].sample
+        assert not isinstance(first, str)
+        height, width = first["image"].shape[-2:]
         try:
-            images = self._attempts.attempt(len(samples), pixels, lambda: Download(self._fill(batch)))
+            filled = self._attempts.attempt(len(samples), height * width, lambda: self._compute(samples))
         except InputError as error:
             yield from self._start_smaller(samples, 1, str(error))
             return
-        if images is None:
+        if filled is None:
             yield from self._start_smaller(samples, -(-len(samples) // 2), "out of memory")
         else:
-            yield _Filled(samples, batch, images)
+            yield filled
+
+    def _compute(self, samples: Sequence[_Read]) -> _Filled:
+        batch: Batch = default_collate([read.sample for read in samples])
+        return _Filled(samples, batch, Download(self._fill(batch)))
 
     def _start_smaller(self, samples: Sequence[_Read], size: int, reason: str) -> Iterator[_Filled]:
         if len(samples) == 1:

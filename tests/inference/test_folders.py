@@ -319,6 +319,18 @@ def test_without_memory_batches_are_halved_and_what_cannot_fit_is_named(tmp_path
     assert ([file.name for file in summary.written], summary.kept) == (["007_mask000.png"], 10)
 
 
+def test_an_image_too_large_to_be_read_is_named(tmp_path: Path) -> None:
+    indir = write_pairs(tmp_path / "in", *[(16, 16)] * 3)
+
+    class Large(InpaintingDataset):
+        def __getitem__(self, i: int) -> dict[str, Any]:
+            return {"image": np.empty((3, 10**7, 10**9)), "mask": None} if i == 1 else super().__getitem__(i)
+
+    summary = predict_folder(Red(), Large(indir, img_suffix=".png"), indir, tmp_path / "out", batch_size=3)
+    assert len(summary.written) == 2
+    assert summary.skipped == {"001_mask000.png": f"{indir}/001.png: too large for this machine's memory"}
+
+
 def test_only_what_is_not_finite_is_skipped(tmp_path: Path) -> None:
     indir = write_pairs(tmp_path / "in", *[(16, 16)] * 3)
     Image.new("L", (16, 16), 255).save(indir / "001_mask000.png")
