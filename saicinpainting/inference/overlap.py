@@ -24,7 +24,8 @@ def upload(x: Tensor, device: torch.device) -> Tensor:
         return x.to(device)
     stream, current = _stream(device, "upload"), torch.cuda.current_stream(device)
     with torch.cuda.stream(stream):
-        copy = x.pin_memory().to(device, non_blocking=True)
+        # A part of a large image would be pinned with all that lies between its rows.
+        copy = x.contiguous().pin_memory().to(device, non_blocking=True)
     current.wait_stream(stream)
     copy.record_stream(current)
     return copy
