@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -114,11 +115,21 @@ class ImageMetric(Metric):
             return {}
         rows = self._joined_rows()
         groups = rows.pop("groups")
-        result: dict[str | int, Statistics] = {TOTAL: self.summarize(rows)}
-        for group in sorted(set(groups.tolist()) - {NO_GROUP}):
-            chosen = groups == group
-            result[group] = result[TOTAL] if chosen.all() else self.summarize(_Chosen(rows, chosen))
+        numbers = sorted(set(groups.tolist()) - {NO_GROUP})
+        parts: dict[str | int, Mapping[str, Tensor]] = {TOTAL: rows}
+        parts |= {n: _Chosen(rows, groups == n) for n in numbers if not (groups == n).all()}
+        found = self._summaries(parts)
+        result = {group: found.get(group, found[TOTAL]) for group in (TOTAL, *numbers)}
         return {group: statistics for group, statistics in result.items() if statistics}
+
+    def _summaries(self, parts: Mapping[str | int, Mapping[str, Tensor]]) -> dict[str | int, Statistics]:
+        """`summarize` of each of `parts`; ranks that hold the same rows share the work."""
+        if not self._is_synced:
+            return {group: self.summarize(rows) for group, rows in parts.items()}
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        shares: list[dict[str | int, Statistics]] = [{} for _ in range(ranks)]
+        dist.all_gather_object(shares, {group: self.summarize(parts[group]) for group in [*parts][rank::ranks]})
+        return {group: statistics for share in shares for group, statistics in share.items()}
 
     def gathered_rows(self) -> dict[str, Tensor]:
         """The rows of all ranks, and `groups`, on the CPU; every rank must call it."""

@@ -114,14 +114,18 @@ class Gaussian:
 
 
 def covariance_of(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and covariance (D, D) of (N, D) features, in float64 on the CPU; without a second copy of them all."""
-    features = features.cpu()
+    """Mean (D,) and covariance (D, D) of (N, D) features, in float64 on the CPU; without a second copy of them all.
+
+    Summed where the features are. Eigenvalues are for the CPU, where one method gives them on every machine.
+    """
+    if features.device.type == "mps":  # knows no float64
+        features = features.cpu()
     mean = features.mean(dim=0, dtype=torch.float64)
-    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    covariance = mean.new_zeros(len(mean), len(mean))
     for part in features.split(CHUNK):
         centred = part.double() - mean
         covariance.addmm_(centred.T, centred)
-    return mean, covariance / (len(features) - 1)
+    return mean.cpu(), covariance.cpu() / (len(features) - 1)
 
 
 def discriminative_scores(pred: Tensor, target: Tensor) -> Statistics:
