@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from saicinpainting.training.modules.base import FastConv2d
+from saicinpainting.training.modules.casting import casts_weights
 
 
 class Geometry(NamedTuple):
@@ -38,9 +39,8 @@ class DoubleBackwardConv2d(FastConv2d):
         if not twice or torch.compiler.is_compiling():
             return super().forward(x)
         weight, bias = self.weight, self.bias
-        kind = x.device.type
-        if torch.is_autocast_enabled(kind):
-            dtype = torch.get_autocast_dtype(kind)
+        if casts_weights(x.device):
+            dtype = torch.get_autocast_dtype(x.device.type)
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         assert not isinstance(self.padding, str)
         geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)
