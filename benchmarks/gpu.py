@@ -96,7 +96,7 @@ def make_steps(device: str, out: Path) -> list[Step]:
 
 TRACE = "trace.json.gz"
 EAGER = ("reference", "default", "fast")
-PREDICTION = ("reference", "cufft", "folded", "bf16", "fp16")
+PREDICTION = ("reference", "cufft", "folded", "bf16", "bf16-graphs", "fp16-graphs")
 FILES = ("gpu.json", "gpu.md", "gpu.log", TRACE)
 # Modules that every step imports; what pip calls them is in docs/gpus.md.
 NEEDED = (

@@ -4,18 +4,19 @@
     benchmarks/predict.py [--config big-lama] [--sizes 256 512 1024] [--memory 2048] [--variants …] [--json FILE]
 
 `reference`: the network as trained, float32, eager, contiguous, FFT. `folded`: batch norms and branches multiplied
-out, channels-last, strips at full resolution. `bf16`, `fp16`: the same in half precision, `bf16-compiled` with
-`torch.compile` besides; by default only where there are units for it. `onnxruntime`, `openvino`: the exported file
-(`--onnx FILE` keeps it), where they are installed, on CPUs. `refined`: with feature refinement, measured if named; its
-memory does not depend on `--n-iters`. `cufft`: the reference with the inverse transform that the official code asks a
-GPU for, whose result the library leaves open for spectra of no real map; `max_error` is what its reading changes.
+out, channels-last, strips at full resolution. `bf16`, `fp16`: the same in half precision; `bf16-compiled` with
+`torch.compile` besides, `-graphs` as a CUDA graph where one is made; by default only where there are units for it.
+`onnxruntime`, `openvino`: the exported file (`--onnx FILE` keeps it), where they are installed, on CPUs. `refined`:
+with feature refinement, measured if named; its memory does not depend on `--n-iters`. `cufft`: the reference with the
+inverse transform that the official code asks a GPU for, whose result the library leaves open for spectra of no real
+map; `max_error` is what its reading changes.
 
 Weights are seeded, since published ones cannot be assumed at hand; `--model RUN` takes a trained run. `max_error`,
 `psnr_db`: in the hole against the first variant, on a photograph. `--memory`: sizes at which each variant runs once in
 a process of its own, for `peak_mb`, libraries included; not compiled ones, where it would be the compiler's.
 
 On a GPU one variant is measured after the other: `seconds` of images that are there already, `host_seconds` with the
-copies there and back, `peak_mb` of its memory. `error`: why a variant has no figures.
+copies there and back, `peak_mb` of its memory, `reserved_mb` with what PyTorch keeps. `error`: why there are none.
 """
 
 from __future__ import annotations
@@ -61,17 +62,20 @@ from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.training.modules import dft, make_generator
 from saicinpainting.training.modules.folding import fold
 from saicinpainting.training.modules.fourier import set_fft_backend
+from saicinpainting.utils import InputError
 from tests.helpers import fill, peak_memory
 
 # What `Inpainter` is told.
 INPAINTERS: dict[str, dict[str, Any]] = {
-    "folded": {},
-    "bf16": {"precision": "bf16"},
-    "fp16": {"precision": "fp16"},
-    "bf16-compiled": {"precision": "bf16", "compile_network": True},
+    "folded": {"cuda_graphs": False},
+    "bf16": {"precision": "bf16", "cuda_graphs": False},
+    "bf16-graphs": {"precision": "bf16"},
+    "fp16": {"precision": "fp16", "cuda_graphs": False},
+    "fp16-graphs": {"precision": "fp16"},
+    "bf16-compiled": {"precision": "bf16", "compile_network": True, "cuda_graphs": False},
 }
+ON_CPUS = ("folded", "bf16", "bf16-compiled")
 CUFFT = "cufft"
-HALF = ("bf16", "fp16", "bf16-compiled")
 RUNTIMES = ("onnxruntime", "openvino")
 REFINED = "refined"
 VARIANTS = ("reference", CUFFT, *INPAINTERS, *RUNTIMES, REFINED)
@@ -110,7 +114,7 @@ def fast_here(args: argparse.Namespace) -> list[str]:
     if on_gpu(args):
         return ["reference", CUFFT, *INPAINTERS]
     half = "no bfloat16" not in machine(args.threads)
-    return ["reference", *(n for n in INPAINTERS if n not in HALF or (half and n != "fp16")), *RUNTIMES]
+    return ["reference", *(name for name in ON_CPUS if half or name == "folded"), *RUNTIMES]
 
 
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -267,6 +271,8 @@ def compare_size_on_gpu(run: Fill, size: int, firsts: dict[int, tuple[float, tor
     try:
         took, result, figures = measure_on_gpu(run, image, mask, on_host, args)
     except Exception as error:
+        if isinstance(error, InputError) and "too many" in str(error):  # what `Inpainter` says of it
+            error = torch.OutOfMemoryError()
         if not isinstance(error, torch.OutOfMemoryError):
             traceback.print_exc()
         return error_row(error)
@@ -277,7 +283,7 @@ def compare_size_on_gpu(run: Fill, size: int, firsts: dict[int, tuple[float, tor
 def measure_on_gpu(
     run: Fill, image: torch.Tensor, mask: torch.Tensor, on_host: tuple[torch.Tensor, torch.Tensor], args
 ) -> tuple[float, torch.Tensor, dict[str, float]]:
-    for _ in range(3):  # chooses algorithms, compiles, records
+    for _ in range(4):  # chooses algorithms, compiles, makes graphs
         result = run(image, mask)
     torch.cuda.reset_peak_memory_stats(args.device)
 
@@ -285,8 +291,9 @@ def measure_on_gpu(
         return statistics.median(seconds_of(lambda: run(*pair), args.device, times=4) for _ in range(args.rounds))
 
     took = median(image, mask)
-    peak = torch.cuda.max_memory_allocated(args.device) / 2**20
-    return took, result, {"host_seconds": median(*on_host), "peak_mb": peak}
+    peak, reserved = torch.cuda.max_memory_allocated(args.device), torch.cuda.max_memory_reserved(args.device)
+    figures = {"peak_mb": peak / 2**20, "reserved_mb": reserved / 2**20}
+    return took, result, {"host_seconds": median(*on_host), **figures}
 
 
 def difference(result: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:

@@ -132,7 +132,14 @@ def test_every_step_runs_and_leaves_its_rows(tmp_path: Path) -> None:
     assert {row["outcome"] for row in tests} == {"passed"}
     assert [row["variant"] for row in penalty] == ["plain", "ours"] * 2
     assert [row["variant"] for row in steps] == ["reference", "default", "fast", "default"]
-    assert [row["variant"] for row in prediction] == ["reference", "cufft", "folded", "bf16", "fp16"]
+    assert [row["variant"] for row in prediction] == [
+        "reference",
+        "cufft",
+        "folded",
+        "bf16",
+        "bf16-graphs",
+        "fp16-graphs",
+    ]
     assert ddp[0]["case"] == "DDP over gloo, one process"
 
     assert sorted(os.listdir(tmp_path)) == ["gpu.json", "gpu.log", "gpu.md", "trace.json.gz"]
