@@ -122,7 +122,8 @@ def main() -> None:
         sys.exit(f"STEPS={args.steps}: expected some of 1 to 6, as STEPS=3,4")
     machine = asked_facts(args.device)
     card = re.sub(r"[^A-Za-z0-9._-]+", "-", machine["card"]).strip("-")
-    out = Path(args.out or ROOT / "benchmarks" / "results" / "gpu" / card).resolve()
+    folder = card if len(set(chosen)) == 6 else f"{card}-steps-{'-'.join(chosen)}"  # some do not replace all
+    out = Path(args.out or ROOT / "benchmarks" / "results" / "gpu" / folder).resolve()
     steps = [step for step in make_steps(args.device, out) if str(step.number) in chosen]
     results = run_steps(steps, machine, out, device=args.device)
     print(f"results: {out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -35,23 +36,26 @@ class GraphedNetwork:
     def __init__(self, network: nn.Module, capture: Capture, *, most_graphs: int = MOST_GRAPHS) -> None:
         self.network, self.most_graphs = network, most_graphs
         self._capture: Capture | None = capture
+        self._lock = threading.RLock()  # graphs read and write the same memory at every call
         self._graphs: OrderedDict[torch.Size, Replay] = OrderedDict()
         self._calls: Counter[torch.Size] = Counter()
 
     def __call__(self, x: Tensor) -> Tensor:
         size = x.shape
-        if size not in self._graphs and self._is_due(x):
-            self._make(x)
-        if size not in self._graphs:
-            return self.network(x)
-        self._graphs.move_to_end(size)
-        return self._graphs[size](x)
+        with self._lock:
+            if size not in self._graphs and self._is_due(x):
+                self._make(x)
+            if size in self._graphs:
+                self._graphs.move_to_end(size)
+                return self._graphs[size](x)
+        return self.network(x)
 
     def clear(self) -> bool:
         """Forget the graphs and their memory, until sizes repeat again; whether there were any."""
-        had = bool(self._graphs)
-        self._graphs.clear()
-        self._calls.clear()
+        with self._lock:
+            had = bool(self._graphs)
+            self._graphs.clear()
+            self._calls.clear()
         return had
 
     def _is_due(self, x: Tensor) -> bool:
@@ -92,11 +96,13 @@ class CudaCapture:
             current = torch.cuda.current_stream(self.device)
             given = x.clone(memory_format=torch.preserve_format)
             self._stream.wait_stream(current)
-            with torch.cuda.stream(self._stream):
-                network(given)  # libraries set themselves up, and what is kept for a size is made
-                with TensorsFromOutside() as outside:
-                    network(given)
-            current.wait_stream(self._stream)
+            try:
+                with torch.cuda.stream(self._stream):
+                    network(given)  # libraries set themselves up, and what is kept for a size is made
+                    with TensorsFromOutside() as outside:
+                        network(given)
+            finally:
+                current.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             # Threads that write files or read ahead may use the GPU's pinned memory meanwhile.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):

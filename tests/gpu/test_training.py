@@ -14,7 +14,9 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from saicinpainting.evaluation.resnet_encoder import ResNetEncoder
 from saicinpainting.training.epoch_loop import use_exact_epochs
+from saicinpainting.training.losses.perceptual import ResNetPL
 from saicinpainting.training.modules.padding import reflect_pad
 from saicinpainting.training.trainers import make_training_model
 from saicinpainting.training.trainers.optimizers import suit_this_run
@@ -199,6 +201,8 @@ def test_a_deterministic_run_repeats_itself(device: torch.device, layout: bool) 
     try:
         for _ in range(2):
             model = make_model(channels_last=layout)
+            torch.manual_seed(0)
+            model.loss_resnet_pl = ResNetPL(ResNetEncoder("resnet50dilated"))  # as in published configs
             fit(model, device, max_steps=3, deterministic=True)
             states.append({name: tensor.cpu() for name, tensor in model.state_dict().items()})
     finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -204,3 +206,32 @@ def test_what_a_graph_reads_from_outside_stays(monkeypatch: pytest.MonkeyPatch) 
         assert wanted.untyped_storage().data_ptr() in addresses
     # No map that the network made is held.
     assert len(addresses) <= 1 + len(list(network.state_dict())) + len(matrices)
+
+
+def test_threads_do_not_write_into_each_others_graphs() -> None:
+    """A replay reads and writes memory of its own, as CUDA's do."""
+
+    def capture(network: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
+        given, made = x.clone(), network(x)
+
+        def replay(x: Tensor) -> Tensor:
+            given.copy_(x)
+            time.sleep(0.002)
+            made.copy_(network(given))
+            return made.clone()
+
+        return replay
+
+    graphed = GraphedNetwork(nn.Identity(), capture)
+    wrong: list[int] = []
+
+    def call(number: int) -> None:
+        x = torch.full((1, 1, 4, 4), float(number))
+        wrong.extend(number for _ in range(20) if not torch.equal(graphed(x), x))
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

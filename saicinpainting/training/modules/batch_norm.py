@@ -11,6 +11,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d`; inside a network that counts by `count_batch` it does not count its batches itself.
 
     The counter `num_batches_tracked` decides nothing here, but is in every checkpoint; counting costs a launch a layer.
+    Networks count in `forward` alone, not where their layers are called by themselves.
     """
 
     counted_by_network = False

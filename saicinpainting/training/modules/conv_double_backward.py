@@ -8,10 +8,10 @@ instead. The numbers are the same, to rounding.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saicinpainting.training.modules.base import FastConv2d
 from saicinpainting.training.modules.casting import casts_weights
@@ -28,10 +28,6 @@ class Geometry(NamedTuple):
 
 class DoubleBackwardConv2d(FastConv2d):
     """A `Conv2d` with zero padding that may be differentiated twice at the cost of its kernels' size."""
-
-    @staticmethod
-    def fits(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
-        return type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
     def forward(self, x: Tensor) -> Tensor:
         # Where nothing asks for a second derivative, or a compiler looks on, PyTorch's own is as good.

@@ -150,7 +150,8 @@ class FFC(nn.Module):
 
 def _is_plain(conv: nn.Module) -> TypeGuard[Conv2d]:
     """Whether nobody has replaced it or looks at what goes in and out of it."""
-    return type(conv) is Conv2d and not (conv._forward_hooks or conv._forward_pre_hooks)
+    hooks = (conv._forward_hooks, conv._forward_pre_hooks, conv._backward_hooks, conv._backward_pre_hooks)
+    return type(conv) is Conv2d and not any(hooks)
 
 
 def _as_pair(x: Tensor | Pair) -> Pair:

@@ -102,7 +102,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         self._grad_norm = torch.zeros(())  # of the latest step, before clipping
         self.latest_logs: Logs = {}  # of the latest step, on the device
         self._latest_penalty: Logs = {}
-        self._usual_shape: torch.Size | None = None  # of this run's batches
+        self._usual_batch = 0  # images of this run's largest batch
         self._memory_format = torch.contiguous_format
 
     def setup(self, stage: str) -> None:
@@ -123,7 +123,7 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         if isinstance(self.loss_resnet_pl, ResNetPL):
             self.loss_resnet_pl.prepare(AUTOCAST_DTYPES.get(str(self.trainer.precision)))
-        self._usual_shape = None
+        self._usual_batch = 0
         setting, transforms = self.step_options.compile, self.batch_options.transforms
         if setting == "auto" and (transforms.rescale or transforms.crop):
             return  # each size would be compiled anew
@@ -227,25 +227,19 @@ class DefaultInpaintingTrainingModule(pl.LightningModule):
         step = self.global_step
         rng = batch_rng(self.seed, step, self.global_rank)
         batch = self._prepared(batch, step, rng)
-        self._usual_shape = self._usual_shape or batch["image"].shape
         # The last batch of an epoch may be smaller: to compile for it would take longer than to compute it.
-        with uncompiled(batch["image"].shape != self._usual_shape):
+        self._usual_batch = max(self._usual_batch, len(batch["image"]))
+        with uncompiled(len(batch["image"]) < self._usual_batch):
             logs, filled = self._step(batch, step, rng)
         if self.generator_average is not None:
             self.generator_average.update(self.generator, self.global_step)
         self.latest_logs = {**_detached(logs), "skipped_batches": self.guard.skipped(self.device)}
-        if self._is_logged(step, batch_idx):
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        # Lightning keeps the host busy for milliseconds with what it is told of a step, and writes every so many only.
+        if self.trainer.should_stop or (interval and (step + 1) % interval == 0):
             self.log_dict(add_prefix_to_keys(self.latest_logs, "train_"), batch_size=len(batch["image"]))
         if batch_idx % self.visualize_each_iters == 0:
             self._visualize(filled, batch_idx, "train")
-
-    def _is_logged(self, step: int, batch_idx: int) -> bool:
-        """Whether a logger writes this step, or a checkpoint may be judged by it: each `log` keeps the host busy."""
-        trainer = self.trainer
-        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        ends = [trainer.num_training_batches, trainer.val_check_batch]  # after how many batches something is judged
-        judged = any(end and (batch_idx + 1) % end == 0 for end in ends)
-        return judged or trainer.should_stop or bool(interval and (step + 1) % interval == 0)
 
     def _step(self, batch: Batch, step: int, rng: torch.Generator) -> tuple[Logs, Batch]:
         """Both networks' steps: what is logged, and the batch as the generator filled it."""

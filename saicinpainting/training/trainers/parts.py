@@ -76,7 +76,8 @@ class StepOptions:
 
     Args:
         channels_last: keep maps with their channels side by side in memory; `auto` where convolutions are faster so.
-        compile: `torch.compile` the generator and the perceptual encoder; `auto` where that pays: a run on a GPU with
+        compile: `torch.compile` the generator, the perceptual encoder and, in steps without the R1 penalty, the
+            discriminator; `auto` where that pays: a run on a GPU with
             at least `COMPILE_FROM_STEPS` steps.
         reuse_generator_output: the discriminator learns from the output that the generator's step computed, not from
             a fresh one of the generator that has just been updated. Saves a forward pass, changes the arithmetic.

@@ -87,8 +87,8 @@ def test_no_step_reads_anything(precision, settings):
 
 
 @pytest.mark.parametrize(("settings", "expected"), [
-    ({"log_every_n_steps": 3}, [2, 5, 7]),  # and the last batch of an epoch, by which a checkpoint may be judged
-    ({"log_every_n_steps": 100}, [7]),
+    ({"log_every_n_steps": 3}, [2, 5]),
+    ({"log_every_n_steps": 0}, []),
     ({"log_every_n_steps": 1}, list(range(8))),
 ])  # fmt: skip
 def test_only_steps_that_something_looks_at_are_logged(settings, expected):
@@ -100,7 +100,8 @@ def test_only_steps_that_something_looks_at_are_logged(settings, expected):
     )  # fmt: skip
     trainer.fit(model, DataLoader(GoldenBatches(torch.float32), batch_size=None))
     assert [step for step, _ in logged] == expected
-    assert {"train_gen_l1", "train_skipped_batches", "train_discr_grad_norm"} <= set(logged[0][1])
+    for _, names in logged:
+        assert {"train_gen_l1", "train_skipped_batches", "train_discr_grad_norm"} <= set(names)
 
 
 def test_the_progress_bar_shows_the_loss_of_the_latest_step():

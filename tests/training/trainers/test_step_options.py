@@ -258,8 +258,8 @@ def test_wrong_settings_are_named(settings, message):
         make(settings)
 
 
-@pytest.mark.parametrize("interval", [1, 2])
-def test_one_smaller_batch_and_the_penalty_are_computed_without_the_compiler(monkeypatch, interval):
+@pytest.mark.parametrize(("interval", "smaller"), [(1, 1), (2, 1), (2, 0)])
+def test_one_smaller_batch_and_the_penalty_are_computed_without_the_compiler(monkeypatch, interval, smaller):
     """Compiled graphs are of fixed sizes; each other batch size would be compiled anew."""
     ran: list[tuple[str, int]] = []
 
@@ -278,7 +278,7 @@ def test_one_smaller_batch_and_the_penalty_are_computed_without_the_compiler(mon
 
     class Batches(GoldenBatches):
         def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
-            return {name: value[: 3 if i == 1 else 4] for name, value in super().__getitem__(i).items()}
+            return {name: value[: 3 if i == smaller else 4] for name, value in super().__getitem__(i).items()}
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_ahead)
     monkeypatch.setattr(compilation.torch, "compile", torch.compile)
@@ -292,8 +292,9 @@ def test_one_smaller_batch_and_the_penalty_are_computed_without_the_compiler(mon
     trainer = pl.Trainer(accelerator="cpu", precision="64-true", max_steps=4, callbacks=[Look()], logger=False,
                          enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
     trainer.fit(model, DataLoader(Batches(torch.float64), batch_size=None))
-    assert steps[1] == []
-    for i in (0, 2, 3):
+    if smaller:
+        assert steps[smaller] == []
+    for i in {0, 1, 2, 3} - {smaller}:  # as they are even where the first batch, after a resume, is the smaller one
         assert steps[i].count("FFCResNetGenerator") == 1
         penalized = i % interval == 0
         assert steps[i].count("NLayerDiscriminator") == (2 if penalized else 4)
