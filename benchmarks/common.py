@@ -56,11 +56,9 @@ def report(rows: Iterable[Mapping[str, Any]], *, threads: int, json_file: Path |
     for row in rows:
         made.append(dict(row))
         if json_file is not None:
-            json_file.parent.mkdir(parents=True, exist_ok=True)
-            content = {"machine": machine(threads), **more, "rows": made}
-            json_file.write_text(json.dumps(content, indent=1) + "\n")
+            write_json(made, threads=threads, json_file=json_file, **more)
     columns = list(dict.fromkeys(key for row in made for key in row))
-    text = [[_cell(row.get(column)) for column in columns] for row in made]
+    text = [[as_text(row.get(column)) for column in columns] for row in made]
     widths = [max(len(line[i]) for line in [columns, *text]) for i in range(len(columns))]
     print(machine(threads))
     for line in [columns, *text]:
@@ -68,7 +66,14 @@ def report(rows: Iterable[Mapping[str, Any]], *, threads: int, json_file: Path |
     return made
 
 
-def _cell(value: Any) -> str:
+def write_json(rows: list[Row], *, threads: int, json_file: Path, **more: Any) -> None:
+    """Write `{"machine": …, "rows": […]}`."""
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine(threads), **more, "rows": rows}
+    json_file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def as_text(value: Any) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

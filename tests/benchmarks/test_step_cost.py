@@ -1,0 +1,216 @@
+"""The counts of benchmarks/step_cost.py, against formulas and PyTorch's own counter."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils import _foreach_utils
+from torch.utils.flop_counter import FlopCounterMode
+
+from saicinpainting.training.modules import dft
+from saicinpainting.training.trainers import DefaultInpaintingTrainingModule
+from tests.helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))  # its scripts find each other by where they lie
+
+import step_cost
+from cards import CARDS
+from counting import Cost, OperatorCounter, StepCost, counted, fake_tensors, mean_cost
+
+NARROW = ["generator.ngf=4", "generator.n_blocks=1", "discriminator.ndf=4"]
+SMALL = [*NARROW, "losses.resnet_pl.weight=0"]
+
+
+def count(variant: str = "default", *overrides: str, precision: str = "32") -> dict[str, StepCost]:
+    settings = [*step_cost.STEPS[variant], *SMALL, *overrides]
+    foreach = variant != "official"
+    return step_cost.step_costs("lama-fourier", settings, batch=2, size=64, precision=precision, foreach=foreach)
+
+
+@pytest.fixture(scope="module")
+def default() -> StepCost:
+    return count()["R1"]
+
+
+# ---- the counter -----------------------------------------------------------------------------------------------------
+
+
+def test_arithmetic_and_traffic_of_few_operators_follow_their_formulas() -> None:
+    counter = OperatorCounter()
+    with fake_tensors() as fake:
+        with fake:
+            x, kernel, matrix = torch.empty(2, 3, 10, 8), torch.empty(5, 3, 3, 3), torch.empty(8, 7)
+        with counted(counter):
+            with counter.phase("convolution"):
+                y = F.conv2d(x, kernel, padding=1)
+            with counter.phase("product"):
+                x.view(60, 8) @ matrix
+            y + y
+    phases = counter.cost.by_phase()
+    values = 2 * 5 * 10 * 8  # of the convolution's result
+    flop, moved = 2 * values * 3 * 3 * 3, 4 * (x.numel() + kernel.numel() + values)
+    assert phases["convolution"] == Cost(operators=1, moved=moved, convolution_flop=flop)
+    assert phases["product"] == Cost(operators=1, moved=4 * (60 * 8 + 8 * 7 + 60 * 7), product_flop=2 * 60 * 8 * 7)
+    assert phases["rest"] == Cost(operators=1, moved=4 * 3 * values)
+    assert counter.cost.total == sum(counter.cost.by_operator().values(), Cost())
+
+
+def test_views_empty_tensors_and_numbers_on_the_host_cost_nothing() -> None:
+    counter = OperatorCounter()
+    with fake_tensors() as fake:
+        with fake:
+            x = torch.empty(2, 3, 4)
+        with counted(counter):
+            torch.empty_like(x.transpose(0, 1)[1:].expand(2, 2, 4).detach())
+            on_host = torch.ones(3) + 1
+            assert on_host.tolist() == [2, 2, 2]
+    assert counter.cost.total == Cost()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [float, bool, lambda x: x.item(), lambda x: x.cpu(), lambda x: x.to("cpu"), lambda x: x.tolist(), torch.nonzero],
+)
+def test_every_way_to_read_a_tensor_on_the_host_is_found(read) -> None:
+    counter = OperatorCounter()
+    with fake_tensors() as fake:
+        with fake:
+            x = torch.empty(())
+        with counted(counter):
+            read(x)
+    assert counter.cost.total.host_reads == 1
+
+
+def test_tensors_that_are_made_on_a_device_are_not_the_hosts() -> None:
+    counter = OperatorCounter()
+    with fake_tensors() as fake:
+        with fake:
+            x = torch.empty(3)
+        with counted(counter):
+            flag = torch.zeros((), device=x.device)
+            flag += x.sum()
+            assert bool(flag)
+    assert counter.cost.total.host_reads == 1
+    assert counter.cost.by_operator().keys() == {"zeros", "sum", "add_", "_local_scalar_dense"}
+
+
+def test_the_mean_step_has_the_rare_one_once_in_so_many() -> None:
+    often, rare = StepCost({("a", "add"): Cost(operators=4)}), StepCost({("a", "add"): Cost(operators=8)})
+    rare.add("b", "mul", Cost(moved=16))
+    mean = mean_cost(often, rare, 4)
+    assert mean.by_phase() == {"a": Cost(operators=5), "b": Cost(moved=4)}
+
+
+def test_a_floor_is_the_larger_of_arithmetic_and_traffic() -> None:
+    card = CARDS["A100"]
+    cost = Cost(moved=2.039e12, convolution_flop=156e12, product_flop=19.5e12)
+    assert card.memory_ms(cost) == pytest.approx(1000)
+    assert card.arithmetic_ms(cost, half=False) == pytest.approx(2000)
+    assert card.arithmetic_ms(cost, half=True) == pytest.approx(1000 * (156 + 19.5) / 312)
+    row = step_cost.described(StepCost({("a", "convolution"): cost}), card, half=True)
+    assert row["floor_ms"] == row["memory_ms"]
+    assert row["floor_ms"] < row["attainable_ms"]
+
+
+# ---- a step ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_passes_every_phase_and_its_parts_make_up_the_total(default: StepCost) -> None:
+    phases = default.by_phase()
+    assert phases.keys() == {
+        "rest",
+        "G forward",
+        "losses forward",
+        "G backward",
+        "G clip",
+        "G optimizer",
+        "fresh G forward",
+        "D forward, R1",
+        "D backward",
+        "D clip",
+        "D optimizer",
+    }
+    assert sum(phases.values(), Cost()) == default.total
+    assert phases["G forward"] == phases["fresh G forward"]
+    assert phases["rest"].flop == 0
+    assert phases["rest"].operators < 40
+
+
+def test_the_generators_arithmetic_is_what_pytorch_counts_on_real_numbers(default: StepCost) -> None:
+    generator = step_cost.build("lama-fourier", [*step_cost.STEPS["default"], *SMALL]).generator
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        generator(torch.rand(2, 4, 64, 64))
+    assert default.by_phase()["G forward"].flop == counter.get_total_flops()
+
+
+def test_lists_of_tensors_are_clipped_and_stepped_at_once_but_one_at_a_time_in_the_official_step(default) -> None:
+    official = count("official")["R1"].by_phase()
+    ours = default.by_phase()
+    for phase in ("G clip", "G optimizer", "D clip", "D optimizer"):
+        assert ours[phase].operators < 20 < official[phase].operators
+    assert official["G forward"].product_flop == 0 < ours["G forward"].product_flop  # FFT
+    assert official["fresh G forward"] == official["G forward"]
+    assert sum(official.values(), Cost()).host_reads == 0
+
+
+def test_the_fast_step_has_one_generator_forward_and_seldom_a_penalty() -> None:
+    costs = count("fast", precision="bf16-mixed")
+    assert list(costs) == ["R1", "mean of 16"]
+    assert "fresh G forward" not in costs["R1"].by_phase()
+    assert costs["mean of 16"].total.flop < costs["R1"].total.flop
+    assert costs["R1"].by_operator()["_foreach_copy_"].operators > 20  # a layer's weights are cast at once
+
+
+def test_a_host_read_planted_in_a_step_is_found(monkeypatch: pytest.MonkeyPatch, default: StepCost) -> None:
+    original = DefaultInpaintingTrainingModule.generator_loss
+
+    def reading(self, batch):
+        loss, logs = original(self, batch)
+        assert float(loss) == 1  # a tensor without numbers
+        return loss, logs
+
+    monkeypatch.setattr(DefaultInpaintingTrainingModule, "generator_loss", reading)
+    planted = count()["R1"].by_phase()
+    assert planted["losses forward"].host_reads == default.by_phase()["losses forward"].host_reads + 1
+
+
+def test_averaging_has_a_phase_where_it_is_on() -> None:
+    average = [f"+training_model.{key}" for key in ("average_generator=true", "average_generator_start_step=0")]
+    cost = count("default", *average, "+training_model.average_generator_period=1")["R1"]
+    assert cost.by_phase()["averaging"].operators > 0
+
+
+def test_nothing_without_numbers_stays_behind(default: StepCost) -> None:
+    assert not any(isinstance(matrix, FakeTensor) for matrices in dft._CACHE.values() for matrix in matrices)
+    assert FakeTensor not in _foreach_utils._foreach_supported_types
+
+
+def test_the_table_is_printed_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "step_cost.py",
+        "--cases",
+        "lama-fourier:2:32",
+        "--variants",
+        "default",
+        "--size",
+        "64",
+        "--card",
+        "V100",
+    ]
+    file = tmp_path / "cost.json"
+    monkeypatch.setattr(sys, "argv", [*command, "--json", str(file), "--override", *NARROW])
+    step_cost.main()
+    written = json.loads(file.read_text())
+    assert written["card"]["name"] == "V100"
+    (row,) = written["rows"]
+    assert row["case"] == "lama-fourier 64 px batch 2 32"
+    assert sum(phase["operators"] for phase in row["phases"].values()) == row["operators"]
+    assert f"| {row['case']} | default | R1 | {row['operators']} |" in capsys.readouterr().out
