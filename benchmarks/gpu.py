@@ -64,7 +64,7 @@ def make_steps(device: str, out: Path) -> list[Step]:
     threads = ["--threads", "1" if small else str(min(8, os.cpu_count() or 1))]
     on = ["--device", device, *threads]
     networks = ["--overrides", "generator.ngf=4", "generator.n_blocks=1"]
-    train = [*on, "--rounds", "1", "--size", "64"] if small else [*on, "--rounds", "4"]
+    train = [*on, "--rounds", "1", "--size", "64"] if small else [*on, "--rounds", "3"]
     shrunk = [*networks, "discriminator.ndf=4", "losses.resnet_pl.weight=0"] if small else []
     lama, big = (["--config", config, *train, *shrunk] for config in ("lama-fourier", "big-lama"))
     lama, big = [*lama, "--batch", "2" if small else "10"], [*big, "--batch", "2" if small else "30"]
@@ -140,9 +140,10 @@ def run_steps(steps: Iterable[Step], machine: dict[str, Any], out: Path, *, devi
         log = Log(file, {out: "OUT", Path(folder): "WORK"})
         if machine["missing"]:
             log.write(f"missing packages: {', '.join(machine['missing'])}\n")
+        spare = 0.0  # what the steps before left of their time
         for step in steps:
-            result = {"step": step.number, "title": step.title, "status": "running", "seconds": 0.0}
-            result |= {"limit": step.limit if device == "cuda" else CPU_LIMIT, "rows": []}
+            result: dict[str, Any] = {"step": step.number, "title": step.title, "status": "running", "seconds": 0.0}
+            result |= {"limit": round(step.limit + spare) if device == "cuda" else CPU_LIMIT, "rows": []}
             results.append(result)
             log.write(f"\n==== step {step.number}: {step.title} ({result['limit']:.0f} s at most)\n")
             lacking = [name for name in machine["missing"] if name in NEEDED or name in step.needs]
@@ -150,6 +151,7 @@ def run_steps(steps: Iterable[Step], machine: dict[str, Any], out: Path, *, devi
                 result |= {"status": "failed", "reason": f"needs {', '.join(lacking)}, which is not installed"}
             else:
                 run_step(step, result, Path(folder), log, publish=lambda: publish(machine, results, out))
+            spare = max(result["limit"] - result["seconds"], 0)
             log.write(f"==== step {step.number}: {result['status']} after {result['seconds']:.0f} s\n")
             publish(machine, results, out)
     return results

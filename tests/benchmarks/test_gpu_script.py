@@ -57,7 +57,7 @@ def test_a_step_that_hangs_is_killed_with_all_it_started(gpu: Any, tmp_path: Pat
     start = time.monotonic()
     hung, after = run(gpu, tmp_path / "out", code, ROW, limit=5)
     assert time.monotonic() - start < 60
-    assert hung["status"] == "over its limit"
+    assert (hung["status"], hung["limit"]) == ("over its limit", 5)
     assert hung["rows"] == [{"case": "x", "n": 1}]
     assert after["status"] == "ok"
     for _ in range(100):
@@ -70,6 +70,11 @@ def test_a_step_that_hangs_is_killed_with_all_it_started(gpu: Any, tmp_path: Pat
 
 def state_of(pid: str) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_step_has_the_time_that_those_before_it_left(gpu: Any, tmp_path: Path) -> None:
+    first, second = run(gpu, tmp_path, "", "", limit=100)
+    assert (first["limit"], second["limit"]) == (100, 200 - round(first["seconds"]))
 
 
 def test_rows_are_there_while_later_steps_run(gpu: Any, tmp_path: Path) -> None:
