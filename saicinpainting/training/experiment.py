@@ -137,7 +137,7 @@ def _fit(
     ranks = Ranks(trainer.strategy.launcher)
     signals.before_leaving(ranks.kill)
     if ranks.all:
-        signals.pass_on(ranks.send)
+        signals.pass_on(ranks.send_when_started)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=resume_from)
     except Stopped:
@@ -149,7 +149,8 @@ def _fit(
         if _is_of_signal(error, signals):
             status = EXIT_STATUS if trainer.is_global_zero else 0
             signals.end_with(status, soon=True)
-            LOGGER.warning("stopped by a signal; resumed, the run does the steps since its last checkpoint again")
+            if getattr(error, "exit_code", None) != EXIT_STATUS:  # no rank has saved the run
+                LOGGER.warning("stopped by a signal; resumed, the run does the steps since its last checkpoint again")
             raise Stopped(status) from error
         signals.end_with(1)
         raise

@@ -56,10 +56,15 @@ def _lock(stack: ExitStack, folder: Path, lease: SoftFileLease) -> None:
     except OSError as error:
         LOGGER.debug("%s: no lock of the system (%s)", folder, error)
         return
-    stack.callback((folder / LOCK).unlink, missing_ok=True)  # while it is locked, so that nobody has locked it
+    stack.callback(_remove, folder / LOCK)  # while it is locked, so that no other run holds it
     owner = lease.owner
     if owner is not None and owner.hostname.partition("?")[0] == socket.gethostname():
         lease.force_break()  # its run was killed, or lives in the folder that this one was copied from
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _take(lease: SoftFileLease, folder: Path, seconds: float) -> None:
@@ -71,6 +76,8 @@ def _take(lease: SoftFileLease, folder: Path, seconds: float) -> None:
             lease.acquire(timeout=seconds + 5)
         except Timeout as error:
             raise _occupied(folder, lease) from error
+    except OSError as error:
+        raise InputError(f"{folder}: a run cannot write there ({error.strerror})") from error
 
 
 def _occupied(folder: Path, lease: SoftFileLease) -> InputError:

@@ -92,6 +92,11 @@ class Ranks:
         if self._launcher is not None:
             self._launcher.kill(number)
 
+    def send_when_started(self, number: int) -> None:
+        while not self._launcher.procs:
+            time.sleep(0.1)
+        self.send(number)
+
     def kill(self) -> None:
         self.send(getattr(signal, "SIGKILL", signal.SIGTERM))
 

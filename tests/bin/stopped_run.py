@@ -41,6 +41,7 @@ EVERYONE, ONE, SECOND_RANK = "all", "one", "rank 1"
 @dataclass(frozen=True)
 class Trial:
     ranks: int
+    strategy: str
     workers: int
     number: signal.Signals
     to: str
@@ -55,11 +56,13 @@ class Trial:
         ranks = 2 if i % 4 == 3 and 2 in images else 1
         number = rng.choice((signal.SIGTERM, signal.SIGUSR1, signal.SIGINT))
         starts = rng.random() < 1 / 6
+        strategy = rng.choice(("ddp", "ddp", "ddp_fork")) if ranks > 1 else "auto"
         return cls(
             ranks=ranks,
+            strategy=strategy,
             workers=rng.choice(WORKERS),
             number=number,
-            to=rng.choice((EVERYONE, ONE) if ranks == 1 else (EVERYONE, ONE, SECOND_RANK)),
+            to=rng.choice((EVERYONE, ONE, SECOND_RANK) if strategy == "ddp" else (EVERYONE, ONE)),
             images=0 if starts else rng.randint(1, images[ranks]),
             wait=rng.uniform(0, 4.0 * ranks if starts else 0.2),
             # A second Ctrl-C means something else: not to wait.
@@ -70,16 +73,18 @@ class Trial:
     def __str__(self) -> str:
         moment = f"{self.images} images" if self.images else "start"
         twice = "" if self.again is None else " twice"
-        kind = f"{self.ranks} rank{'s' * (self.ranks > 1)}, {self.workers} workers{', cold' * self.cold}"
+        ranks = f"{self.ranks} ranks ({self.strategy})" if self.ranks > 1 else "1 rank"
+        kind = f"{ranks}, {self.workers} workers{', cold' * self.cold}"
         return f"{kind}: {self.number.name}{twice} to {self.to} {self.wait:.2f} s after {moment}"
 
 
-def start(root: Path, name: str, ranks: int, workers: int, *, cold: bool = False) -> int:
+def start(root: Path, name: str, ranks: int, workers: int, *, strategy: str = "auto", cold: bool = False) -> int:
     """Start bin/train.py in a session of its own; its process, which leads a group."""
     command = [
         str(SCRIPT), "-cn", "lama-fourier",
         *shrunk(
-            root, f"hydra.run.dir={root / name}", f"trainer.kwargs.devices={ranks}", f"data.num_workers={workers}",
+            root, f"hydra.run.dir={root / name}", f"trainer.kwargs.devices={ranks}",
+            f"trainer.kwargs.strategy={strategy}", f"data.num_workers={workers}",
             f"data.batch_size={2 // ranks}", "data.val_batch_size=1", "trainer.kwargs.max_epochs=2",
             "trainer.kwargs.val_check_interval=4", "trainer.kwargs.num_sanity_val_steps=1",
             "trainer.checkpoint_kwargs.every_n_train_steps=3", "trainer.resume_from_checkpoint=auto",
@@ -133,11 +138,17 @@ def lives(group: int) -> bool:
     return True
 
 
+def hears(process: int) -> bool:
+    """Whether it has come to the first line of its command, which handles signals."""
+    caught = Path(f"/proc/{process}/status").read_text().partition("SigCgt:")[2].split()[0]
+    return bool(int(caught, 16) & 1 << (signal.SIGTERM - 1))
+
+
 def second_rank(process: int) -> int:
     """The process of rank 1, or of rank 0 where that has not started it yet."""
     for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
         try:
-            if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0") and hears(int(child)):
                 return int(child)
         except OSError:  # it has ended
             continue
@@ -153,15 +164,15 @@ def send(trial: Trial, process: int) -> None:
 
 def stop(root: Path, name: str, trial: Trial) -> tuple[int, float] | None:
     """Start a run and stop it; its status and how long it took to end. None: it was over before."""
-    process = start(root, name, trial.ranks, trial.workers, cold=trial.cold)
+    process = start(root, name, trial.ranks, trial.workers, strategy=trial.strategy, cold=trial.cold)
     deadline = time.monotonic() + 300
     try:
-        while images_of(root / name) < trial.images:
+        while not hears(process) or images_of(root / name) < trial.images:
             assert time.monotonic() < deadline, "the run has not come so far"
             if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 raise AssertionError(f"the run ended by itself\n{(root / f'{name}.log').read_text()[-3000:]}")
             time.sleep(0.002)
-        time.sleep(trial.wait + 0.3 * (trial.images == 0 and trial.cold))  # Python itself takes so long to start
+        time.sleep(trial.wait)
         if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             os.waitpid(process, 0)
             return None

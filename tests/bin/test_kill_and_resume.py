@@ -84,6 +84,7 @@ def test_a_run_that_is_killed_again_and_again_is_the_undisturbed_run(tmp_path: P
     assert "while a checkpoint was written 0" not in run.stdout
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks /proc")
 def test_runs_that_are_told_to_stop_at_random_moments_are_the_undisturbed_run(tmp_path: Path):
     """In validations, too, with workers; LAMA_SIGNALS=40 for as many signals as that, with two ranks besides."""
     script = Path(__file__).with_name("stopped_run.py")
