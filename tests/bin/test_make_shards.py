@@ -76,7 +76,9 @@ def test_a_cut_shard_has_no_index(root, tmp_path):
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]
     assert line.startswith("error: ")
-    assert "cut.tar is no whole tar file: it is cut off; make or copy it anew" in line
+    # What is missed first depends on where the cut falls.
+    assert "cut.tar is no whole tar file: " in line
+    assert "; make or copy it anew" in line
     assert [path.name for path in tmp_path.iterdir()] == ["cut.tar"]
 
 
