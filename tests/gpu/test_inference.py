@@ -111,6 +111,7 @@ def test_refinement_is_golden(device: torch.device, folded: bool) -> None:
     assert (result.cpu() - golden_arrays()["refine.refined"]).abs().max() < 1e-5
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("precision", "decibels"), [("fp32", 55), ("bf16", 45), ("fp16", 50)])
 def test_refinement_in_less_precision_is_near(device: torch.device, precision: str, decibels: float) -> None:
     batch, short = in_float32(golden_picture()), {"n_iters": 2, "min_side": 96}

@@ -70,6 +70,7 @@ def test_a_folded_generator_in_strips_equals_the_whole(device: torch.device) -> 
         torch.testing.assert_close(folded(x), whole, rtol=0, atol=2e-5)
 
 
+@pytest.mark.costly
 def test_discriminator_and_encoder_are_golden(device: torch.device) -> None:
     discriminator = fill(make_discriminator(**golden_values()["discriminator"])).eval().to(device)
     with torch.no_grad():

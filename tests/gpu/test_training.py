@@ -66,7 +66,10 @@ def test_ten_steps_in_float64_are_the_official_ones(device: torch.device, path: 
     torch.testing.assert_close(output, golden_arrays()["training.final.64x64"], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+HALF = [pytest.param(precision, marks=pytest.mark.costly) for precision in ("bf16-mixed", "16-mixed")]
+
+
+@pytest.mark.parametrize("precision", ["32-true", *HALF])
 def test_two_steps_are_near_the_official_ones(device: torch.device, precision: Any) -> None:
     """Loss scaling must not reach the clipped gradient: the logged norms are those of full precision.
 
