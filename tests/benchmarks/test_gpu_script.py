@@ -125,7 +125,6 @@ def make(out: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.gpu_script
-@pytest.mark.skipif(bool(os.environ.get("CI")), reason="takes minutes of a core; not yet seen to pass there")
 def test_every_step_runs_and_leaves_its_rows(tmp_path: Path) -> None:
     done = make(tmp_path, DEVICE="cpu")
     results = json.loads((tmp_path / "gpu.json").read_text())
