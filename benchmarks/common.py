@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from saicinpainting.evaluation.resnet_encoder import ResNetEncoder, encoder_weights
+from saicinpainting.networks.resnet_encoder import ResNetEncoder, encoder_weights
 
 Row = dict[str, Any]
 
@@ -166,7 +166,7 @@ def write_metric_networks(folder: Path) -> dict[str, Path]:
     """Seeded networks of LPIPS and FID in the formats of the published files, by the metric's name."""
     from torchvision.models import vgg16
 
-    from saicinpainting.evaluation.metrics.inception import _make_inception
+    from saicinpainting.metrics.inception import _make_inception
 
     torch.manual_seed(0)
     networks = {"lpips": vgg16(init_weights=False), "fid": _make_inception()}

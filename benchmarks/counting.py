@@ -218,7 +218,7 @@ def fake_tensors(*, foreach: bool = True) -> Iterator[FakeTensorMode]:
     """
     with ExitStack() as stack:
         # Matrices without numbers must not stay behind.
-        stack.enter_context(mock.patch.dict("saicinpainting.training.modules.dft._CACHE", clear=True))
+        stack.enter_context(mock.patch.dict("saicinpainting.networks.dft._CACHE", clear=True))
         if foreach:
             known = _foreach_utils._foreach_supported_types  # shared by name, so changed in place
             known.append(FakeTensor)

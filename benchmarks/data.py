@@ -31,14 +31,14 @@ import skimage
 import torch
 from PIL import Image
 
-from saicinpainting.training.data.aug import VARIANTS, Variant, change_colours, get_transforms, to_float
-from saicinpainting.training.data.datasets import InpaintingTrainDataset, make_dataloader
-from saicinpainting.training.data.loading import decode
-from saicinpainting.training.data.masks import get_mask_generator
-from saicinpainting.training.data.sampler import SampleKey
-from saicinpainting.training.data.shard_writing import write_shards
-from saicinpainting.training.data.shards import ShardSource
-from saicinpainting.training.data.sources import FolderSource, ImageSource
+from saicinpainting.data.aug import VARIANTS, Variant, change_colours, get_transforms, to_float
+from saicinpainting.data.datasets import InpaintingTrainDataset, make_dataloader
+from saicinpainting.data.loading import decode
+from saicinpainting.data.sampler import SampleKey
+from saicinpainting.data.shard_writing import write_shards
+from saicinpainting.data.shards import ShardSource
+from saicinpainting.data.sources import FolderSource, ImageSource
+from saicinpainting.masks.mixed import get_mask_generator
 
 CROP = 256
 MEAN_BYTES = 58_000

@@ -17,7 +17,7 @@ from common import alternate, arguments, report, seconds_of  # isort: skip  (mak
 
 import torch
 
-from saicinpainting.training.modules.fourier import FourierUnit, set_fft_backend
+from saicinpainting.networks.fourier import FourierUnit, set_fft_backend
 
 CHANNELS = 192
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

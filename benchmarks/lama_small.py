@@ -32,14 +32,14 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from saicinpainting.cli import run_command
-from saicinpainting.evaluation.data import images_in, read_image
-from saicinpainting.evaluation.masks.generators import MaskRandom
-from saicinpainting.evaluation.masks.mask_sets import RECIPES, MaskSetMaker, read_recipe
-from saicinpainting.evaluation.metrics.ssim import ssim_map
-from saicinpainting.evaluation.writing import from_pixels, write_picture
 from saicinpainting.inference.inpainter import Inpainter
-from saicinpainting.training.losses.perceptual import StageFeatureLoss
-from saicinpainting.training.modules.efficientnet_lite import load_efficientnet_lite
+from saicinpainting.io.folders import images_in
+from saicinpainting.io.images import from_pixels, read_image, write_picture
+from saicinpainting.losses.perceptual import StageFeatureLoss
+from saicinpainting.masks.generators import MaskRandom
+from saicinpainting.masks.mask_sets import RECIPES, MaskSetMaker, read_recipe
+from saicinpainting.metrics.ssim import ssim_map
+from saicinpainting.networks.efficientnet_lite import load_efficientnet_lite
 from saicinpainting.utils import InputError, call_with_settings
 
 KINDS = ("thin", "medium", "thick")

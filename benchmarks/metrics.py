@@ -32,7 +32,7 @@ def parts():
 OURS = (
     PREPARE
     + """
-from saicinpainting.evaluation.metrics import FIDScore
+from saicinpainting.metrics import FIDScore
 metric = FIDScore(network=torch.nn.Identity(), features=features, ids=ids)
 for number, (pred, target) in enumerate(parts()):
     rows = {"pred_features": pred, "target_features": target}

@@ -56,12 +56,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from saicinpainting.config import register_resolvers
-from saicinpainting.evaluation.refinement import refine_predict
 from saicinpainting.inference.export import ExportableInpainter, export
+from saicinpainting.inference.fast.folding import fold
 from saicinpainting.inference.inpainter import Inpainter
-from saicinpainting.training.modules import dft, make_generator
-from saicinpainting.training.modules.folding import fold
-from saicinpainting.training.modules.fourier import set_fft_backend
+from saicinpainting.inference.refinement import refine_predict
+from saicinpainting.networks import dft, make_generator
+from saicinpainting.networks.fourier import set_fft_backend
 from saicinpainting.utils import InputError
 from tests.helpers import fill, peak_memory
 

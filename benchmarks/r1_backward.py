@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from saicinpainting.training.losses.adversarial import r1_penalty
-from saicinpainting.training.modules import make_discriminator
+from saicinpainting.losses.adversarial import r1_penalty
+from saicinpainting.networks import make_discriminator
 from tests.helpers import fill
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -85,7 +85,7 @@ def with_plain_convolutions(network: nn.Module) -> nn.Module:
 
 
 def with_own_double_backward(network: nn.Module) -> nn.Module:
-    from saicinpainting.training.modules.conv_double_backward import DoubleBackwardConv2d
+    from saicinpainting.networks.conv_double_backward import DoubleBackwardConv2d
 
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):

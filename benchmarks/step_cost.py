@@ -50,9 +50,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from train_step import VARIANTS
 
 from saicinpainting.config import register_resolvers
-from saicinpainting.training.losses.perceptual import ResNetPL
+from saicinpainting.losses.perceptual import ResNetPL
+from saicinpainting.training.module import AUTOCAST_DTYPES
 from saicinpainting.training.trainers import DefaultInpaintingTrainingModule, make_training_model
-from saicinpainting.training.trainers.default import AUTOCAST_DTYPES
 
 AS_ON_A_GPU = ["++training_model.fft_backend=products", "++training_model.channels_last=true"]
 STEPS = {

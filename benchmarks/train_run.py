@@ -44,7 +44,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from saicinpainting.checkpoint import read_checkpoint
+from saicinpainting.io.checkpoint import read_checkpoint
 
 COSTLIEST = 12
 LOGGED = ("gen_l1", "gen_resnet_pl", "gen_fm", "gen_adv", "discr_adv", "gen_grad_norm", "discr_grad_norm")

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
-from saicinpainting.evaluation.galleries import find_failures, write_failures
+from saicinpainting.evaluation.qualitative import find_failures, write_failures
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
-from saicinpainting.files import write_whole
-from saicinpainting.training.data.check import Report, Totals, check
-from saicinpainting.training.data.loading import Finding, Fitting
-from saicinpainting.training.data.shard_index import INDEX
-from saicinpainting.training.data.shards import ShardSource
-from saicinpainting.training.data.sources import FolderSource
+from saicinpainting.data.check import Report, Totals, check
+from saicinpainting.data.loading import Finding, Fitting
+from saicinpainting.data.shard_index import INDEX
+from saicinpainting.data.shards import ShardSource
+from saicinpainting.data.sources import FolderSource
+from saicinpainting.io.files import write_whole
 from saicinpainting.utils import InputError
 
 

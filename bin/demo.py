@@ -18,7 +18,7 @@ from saicinpainting.config import register_resolvers
 @hydra.main(config_path=str(ROOT / "configs" / "prediction"), config_name="demo", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    from saicinpainting.inference.fillers import array_filler
+    from saicinpainting.inference.backends import array_filler
     from saicinpainting.inference.page import MAX_UPLOAD_MB, PLAIN, REFINED, make_page
 
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

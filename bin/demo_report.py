@@ -10,10 +10,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import pandas as pd
 
 from saicinpainting.cli import run_command
+from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.comparison import compare_with_mean_colour, markdown_table, side_by_side
-from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
-from saicinpainting.evaluation.writing import write_picture
-from saicinpainting.files import write_whole
+from saicinpainting.io.files import write_whole
+from saicinpainting.io.images import write_picture
 from saicinpainting.utils import InputError
 
 

@@ -18,8 +18,8 @@ from saicinpainting.config import register_resolvers
 @hydra.main(config_path=str(ROOT / "configs" / "evaluation"), config_name="default", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
+    from saicinpainting.evaluation.checkpoint import evaluate_checkpoint
     from saicinpainting.evaluation.report import summary_table
-    from saicinpainting.inference.protocol import evaluate_checkpoint
 
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     folder = evaluate_checkpoint(settings)

@@ -11,12 +11,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
-from saicinpainting.evaluation.evaluator import results_table, write_results_csv
 from saicinpainting.evaluation.predictions import (
     evaluate_predictions,
     metric_switches,
     read_evaluation_config,
 )
+from saicinpainting.metrics.evaluator import results_table, write_results_csv
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 from saicinpainting.cli import run_command
-from saicinpainting.evaluation.masks.mask_sets import check_outside, make_mask_set, read_recipe
+from saicinpainting.masks.mask_sets import check_outside, make_mask_set, read_recipe
 from saicinpainting.utils import InputError
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from saicinpainting.checkpoint import average_state_dicts, read_checkpoint, without_prefixes, write_checkpoint
 from saicinpainting.cli import run_command
-from saicinpainting.files import write_whole
-from saicinpainting.training.trainers.averaging import average_as_generator
+from saicinpainting.io.checkpoint import average_state_dicts, read_checkpoint, without_prefixes, write_checkpoint
+from saicinpainting.io.files import write_whole
+from saicinpainting.networks.ema import average_as_generator
 from saicinpainting.utils import InputError
 
 WEIGHTS = ("best.ckpt", "best.safetensors")

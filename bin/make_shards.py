@@ -20,8 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 from saicinpainting.cli import run_command
-from saicinpainting.connection import is_address, open_address, without_secrets
-from saicinpainting.training.data.shard_index import (
+from saicinpainting.data.shard_index import (
     INDEX,
     Shard,
     describe,
@@ -29,8 +28,9 @@ from saicinpainting.training.data.shard_index import (
     read_index,
     write_index,
 )
-from saicinpainting.training.data.shard_writing import write_shards
-from saicinpainting.training.data.sources import FolderSource
+from saicinpainting.data.shard_writing import write_shards
+from saicinpainting.data.sources import FolderSource
+from saicinpainting.io.connection import is_address, open_address, without_secrets
 from saicinpainting.utils import InputError
 
 

@@ -17,9 +17,9 @@ from saicinpainting.config import register_resolvers
 @hydra.main(config_path=str(ROOT / "configs" / "prediction"), config_name="default", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    from saicinpainting.inference.fillers import load_filler, warn_of_plain
+    from saicinpainting.data.datasets import make_default_val_dataset
+    from saicinpainting.inference.backends import load_filler, warn_of_plain
     from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
-    from saicinpainting.training.data.datasets import make_default_val_dataset
     from saicinpainting.utils import InputError
 
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
-from saicinpainting.preparation.celeba import EVAL_SETS, CelebaPlan, prepare_celeba
-from saicinpainting.preparation.command import add_shared_arguments, carry_out, make_parser, shared_settings
+from saicinpainting.data.preparation.celeba import EVAL_SETS, CelebaPlan, prepare_celeba
+from saicinpainting.data.preparation.command import add_shared_arguments, carry_out, make_parser, shared_settings
 
 
 def main() -> None:

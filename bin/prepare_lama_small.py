@@ -18,9 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
-from saicinpainting.preparation.lama_small import Recipe, describe, write_data
-from saicinpainting.preparation.packing import pack, unpack
-from saicinpainting.preparation.photographs import TABLE, Found, draw_roles, find_photographs, read_table
+from saicinpainting.data.preparation.lama_small import Recipe, describe, write_data
+from saicinpainting.data.preparation.packing import pack, unpack
+from saicinpainting.data.preparation.photographs import TABLE, Found, draw_roles, find_photographs, read_table
 from saicinpainting.utils import InputError
 
 HELD_OUT, VAL = 24, 8

@@ -18,9 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
-from saicinpainting.preparation.command import add_shared_arguments, carry_out, make_parser, shared_settings
-from saicinpainting.preparation.places import EVAL_SETS, PlacesPlan, prepare_places
-from saicinpainting.preparation.steps import read_checksums
+from saicinpainting.data.preparation.command import add_shared_arguments, carry_out, make_parser, shared_settings
+from saicinpainting.data.preparation.places import EVAL_SETS, PlacesPlan, prepare_places
+from saicinpainting.data.preparation.steps import read_checksums
 
 
 def main() -> None:

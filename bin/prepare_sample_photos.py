@@ -19,7 +19,7 @@ import yaml
 from PIL import Image, ImageChops
 
 from saicinpainting.cli import run_command
-from saicinpainting.evaluation.masks.mask_sets import make_mask_set
+from saicinpainting.masks.mask_sets import make_mask_set
 from saicinpainting.utils import InputError
 
 TRAIN = ("motorcycle_left.png", "motorcycle_right.png", "hubble_deep_field.jpg", "ihc.png", "retina.jpg",

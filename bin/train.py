@@ -24,7 +24,7 @@ from saicinpainting.config import register_resolvers
 @hydra.main(config_path=str(ROOT / "configs" / "training"), config_name="lama-fourier", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    from saicinpainting.training.experiment import train
+    from saicinpainting.training.run import train
 
     train(config, HydraConfig.get().runtime.output_dir, SIGNALS)
 

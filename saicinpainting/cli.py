@@ -14,7 +14,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 from hydra.errors import HydraException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from saicinpainting.files import disk_problem
+from saicinpainting.io.files import disk_problem
 from saicinpainting.utils import InputError
 
 OVERRIDE = re.compile(r"(\+{0,2}\w[\w./@-]*=)([^'\"\[{\\]*=[^'\"\\]*)")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import getpass
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from saicinpainting.io.weights import torch_home
 from saicinpainting.utils import InputError
-from saicinpainting.weights import torch_home
 
 LOGGER = logging.getLogger(__name__)
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -65,6 +65,22 @@ def read_experiment_config(folder: str | Path) -> DictConfig:
     if not isinstance(content, dict) or "generator" not in content or "training_model" not in content:
         raise InputError(f"{path} is no LaMa training config: expected the keys generator and training_model")
     return OmegaConf.create(content)
+
+
+def resolved_sections(config: DictConfig | Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """These sections of a config, as far as it has them, as plain dicts.
+
+    Only what is read is resolved: old configs hold foreign variables elsewhere.
+    """
+    register_resolvers()
+    if not OmegaConf.is_config(config):
+        config = OmegaConf.create(dict(config))
+    # A section's interpolations (${generator.…}) go through its parent, so it is resolved where it stands.
+    return {
+        name: OmegaConf.to_container(config[name], resolve=True) if OmegaConf.is_config(config[name]) else config[name]
+        for name in names
+        if name in config
+    }
 
 
 # ---- Lightning 1 -> 2 -------------------------------------------------------------------------------------------

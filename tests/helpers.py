@@ -154,7 +154,7 @@ def dirty_folder(root: Path) -> dict[str, Any]:
     """Twelve good JPEGs and eleven files that are not; returns what is to be found in which."""
     from PIL import Image
 
-    from saicinpainting.training.data.loading import Finding
+    from saicinpainting.data.loading import Finding
 
     root.mkdir(parents=True, exist_ok=True)
     for i in range(12):
@@ -216,8 +216,8 @@ def write_run(root: Path, *overrides: str) -> Path:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from saicinpainting.checkpoint import write_checkpoint
     from saicinpainting.config import register_resolvers
+    from saicinpainting.io.checkpoint import write_checkpoint
     from saicinpainting.training.trainers import make_training_model
 
     register_resolvers()

@@ -17,8 +17,8 @@ from saicinpainting.config import (
     translate_checkpoint_kwargs,
     translate_trainer_kwargs,
 )
+from saicinpainting.io.weights import torch_home
 from saicinpainting.utils import InputError
-from saicinpainting.weights import torch_home
 
 ROOT = Path(__file__).resolve().parents[1]
 LIGHTNING_1 = {

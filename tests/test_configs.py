@@ -23,16 +23,15 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from saicinpainting.config import register_resolvers
-from saicinpainting.evaluation import EVALUATORS
-from saicinpainting.evaluation.masks.mixed import MASK_GENERATORS
-from saicinpainting.evaluation.refinement import refine_predict
-from saicinpainting.training.data.datamodule import InpaintingDataModule
-from saicinpainting.training.data.datasets import make_train_dataset
-from saicinpainting.training.data.masks import get_mask_generator
-from saicinpainting.training.losses.adversarial import make_discrim_loss
-from saicinpainting.training.losses.perceptual import PERCEPTUAL_LOSSES, make_resnet_pl
-from saicinpainting.training.modules import make_discriminator, make_generator
-from saicinpainting.training.visualizers import make_visualizer
+from saicinpainting.data.datamodule import InpaintingDataModule
+from saicinpainting.data.datasets import make_train_dataset
+from saicinpainting.inference.refinement import refine_predict
+from saicinpainting.losses.adversarial import make_discrim_loss
+from saicinpainting.losses.perceptual import PERCEPTUAL_LOSSES, make_resnet_pl
+from saicinpainting.masks.mixed import MASK_GENERATORS, get_mask_generator
+from saicinpainting.metrics.evaluator import EVALUATORS
+from saicinpainting.networks import make_discriminator, make_generator
+from saicinpainting.training.visualizer import make_visualizer
 from saicinpainting.utils import InputError, count_parameters
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
+from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
 
 GAP = 8
 

@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from saicinpainting.config import CONFIGS, published_config
-from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
-from saicinpainting.evaluation.evaluator import InpaintingEvaluator, Results, bin_label
-from saicinpainting.evaluation.metrics import METRICS, make_metrics
-from saicinpainting.evaluation.row_cache import RowCache, WithDigests
-from saicinpainting.evaluation.utils import move_to_device, pick_device
+from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
+from saicinpainting.io.device import move_to_device, pick_device
+from saicinpainting.metrics import METRICS, make_metrics
+from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results, bin_label
+from saicinpainting.metrics.row_cache import RowCache, WithDigests
 from saicinpainting.utils import InputError, call_with_settings, check_known_keys, check_whole, did_you_mean
 
 if TYPE_CHECKING:

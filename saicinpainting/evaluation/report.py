@@ -15,15 +15,15 @@ import jinja2
 import numpy as np
 import yaml
 
+from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.comparison import white_hole
-from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset
-from saicinpainting.evaluation.evaluator import Results
-from saicinpainting.evaluation.metrics import HIGHER_IS_BETTER, SEGMENTATION
-from saicinpainting.evaluation.metrics.base import TOTAL
-from saicinpainting.evaluation.metrics.inception import FEATURES
-from saicinpainting.evaluation.published import PROTOCOLS, PUBLISHED, published_name
-from saicinpainting.evaluation.writing import to_pixels
-from saicinpainting.files import write_whole
+from saicinpainting.evaluation.paper_results import PROTOCOLS, PUBLISHED, published_name
+from saicinpainting.io.files import write_whole
+from saicinpainting.io.images import to_pixels
+from saicinpainting.metrics import HIGHER_IS_BETTER, SEGMENTATION
+from saicinpainting.metrics.base import TOTAL
+from saicinpainting.metrics.evaluator import Results
+from saicinpainting.metrics.inception import FEATURES
 
 if TYPE_CHECKING:
     import pandas

@@ -13,11 +13,11 @@ from typing import Any
 from filelock import FileLock
 from tqdm import tqdm
 
-from saicinpainting.download import digest_of_input
-from saicinpainting.evaluation.data import InpaintingDataset
-from saicinpainting.evaluation.masks.mask_sets import RECIPES, check_outside, make_mask_set, read_recipe
+from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.evaluation.report import EvaluationSet
-from saicinpainting.evaluation.utils import pick_device
+from saicinpainting.io.device import pick_device
+from saicinpainting.io.download import digest_of_input
+from saicinpainting.masks.mask_sets import RECIPES, check_outside, make_mask_set, read_recipe
 from saicinpainting.utils import InputError, did_you_mean
 
 LOGGER = logging.getLogger(__name__)

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saicinpainting.files import naming
 from saicinpainting.inference.inpainter import Inpainter
-from saicinpainting.training.modules.fourier import set_fft_backend
+from saicinpainting.io.files import naming
+from saicinpainting.networks.fourier import set_fft_backend
+from saicinpainting.networks.inputs import GeneratorInput, blend
 from saicinpainting.utils import InputError, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
@@ -37,25 +38,23 @@ class ExportableInpainter(nn.Module):
     operator is left: transforms are products with matrices that are made from the sizes.
     """
 
-    def __init__(self, network: nn.Module, *, concat_mask: bool = True) -> None:
+    def __init__(self, network: nn.Module, generator_input: GeneratorInput | None = None) -> None:
         super().__init__()
-        self.network, self.concat_mask = network, concat_mask
+        self.network, self.generator_input = network, generator_input or GeneratorInput()
         self.multiple, self.min_size = int(network.size_multiple), int(network.min_size)  # type: ignore[arg-type]
         set_fft_backend(network, "products")
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        known = image * (1 - mask)
-        painted = self.network(torch.cat([known, mask], dim=1) if self.concat_mask else known)
-        return mask * painted + known
+        return blend(self.network(self.generator_input(image, mask)), image, mask)
 
 
 def exportable(path: str | Path, checkpoint: str = "best.ckpt", *, device: str = "cpu") -> ExportableInpainter:
     """The folded generator of an experiment's folder."""
     inpainter = Inpainter.from_run(path, checkpoint, device=device)
-    if inpainter.noise is not None:
+    if inpainter.generator_input.noise is not None:
         raise InputError(f"{path}: a generator with noise as an input (training_model.add_noise_kwargs) has no export")
     network = inpainter.network.to(memory_format=torch.contiguous_format)
-    return ExportableInpainter(network, concat_mask=inpainter.concat_mask).eval()
+    return ExportableInpainter(network, inpainter.generator_input).eval()
 
 
 def export(
@@ -191,7 +190,7 @@ def _to_torch_export(model: ExportableInpainter, path: Path) -> None:
 
 
 def _load_onnx(path: Path) -> Callable[[Tensor, Tensor], Tensor]:
-    from saicinpainting.inference.onnx_model import onnx_session
+    from saicinpainting.inference.onnx import onnx_session
 
     session = onnx_session(path, "cpu")
 

@@ -14,13 +14,13 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from saicinpainting.download import digest_of
-from saicinpainting.evaluation.masks.mask_sets import check_outside
-from saicinpainting.evaluation.memory import Attempts
-from saicinpainting.evaluation.writing import check_ending, write_picture
-from saicinpainting.inference.fillers import Batch, FillBatch, checkpoint_file
+from saicinpainting.inference.backends import Batch, FillBatch, checkpoint_file
 from saicinpainting.inference.overlap import Download
-from saicinpainting.inference.record import Pair, add_inputs, claim_results, inputs_digest
+from saicinpainting.inference.provenance import Pair, add_inputs, claim_results, inputs_digest
+from saicinpainting.io.download import digest_of
+from saicinpainting.io.images import check_ending, write_picture
+from saicinpainting.io.memory import Attempts
+from saicinpainting.masks.mask_sets import check_outside
 from saicinpainting.utils import InputError, check_whole, did_you_mean
 
 EXISTING = ("keep", "overwrite")

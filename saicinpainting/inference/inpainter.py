@@ -13,17 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from saicinpainting.config import read_experiment_config
-from saicinpainting.evaluation.memory import Attempts
-from saicinpainting.evaluation.utils import available_memory, dtype_of, pick_device, warn_of_emulation
-from saicinpainting.evaluation.writing import from_pixels, to_pixels
+from saicinpainting.inference.fast.folding import fold as folded
 from saicinpainting.inference.graphs import CudaCapture, GraphedNetwork
-from saicinpainting.inference.high_resolution import fill_parts, resize_to_fit
 from saicinpainting.inference.memory import MEASURED, Memory, count_memory
 from saicinpainting.inference.overlap import upload
-from saicinpainting.inference.padding import padded
-from saicinpainting.training.modules.folding import fold as folded
-from saicinpainting.training.trainers import load_checkpoint
-from saicinpainting.training.trainers.batch_transforms import NoiseInput, batch_rng
+from saicinpainting.inference.tiling import fill_parts, resize_to_fit
+from saicinpainting.io.device import available_memory, dtype_of, pick_device, warn_of_emulation
+from saicinpainting.io.images import from_pixels, padded, to_pixels
+from saicinpainting.io.memory import Attempts
+from saicinpainting.networks.inputs import GeneratorInput, batch_rng
+from saicinpainting.networks.load import load_generator
 from saicinpainting.utils import InputError, did_you_mean
 
 STRATEGIES = ("auto", "whole", "crop")
@@ -35,11 +34,11 @@ class Inpainter:
     """Fills the holes of images; everything outside them comes back as it was.
 
     Args:
-        generator: a trained one, (B, 4, H, W) or, without `concat_mask`, (B, 3, H, W) to (B, 3, H, W).
-        noise: the input channels of noise that the generator was trained with.
+        generator: a trained one, (B, C, H, W) to (B, 3, H, W).
+        generator_input: what makes its input, as in training.
         device: `auto`, `cpu`, `cuda`, ….
         precision: `fp32`, `bf16` or `fp16`; the transforms and the output stay in float32.
-        fold: multiply out what only training keeps apart, see `training.modules.folding`.
+        fold: multiply out what only training keeps apart, see `fast.folding`.
         compile_network: with `torch.compile`; a size that was not met before takes a minute.
         strategy: `whole`: the image at once; `crop`: parts around the holes, one after the other; `auto`: whole where
             it fits into the memory. A part that does not fit is filled at a smaller size.
@@ -52,8 +51,7 @@ class Inpainter:
         self,
         generator: nn.Module,
         *,
-        concat_mask: bool = True,
-        noise: NoiseInput | None = None,
+        generator_input: GeneratorInput | None = None,
         device: str | torch.device | None = "auto",
         precision: str = "fp32",
         fold: bool = True,
@@ -73,7 +71,7 @@ class Inpainter:
         if cuda_graphs is True and self.device.type != "cuda":
             raise InputError(f"cuda_graphs=true: there are none on {self.device}; leave cuda_graphs out")
         warn_of_emulation(self.dtype, self.device)
-        self.concat_mask, self.noise, self.strategy = concat_mask, noise, strategy
+        self.generator_input, self.strategy = generator_input or GeneratorInput(), strategy
         self.modulo, self.min_size = int(generator.size_multiple), int(generator.min_size)  # type: ignore[arg-type]
         network: Any = folded(generator) if fold else copy.deepcopy(generator)  # type: ignore[arg-type]
         network = network.eval().requires_grad_(False).to(self.device, self.dtype)
@@ -92,10 +90,8 @@ class Inpainter:
     @classmethod
     def from_run(cls, path: str | Path, checkpoint: str = "best.ckpt", **options: Any) -> Inpainter:
         """The generator of an experiment's folder, ours or a published one; `options`: those of the class."""
-        config = read_experiment_config(path)
-        config.training_model.predict_only = True
-        model: Any = load_checkpoint(config, Path(path) / "models" / checkpoint, strict=False)
-        return cls(model.generator, concat_mask=model.concat_mask, noise=model.batch_options.noise, **options)
+        trained = load_generator(read_experiment_config(path), Path(path) / "models" / checkpoint)
+        return cls(trained.generator, generator_input=trained.generator_input, **options)
 
     # ---- arrays and tensors ----------------------------------------------------------------------------------------
 
@@ -188,8 +184,7 @@ class Inpainter:
         if self.device.type == "cuda":
             counted = copy.copy(network)
             counted.strips = in_strips
-            channels = 3 + int(self.concat_mask) + (self.noise.scales if self.noise else 0)
-            return count_memory(counted, channels, self.dtype)
+            return count_memory(counted, self.generator_input.channels, self.dtype)
         memory, share = MEASURED["strips" if in_strips else "whole"], self.dtype.itemsize / 4
         return Memory(memory.fixed_gb * share, memory.gb_per_megapixel * share)
 
@@ -202,19 +197,17 @@ class Inpainter:
     def _forward(self, image: Tensor, mask: Tensor) -> Tensor:
         height, width = image.shape[2:]
         here, hole = upload(image, self.device), upload(mask, self.device)
-        known, hole = (padded(x, self.modulo, self.min_size) for x in (here * (1 - hole), hole.to(here)))
-        x = known if self.noise is None else self._with_noise(known, hole)
-        if self.concat_mask:
-            x = torch.cat([x, hole], dim=1)
-        x = x.to(self.dtype, memory_format=torch.channels_last)
+        here, hole = (padded(x, self.modulo, self.min_size) for x in (here, hole.to(here)))
+        x = self._input(here, hole).to(self.dtype, memory_format=torch.channels_last)
         y = self.network(x) if self._graphs is None else self._graphs(x)
         return y[:, :, :height, :width].float().to(image.device)
 
-    def _with_noise(self, known: Tensor, hole: Tensor) -> Tensor:
-        """As the training module fills, noise of a fixed seed; the same whatever images are beside one."""
-        assert self.noise is not None
-        pairs = zip(known.split(1), hole.split(1), strict=True)
-        return torch.cat([self.noise(*pair, batch_rng(0, 0, 0)) for pair in pairs])
+    def _input(self, image: Tensor, mask: Tensor) -> Tensor:
+        """As the training module makes it, noise of a fixed seed; the same whatever images are beside one."""
+        if self.generator_input.noise is None:
+            return self.generator_input(image, mask)
+        pairs = zip(image.split(1), mask.split(1), strict=True)
+        return torch.cat([self.generator_input(*pair, batch_rng(0, 0, 0)) for pair in pairs])
 
     def fill_batch(self, batch: Mapping[str, Any], out_key: str = "inpainted") -> Tensor:
         """`inpainted` or `predicted_image` of a batch of a data set: `image` and `mask`, float32 (B, 3, H, W).

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saicinpainting.evaluation.writing import to_bytes
+from saicinpainting.io.images import to_bytes
 from saicinpainting.utils import InputError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from saicinpainting.evaluation.writing import write_picture
+from saicinpainting.io.images import write_picture
 from saicinpainting.utils import InputError
 
 MAX_UPLOAD_MB = 30

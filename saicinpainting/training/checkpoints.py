@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from saicinpainting.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.config import translate_checkpoint_kwargs
-from saicinpainting.evaluation.metrics import HIGHER_IS_BETTER, SWITCHES, reported_scores
-from saicinpainting.files import link_or_copy
+from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
+from saicinpainting.io.files import link_or_copy
+from saicinpainting.metrics import HIGHER_IS_BETTER, SWITCHES, reported_scores
 from saicinpainting.training.epoch_loop import StepEndCallback
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 from torch import nn
 
-from saicinpainting.checkpoint import FROZEN_PREFIXES, read_checkpoint, without_prefixes
-from saicinpainting.training.data.datamodule import InpaintingDataModule
+from saicinpainting.data.datamodule import InpaintingDataModule
+from saicinpainting.io.checkpoint import FROZEN_PREFIXES, read_checkpoint, without_prefixes
 from saicinpainting.training.epoch_loop import ExactEpochLoop
-from saicinpainting.training.trainers.load import check_fit
+from saicinpainting.training.load import check_fit
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)

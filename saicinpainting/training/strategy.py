@@ -12,8 +12,8 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from torch import nn
 
+from saicinpainting.training.module import DefaultInpaintingTrainingModule
 from saicinpainting.training.signals import GRACE
-from saicinpainting.training.trainers.default import DefaultInpaintingTrainingModule
 from saicinpainting.utils import InputError
 
 # Lightning's names of DDP, and how each starts its processes.

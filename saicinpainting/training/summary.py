@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 
-from saicinpainting.training.data.datamodule import InpaintingDataModule
+from saicinpainting.data.datamodule import InpaintingDataModule
 
 # Batch norm takes its statistics on each GPU; with fewer images a step than this the published quality is not reached.
 SMALLEST_TOTAL_BATCH = 20

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from saicinpainting.training.losses.perceptual import StageFeatureLoss
-from saicinpainting.training.modules.efficientnet_lite import EfficientNetLiteFeatures
+from saicinpainting.losses.perceptual import StageFeatureLoss
+from saicinpainting.networks.efficientnet_lite import EfficientNetLiteFeatures
 from tests.helpers import ROOT, fill, photo
 
 

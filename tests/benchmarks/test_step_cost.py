@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _foreach_utils
 from torch.utils.flop_counter import FlopCounterMode
 
-from saicinpainting.training.modules import dft
+from saicinpainting.networks import dft
 from saicinpainting.training.trainers import DefaultInpaintingTrainingModule
 from tests.helpers import ROOT
 

@@ -17,10 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from saicinpainting.checkpoint import check_undamaged, read_checkpoint
-from saicinpainting.training.experiment import train
-from tests.helpers import assert_same, write_data
 from tests.training.test_experiment import compose_run
+
+from saicinpainting.io.checkpoint import check_undamaged, read_checkpoint
+from saicinpainting.training.run import train
+from tests.helpers import assert_same, write_data
 
 STEPS = 8  # of an epoch: sixteen images in batches of two
 SAVE_EVERY = 2  # steps

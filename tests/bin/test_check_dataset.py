@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saicinpainting.training.data.loading import WORDS, Finding
+from saicinpainting.data.loading import WORDS, Finding
 from tests.helpers import dirty_folder, run_script, shrunk, write_data
 
 

@@ -28,9 +28,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torchvision.models.vgg import cfgs, make_layers
 
-from saicinpainting.evaluation.galleries import find_failures, write_failures
-from saicinpainting.evaluation.metrics.inception import _make_inception
-from saicinpainting.inference.protocol import evaluate_checkpoint
+from saicinpainting.evaluation.checkpoint import evaluate_checkpoint
+from saicinpainting.evaluation.qualitative import find_failures, write_failures
+from saicinpainting.metrics.inception import _make_inception
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, fill, photo, run_script, shrunk, write_data
 

@@ -16,14 +16,14 @@ import torch
 import yaml
 from PIL import Image
 
-from saicinpainting.evaluation.metrics.ssim import ssim
 from saicinpainting.evaluation.predictions import (
     batches_of_equal_size,
     evaluate_predictions,
     metric_switches,
     read_evaluation_config,
 )
-from saicinpainting.evaluation.utils import pick_device
+from saicinpainting.io.device import pick_device
+from saicinpainting.metrics.ssim import ssim
 from saicinpainting.utils import InputError
 
 ROOT = Path(__file__).resolve().parents[2]

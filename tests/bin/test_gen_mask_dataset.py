@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from saicinpainting.evaluation.data import InpaintingDataset
+from saicinpainting.data.pairs import InpaintingDataset
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,9 +15,9 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from saicinpainting.checkpoint import read_checkpoint
 from saicinpainting.config import read_experiment_config, register_resolvers
-from saicinpainting.training.experiment import make_data_module
+from saicinpainting.io.checkpoint import read_checkpoint
+from saicinpainting.training.run import make_data_module
 from saicinpainting.training.signals import EXIT_STATUS
 from saicinpainting.training.trainers import load_checkpoint
 from tests.helpers import ROOT, assert_same, run_script, shrunk, write_data

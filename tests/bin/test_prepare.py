@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from saicinpainting.evaluation.data import InpaintingDataset
+from saicinpainting.data.pairs import InpaintingDataset
 from tests.helpers import ROOT, photo, run_script, shrunk
 from tests.server import serving
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from saicinpainting.checkpoint import read_checkpoint
+from saicinpainting.io.checkpoint import read_checkpoint
 from tests.helpers import ROOT, photo
 
 PHASES = ("lama-small", "lama-small-large", "lama-small-texture")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from saicinpainting.evaluation.metrics.fid import covariance_of, frechet_distance
+from saicinpainting.metrics.fid import covariance_of, frechet_distance
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

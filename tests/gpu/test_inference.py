@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-from saicinpainting.evaluation.refinement import refine_predict
-from saicinpainting.inference.inpainter import Inpainter
-from saicinpainting.training.modules import make_generator
 from tests.evaluation.test_refinement import Inpainter as Refined
 from tests.evaluation.test_refinement import golden_picture, in_float32
+from torch import nn
+
+from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.inference.refinement import refine_predict
+from saicinpainting.networks import make_generator
 from tests.helpers import fill, golden_arrays, golden_values, rand
 
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks.common import write_metric_networks
-from saicinpainting.evaluation import make_evaluator
-from saicinpainting.evaluation.metrics.fid import frechet_distance
+from saicinpainting.metrics.evaluator import make_evaluator
+from saicinpainting.metrics.fid import frechet_distance
 from tests.helpers import rand
 
 IMAGES = 4

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saicinpainting.evaluation.resnet_encoder import ResNetEncoder
-from saicinpainting.training.losses.adversarial import r1_penalty
-from saicinpainting.training.modules import make_discriminator, make_generator
-from saicinpainting.training.modules.base import set_memory_format
-from saicinpainting.training.modules.conv_double_backward import DoubleBackwardConv2d
-from saicinpainting.training.modules.folding import fold
-from saicinpainting.training.modules.fourier import set_fft_backend
+from saicinpainting.inference.fast.folding import fold
+from saicinpainting.losses.adversarial import r1_penalty
+from saicinpainting.networks import make_discriminator, make_generator
+from saicinpainting.networks.base import set_memory_format
+from saicinpainting.networks.conv_double_backward import DoubleBackwardConv2d
+from saicinpainting.networks.fourier import set_fft_backend
+from saicinpainting.networks.resnet_encoder import ResNetEncoder
 from tests.helpers import fill, golden_arrays, golden_values, rand
 from tests.training.modules.test_modules_golden import CASES
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tests.training.modules.test_folding import generator
 
-from saicinpainting.evaluation.data import InpaintingDataset
-from saicinpainting.inference.fillers import load_filler
+from saicinpainting.data.pairs import InpaintingDataset
+from saicinpainting.inference.backends import load_filler
 from saicinpainting.inference.folders import predict_folder
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.memory import count_memory
 from saicinpainting.inference.overlap import Download
-from saicinpainting.training.modules import dft
+from saicinpainting.networks import dft
 from tests.helpers import photo, rand, write_run
-from tests.training.modules.test_folding import generator
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from saicinpainting.evaluation.resnet_encoder import ResNetEncoder
+from saicinpainting.losses.perceptual import ResNetPL
+from saicinpainting.networks.padding import reflect_pad
+from saicinpainting.networks.resnet_encoder import ResNetEncoder
 from saicinpainting.training.epoch_loop import use_exact_epochs
-from saicinpainting.training.losses.perceptual import ResNetPL
-from saicinpainting.training.modules.padding import reflect_pad
+from saicinpainting.training.optimizers import suit_this_run
 from saicinpainting.training.trainers import make_training_model
-from saicinpainting.training.trainers.optimizers import suit_this_run
 from tests.helpers import assert_same, fill, golden_arrays, golden_values, rand
 from tests.training.trainers.test_golden_training import PATHS, STEPS, GoldenBatches, Recorder, golden_config
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from saicinpainting.training.modules import dft
-from saicinpainting.training.modules.folding import FoldedFourierUnit
-from saicinpainting.training.modules.fourier import FourierUnit, set_fft_backend
+from saicinpainting.inference.fast.folding import FoldedFourierUnit
+from saicinpainting.networks import dft
+from saicinpainting.networks.fourier import FourierUnit, set_fft_backend
 from tests.helpers import fill, rand
 
 LARGE = [pytest.param(size, marks=pytest.mark.costly) for size in ((256, 256), (512, 512))]

@@ -11,16 +11,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from tests.evaluation.test_placement import pretend_to
+from tests.training.modules.test_folding import generator
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saicinpainting.inference import export as module
 from saicinpainting.inference.export import ExportableInpainter, export
-from saicinpainting.inference.onnx_model import OnnxInpainter
-from saicinpainting.training.modules.folding import fold
+from saicinpainting.inference.fast.folding import fold
+from saicinpainting.inference.onnx import OnnxInpainter
 from saicinpainting.utils import InputError
-from tests.evaluation.test_placement import pretend_to
 from tests.helpers import rand
-from tests.training.modules.test_folding import generator
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SIZES = ((1, 256, 256), (3, 256, 256), (1, 512, 768), (3, 1000, 600))

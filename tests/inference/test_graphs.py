@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from tests.training.modules.test_folding import generator
 from torch import Tensor, nn
 
 from saicinpainting.inference import graphs
+from saicinpainting.inference.fast.folding import fold
 from saicinpainting.inference.graphs import CudaCapture, GraphedNetwork, TensorsFromOutside
-from saicinpainting.training.modules import dft
-from saicinpainting.training.modules.folding import fold
-from saicinpainting.training.modules.fourier import set_fft_backend
+from saicinpainting.networks import dft
+from saicinpainting.networks.fourier import set_fft_backend
 from tests.helpers import rand
-from tests.training.modules.test_folding import generator
 
 
 class StubbedCuda:

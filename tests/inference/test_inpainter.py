@@ -12,21 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.evaluation.test_placement import pretend_to
+from tests.training.modules.test_folding import generator
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from saicinpainting.evaluation.data import pad_img_to_modulo
-from saicinpainting.evaluation.utils import available_memory, warn_of_emulation
-from saicinpainting.inference.high_resolution import Box, boxes_around_holes, resize_to_fit, without_seam
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.memory import MEASURED
-from saicinpainting.inference.padding import mirrored
-from saicinpainting.training.modules import dft
+from saicinpainting.inference.tiling import Box, boxes_around_holes, resize_to_fit, without_seam
+from saicinpainting.io.device import available_memory, warn_of_emulation
+from saicinpainting.io.images import mirrored, pad_img_to_modulo
+from saicinpainting.networks import dft
 from saicinpainting.training.trainers import make_training_model
 from saicinpainting.utils import InputError
-from tests.evaluation.test_placement import pretend_to
 from tests.helpers import fill, photo, rand
-from tests.training.modules.test_folding import generator
 from tests.training.trainers.test_golden_training import golden_config
 
 
@@ -95,7 +94,7 @@ def test_noise_is_an_input_as_in_training() -> None:
     hole[:, :, 10:30, 20:50] = 1
     with torch.no_grad():
         expected = model({"image": image, "mask": hole})["inpainted"]
-    inpainter = Inpainter(model.generator, noise=model.batch_options.noise, device="cpu")
+    inpainter = Inpainter(model.generator, generator_input=model.generator_input, device="cpu")
     torch.testing.assert_close(inpainter(image, hole), expected, atol=1e-5, rtol=0)
     both = inpainter(torch.cat([rand(2, 1, 3, 64, 64), image]), hole.repeat(2, 1, 1, 1))
     torch.testing.assert_close(both[1:], expected, atol=1e-5, rtol=0)
@@ -351,7 +350,7 @@ def test_what_is_idle_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Pages of files that a container has read; what PyTorch keeps of a GPU."""
     for name, content in {"max": "16000", "current": "15000", "stat": "anon 900\ninactive_file 14000\n"}.items():
         (tmp_path / f"memory.{name}").write_text(content)
-    monkeypatch.setattr("saicinpainting.evaluation.utils.CGROUP", tmp_path)
+    monkeypatch.setattr("saicinpainting.io.device.CGROUP", tmp_path)
     assert available_memory(torch.device("cpu")) == 15000
     for name, value in {"mem_get_info": (8, 80), "memory_reserved": 62, "memory_allocated": 2}.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)

@@ -6,14 +6,14 @@ import copy
 
 import pytest
 import torch
+from tests.training.modules.test_folding import generator
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from saicinpainting.inference.fast.folding import fold
 from saicinpainting.inference.memory import MEASURED, SIDES, Memory, count_memory
-from saicinpainting.training.modules.folding import fold
-from saicinpainting.training.modules.fourier import set_fft_backend
+from saicinpainting.networks.fourier import set_fft_backend
 from tests.helpers import rand
-from tests.training.modules.test_folding import generator
 
 
 def test_tensors_are_counted_as_they_come_and_go() -> None:

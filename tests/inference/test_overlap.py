@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from saicinpainting.evaluation.data import InpaintingDataset
-from saicinpainting.evaluation.writing import to_pixels
+from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.inference import folders, overlap
 from saicinpainting.inference.folders import predict_folder
 from saicinpainting.inference.overlap import Download, upload
+from saicinpainting.io.images import to_pixels
 from saicinpainting.utils import InputError
 from tests.helpers import rand
 from tests.inference.test_folders import Red, write_pairs

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from saicinpainting.checkpoint import read_checkpoint
+from saicinpainting.io.checkpoint import read_checkpoint
 from saicinpainting.training.strategy import make_ddp_strategy
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, run_script, shrunk, write_data

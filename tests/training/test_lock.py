@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.training.test_experiment import compose_run
 
 from saicinpainting.training import lock
-from saicinpainting.training.experiment import train
 from saicinpainting.training.lock import only_run_in
+from saicinpainting.training.run import train
 from saicinpainting.training.signals import StopSignals
 from saicinpainting.utils import InputError
 from tests.helpers import write_data
-from tests.training.test_experiment import compose_run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 SECONDS = 2.0  # of a lease

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saicinpainting.checkpoint import read_checkpoint
+from saicinpainting.io.checkpoint import read_checkpoint
 from saicinpainting.training.reports.event_logs import RunLog, Series
 from saicinpainting.utils import InputError
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saicinpainting.files import write_whole
+from saicinpainting.io.files import write_whole
 from saicinpainting.training.reports.event_logs import RunLog, Series, better, select_tags
 from saicinpainting.utils import InputError
 

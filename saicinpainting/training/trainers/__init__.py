@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from saicinpainting.training.trainers.build import make_training_model
-from saicinpainting.training.trainers.default import DefaultInpaintingTrainingModule
-from saicinpainting.training.trainers.load import load_checkpoint
+from saicinpainting.training.factory import make_training_model
+from saicinpainting.training.load import load_checkpoint
+from saicinpainting.training.module import DefaultInpaintingTrainingModule
 
 __all__ = ["DefaultInpaintingTrainingModule", "load_checkpoint", "make_training_model"]

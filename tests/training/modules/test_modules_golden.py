@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from saicinpainting.evaluation.resnet_encoder import ResNetEncoder
-from saicinpainting.training.modules import make_discriminator, make_generator
+from saicinpainting.networks import make_discriminator, make_generator
+from saicinpainting.networks.resnet_encoder import ResNetEncoder
 from saicinpainting.utils import count_parameters
 from tests.helpers import fill, golden_arrays, golden_keys, golden_values, rand
 

@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.plugins import MixedPrecision
 from torch.utils.data import DataLoader, Dataset
 
-from saicinpainting.training.experiment import make_trainer
-from saicinpainting.training.modules.fourier import FourierUnit
+from saicinpainting.networks.fourier import FourierUnit
+from saicinpainting.training.run import make_trainer
 from saicinpainting.training.trainers import make_training_model
 from tests.helpers import fill, golden_arrays, golden_values, rand
 

@@ -1,0 +1,278 @@
+"""The data of a training run: one training set and the evaluation sets that are scored after every epoch."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
+
+from saicinpainting.data.datasets import (
+    FOLDER_KINDS,
+    InpaintingTrainDataset,
+    make_dataloader,
+    make_default_val_dataset,
+    make_train_dataset,
+    plain,
+)
+from saicinpainting.data.loading import Finding
+from saicinpainting.data.pairs import InpaintingDataset, InpaintingEvalOnlineDataset, Sample
+from saicinpainting.data.sampler import EqualSizeBatches, TrainSampler, share_of
+from saicinpainting.data.sources import folders_of
+from saicinpainting.data.verification import require_sound
+from saicinpainting.utils import InputError, call_with_settings, check_whole
+
+LOGGER = logging.getLogger(__name__)
+Settings = Mapping[str, Any]
+
+
+class Start(NamedTuple):
+    """Where training begins: in which epoch, after how many of its images over all processes, with which batch."""
+
+    epoch: int = 0
+    images: int = 0
+    batches: int = 0
+
+
+class InpaintingDataModule(pl.LightningDataModule):
+    """Builds the loaders of config section `data`.
+
+    `train`, `val`, `visual_test` and the entries of `extra_val`: arguments of the data sets' makers, and
+    `dataloader_kwargs`. `prepare_hint`: the command that prepares the data, told where a folder is missing. `seed`
+    decides order, augmentation and masks. `val_titles`: the names of the evaluation sets in the order of
+    `val_dataloader()`. The processes of a trainer share the images among them.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Settings,
+        val: Settings,
+        visual_test: Settings | None = None,
+        extra_val: Mapping[str, Settings] | None = None,
+        prepare_hint: str = "",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.prepare_hint, self.seed = prepare_hint, seed
+        self._train_settings = plain(train)
+        sections = {"val": ("data.val", val)}
+        if visual_test:
+            sections["test"] = ("data.visual_test", visual_test)
+        for name, settings in (extra_val or {}).items():
+            sections[f"extra_val_{name}"] = (f"data.extra_val.{name}", settings)
+        self.val_titles = list(sections)
+        self._val_sections = [(where, plain(settings)) for where, settings in sections.values()]
+        self._train_set: InpaintingTrainDataset | None = None
+        self._val_sets: list[Dataset[Sample]] | None = None
+        self._val_sizes: dict[str, list[tuple[int, int]]] = {}  # (H, W) of the samples of each evaluation set
+        self._start = Start()
+        self._copies: torch.cuda.Stream | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the files; `stage` `validate` needs no training images. Those of the evaluation sets are looked at."""
+        if self._train_set is None and stage in (None, "fit"):
+            self._train_set = self._make_train_set()
+        if self._val_sets is None:
+            self._val_sets = [self._make_val_set(where, s) for where, s in self._val_sections]
+
+    def teardown(self, stage: str) -> None:
+        """At the end of a run, tell what was unusual about its images."""
+        if stage == "fit" and self._train_set is not None and self._processes()[0] == 0:
+            found = self._train_set.images.findings()
+            unusual = [f"{n} {finding.name.lower()}" for finding, n in found.items() if finding != Finding.ORDINARY]
+            if unusual:
+                LOGGER.warning("data.train: of %d images seen %s", sum(found.values()), ", ".join(unusual))
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        sampler = self._sampler(*self._processes())
+        sampler.begin_at(self._start.epoch, self._start.images)
+        settings = _without_order(self._train_settings.get("dataloader_kwargs"), where="data.train")
+        return self._loader(self._images(), {**settings, "sampler": sampler}, where="data.train")
+
+    def train_images(self) -> int:
+        """How many training images there are."""
+        return len(self._images())
+
+    def epoch_images(self) -> int:
+        """Training images of an epoch, over all processes: `data.train.epoch_images`, unless told otherwise all."""
+        wanted = self._train_settings.get("epoch_images")
+        if wanted is not None and (type(wanted) is not int or wanted < 1):
+            raise InputError(f"data.train.epoch_images: expected a number of images or null, got {wanted!r}")
+        return wanted or self.train_images()
+
+    def images(self) -> dict[str, int]:
+        """How many images each set has, by its config section."""
+        self.setup()
+        assert self._val_sets is not None
+        sections = [where for where, _ in self._val_sections]
+        counts = [len(dataset) for dataset in self._val_sets]  # type: ignore[arg-type]
+        return {"data.train": self.train_images(), **dict(zip(sections, counts, strict=True))}
+
+    def batch_size(self) -> int:
+        """Training images of a step, over all processes."""
+        return self._batch_size() * self._processes()[1]
+
+    def train_batches(self, world_size: int | None = None) -> int:
+        """Batches of an epoch in each of `world_size` processes; None asks the trainer how many there are."""
+        batches = self._batches_of(len(self._sampler(0, world_size or self._processes()[1])))
+        if not batches:
+            raise InputError(
+                f"data.train.dataloader_kwargs.drop_last=true leaves no batch: {self.train_images()} images, batches "
+                f"of {self._batch_size()} in every process; lower data.batch_size or set drop_last=false"
+            )
+        return batches
+
+    def begin_at(self, epoch: int, images: int) -> int:
+        """Begin with `epoch` after its first `images`, counted over all processes.
+
+        Returns:
+            The number of the batch to begin with, such that the batches that are left end with the epoch.
+        """
+        sampler = self._sampler(*self._processes())
+        left = len(sampler) - sampler.begin_at(epoch, images)
+        self._start = Start(epoch, images, self.train_batches() - self._batches_of(left))
+        return self._start.batches
+
+    def images_done(self, epoch: int, batches: int) -> int:
+        """Images that all processes together have seen after `batches` of `epoch`."""
+        before = self._start if epoch == self._start.epoch else Start()
+        done = before.images + (batches - before.batches) * self.batch_size()
+        return min(done, self.epoch_images())
+
+    def _images(self) -> InpaintingTrainDataset:
+        self.setup("fit")
+        assert self._train_set is not None
+        return self._train_set
+
+    def _sampler(self, rank: int, world_size: int) -> TrainSampler:
+        shuffle = bool((self._train_settings.get("dataloader_kwargs") or {}).get("shuffle", False))
+        return TrainSampler(
+            self.train_images(),
+            seed=self.seed,
+            shuffle=shuffle,
+            rank=rank,
+            world_size=world_size,
+            epoch_images=self.epoch_images(),
+            order=self._images().source.order(),
+        )
+
+    def _processes(self) -> tuple[int, int]:
+        """Rank and number of the trainer's processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _batch_size(self) -> int:
+        return _batch_size(plain(self._train_settings.get("dataloader_kwargs")), where="data.train")
+
+    def _batches_of(self, images: int) -> int:
+        drop_last = (self._train_settings.get("dataloader_kwargs") or {}).get("drop_last", False)
+        return images // self._batch_size() if drop_last else -(-images // self._batch_size())
+
+    # ---- evaluation ---------------------------------------------------------------------------------------------
+
+    def val_dataloader(self) -> list[DataLoader[Sample]]:
+        self.setup("validate")
+        assert self._val_sets is not None
+        return [
+            self._val_loader(dataset, where, settings)
+            for dataset, (where, settings) in zip(self._val_sets, self._val_sections, strict=True)
+        ]
+
+    def _val_loader(self, dataset: Dataset[Sample], where: str, settings: dict[str, Any]) -> DataLoader[Sample]:
+        kwargs = plain(settings.get("dataloader_kwargs"))
+        if kwargs.get("shuffle"):
+            raise InputError(f"{where}.dataloader_kwargs.shuffle=true: evaluation images keep their order; remove it")
+        if kwargs.pop("drop_last", False):
+            raise InputError(f"{where}.dataloader_kwargs.drop_last=true: every evaluation image counts; remove it")
+        rank, world_size = self._processes()
+        images = len(dataset)  # type: ignore[arg-type]
+        if images < world_size and rank == 0:
+            LOGGER.warning(
+                "%s: %d images for %d processes; some count more than once in the metrics", where, images, world_size
+            )
+        share = share_of(images, rank=rank, world_size=world_size)
+        kwargs = _without_order(kwargs, where=where)
+        batch_size, sizes = _batch_size(kwargs, where=where), self._val_sizes[where]
+        if batch_size == 1 or len(set(sizes)) == 1:
+            return self._loader(dataset, {**kwargs, "sampler": share}, where=where)
+        del kwargs["batch_size"]
+        batches = EqualSizeBatches(share, sizes, batch_size)
+        return self._loader(dataset, {**kwargs, "batch_sampler": batches}, where=where)
+
+    def _loader(self, dataset: Dataset[Sample], kwargs: dict[str, Any], *, where: str) -> DataLoader[Sample]:
+        """For a GPU batches lie in pinned memory, from which they are copied while the host goes on."""
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return make_dataloader(dataset, {"pin_memory": on_gpu, **kwargs}, where=where)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """On a GPU by a stream of its own: the copy runs while the device still computes the step before."""
+        if device.type != "cuda":
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        self._copies = self._copies or torch.cuda.Stream(device)
+        with torch.cuda.stream(self._copies):
+            batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(self._copies)
+        for value in batch.values():
+            if torch.is_tensor(value):
+                value.record_stream(current)  # its memory is free again only when that stream is done with it
+        return batch
+
+    # ---- data sets ----------------------------------------------------------------------------------------------
+
+    def _make_train_set(self) -> InpaintingTrainDataset:
+        settings = _without_loader(self._train_settings)
+        settings.pop("epoch_images", None)
+        if settings.get("kind", "default") in FOLDER_KINDS and (settings.get("indir") or not settings.get("file_list")):
+            self._require_folders("data.train", self._train_settings)
+        return call_with_settings(make_train_dataset, settings, where="data.train")
+
+    def _make_val_set(self, where: str, settings: dict[str, Any]) -> Dataset[Sample]:
+        self._require_folders(where, settings)
+        dataset = make_default_val_dataset(**_without_loader(settings), where=where)
+        sizes = self._val_sizes[where] = []
+        for part in dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset]:
+            # Another image cannot take an image's place as in training, and the first validation is hours away.
+            assert isinstance(part, (InpaintingDataset, InpaintingEvalOnlineDataset))
+            masks = part.mask_filenames if isinstance(part, InpaintingDataset) else None
+            found = require_sound(part.img_filenames, masks, where=where)
+            sizes += [part.size_of_sample(height, width) for width, height in found]
+        return dataset
+
+    def _require_folders(self, where: str, settings: dict[str, Any]) -> None:
+        """The data sets would complain too, but know neither the config key nor the command that helps."""
+        indir = settings.get("indir")
+        if not indir:
+            raise InputError(f"{where}.indir: missing config key; set it to a folder of images")
+        for folder in folders_of(indir):
+            if not os.path.isdir(folder):
+                hint = f", or prepare the data: {self.prepare_hint}" if self.prepare_hint else ""
+                raise InputError(f"{where}.indir: no folder {folder}; set it or location.data_root_dir{hint}")
+
+
+def _without_order(dataloader_kwargs: Settings | None, *, where: str) -> dict[str, Any]:
+    """The loader's settings without the order of the images, which samplers of ours decide."""
+    kwargs = plain(dataloader_kwargs)
+    for name in ("sampler", "batch_sampler"):
+        if name in kwargs:
+            raise InputError(
+                f"{where}.dataloader_kwargs.{name} cannot be set: shuffle and trainer.seed decide the order"
+            )
+    kwargs.pop("shuffle", None)
+    return kwargs
+
+
+def _batch_size(dataloader_kwargs: dict[str, Any], *, where: str) -> int:
+    size = dataloader_kwargs.get("batch_size", 1)
+    check_whole(f"{where}.dataloader_kwargs.batch_size", size, least=1)
+    return int(size)
+
+
+def _without_loader(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "dataloader_kwargs"}

@@ -1,0 +1,108 @@
+"""CelebA-HQ (Karras et al. 2018) at 256 px: 28,000 images for training, 2,000 for evaluation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from PIL import Image
+from tqdm import tqdm
+
+from saicinpainting.data.preparation.sets import draw, make_set
+from saicinpainting.data.preparation.steps import Archive, Steps
+from saicinpainting.io.connection import without_secrets
+from saicinpainting.io.files import link_or_copy, whole
+from saicinpainting.io.folders import images_in
+from saicinpainting.io.images import read_image
+from saicinpainting.utils import InputError
+
+SIZE = 256
+ARCHIVE_BYTES = 3_000_000_000
+EVAL_SETS = tuple(f"random_{kind}_256" for kind in ("thick", "thin", "medium"))
+VAL_MASKS = "random_thick_256"
+
+
+@dataclass(frozen=True)
+class CelebaPlan:
+    """What to make.
+
+    Args:
+        source: a folder of the images, an archive of them, or the address of one. The data set has no address that
+            would last; the official scripts expect `data256x256.zip`.
+        val_images: images kept from training, drawn with `seed`; from them come all evaluation sets.
+    """
+
+    source: str
+    val_images: int = 2000
+    eval_sets: Sequence[str] = EVAL_SETS
+    seed: int = 0
+    keep_archives: bool = False
+    n_jobs: int = 1
+
+    def describe(self) -> str:
+        return "\n".join(
+            [
+                f"{without_secrets(self.source)} -> original/",
+                f"disk: about {ARCHIVE_BYTES / 1e9:.0f} GB for 30,000 images of 256 px, as much again for an archive",
+                f"train_256/: all images but {self.val_images}, which are drawn with seed {self.seed}",
+                f"val_256/: these; {VAL_MASKS}",
+                f"evaluation/: the same; {', '.join(self.eval_sets) or 'no set'}",
+            ]
+        )
+
+
+def prepare_celeba(root: Path, plan: CelebaPlan, steps: Steps) -> None:
+    """Make `train_256/`, `val_256/` and `evaluation/` under `root`."""
+    original = _originals(root, plan, steps)
+    names = images_in(original)
+    if len(names) <= plan.val_images:
+        raise InputError(f"{original}: {len(names)} images, of which {plan.val_images} are to be kept from training")
+    (kept,) = draw(names, plan.seed, plan.val_images)
+    training = sorted(set(names) - set(kept))
+    for folder, chosen in (("train_256", training), ("original_val_256", kept)):
+        settings = {"images": len(chosen), "seed": plan.seed, "size": SIZE}
+        steps.take(folder, settings, partial(_fill, root / folder, original, chosen))
+    source = root / "original_val_256"
+    for folder, recipe in (("val_256", VAL_MASKS), *((f"evaluation/{recipe}", recipe) for recipe in plan.eval_sets)):
+        make_set(
+            steps, folder, recipe=recipe, source=source, names=images_in(source), seed=plan.seed, n_jobs=plan.n_jobs
+        )
+
+
+def _originals(root: Path, plan: CelebaPlan, steps: Steps) -> Path:
+    """The folder of all images, unpacked where they come as an archive."""
+    path = Path(plan.source)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        steps.unpack_file(path, "original")
+    elif "://" in plan.source:
+        name = PurePosixPath(urlsplit(plan.source).path).name or "celeba.zip"
+        steps.unpack(Archive(name, plan.source, ARCHIVE_BYTES), "original", keep=plan.keep_archives)
+    else:
+        raise InputError(f"{plan.source}: no such folder or file, and no address; where are the images of CelebA-HQ?")
+    return root / "original"
+
+
+def _fill(folder: Path, original: Path, names: Sequence[str]) -> str:
+    """Images of 256 px are linked, or copied where that is impossible; others are resized and saved as PNG."""
+    resized = 0
+    for name in tqdm(names, desc=folder.name, unit="image"):
+        with Image.open(original / name) as file:
+            fits = file.size == (SIZE, SIZE)
+        target = folder / (name if fits else f"{os.path.splitext(name)[0]}.png")
+        resized += not fits
+        if target.is_file():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole(target) as part:
+            if fits:
+                part.unlink(missing_ok=True)  # of a start that was killed: a copy would go into what it links to
+                link_or_copy(original / name, part)
+            else:
+                read_image(original / name).resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(part, "png")
+    return f"{len(names)} images" + (f", {resized} of them resized" if resized else "")

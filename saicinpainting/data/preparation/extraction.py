@@ -1,0 +1,122 @@
+"""Unpacking archives of images: safe against hostile names, and gone on with after an interruption."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple, cast
+
+from tqdm import tqdm
+
+from saicinpainting.io.archives import (
+    DECOMPRESSORS,
+    ZIP_BEGINS,
+    Decompressed,
+    damage_as,
+    open_tar,
+    tar_members,
+    zip_members,
+)
+from saicinpainting.io.files import whole
+from saicinpainting.utils import InputError
+
+Opened = Iterator["Member"]
+ANEW = "copy it anew; one that was downloaded here: remove it, and it is downloaded again"
+
+
+class Member(NamedTuple):
+    """A file in an archive; `open` gives its content."""
+
+    name: str
+    size: int
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
+
+
+def extract(archive: Path, folder: Path, *, strip: int = 1) -> int:
+    """Unpack the images of a tar or zip archive into `folder`.
+
+    A file that is there in its full size is not written again, so the same call goes on where another one ended. Files
+    appear when they are whole. Links, devices and hidden files are left out.
+
+    Args:
+        strip: how many leading folders of the names to leave out; names with fewer lose all of them.
+
+    Returns:
+        How many images the archive holds.
+
+    Raises:
+        InputError: the archive is damaged or cut off, which may show at its end alone, or has a name that leads out of
+            `folder`. What came before that is whole and stays.
+    """
+    count = 0
+    with (
+        damage_as(lambda what: InputError(f"{archive} is no whole archive: {what}; {ANEW}")),
+        tqdm(desc=f"unpacking {archive.name}", unit="file") as progress,
+        archive.open("rb") as file,
+    ):
+        for member in _members(file):
+            target = folder / _place(member.name, strip, archive)
+            if not target.is_file() or target.stat().st_size != member.size:
+                _write(member, target)
+            count += 1
+            progress.update()
+    return count
+
+
+def _place(name: str, strip: int, archive: Path) -> Path:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise InputError(f"{archive}: its file {name!r} would lie outside of the folder; this is not the right archive")
+    parts = [part for part in path.parts if part != "."]
+    if not parts:
+        raise InputError(f"{archive}: its file {name!r} has no name; this is not the right archive")
+    return Path(*parts[min(strip, len(parts) - 1) :])
+
+
+def _write(member: Member, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with member.open() as source, whole(target) as part, part.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+
+
+def _members(file: IO[bytes]) -> Opened:
+    begins = file.read(8)
+    file.seek(0)
+    if begins.startswith(ZIP_BEGINS):
+        with zipfile.ZipFile(file) as packed:
+            yield from _of_zip(packed, file)
+        return
+    make = next((make for magic, make in DECOMPRESSORS.items() if begins.startswith(magic)), None)
+    source = cast(IO[bytes], Decompressed(file, make)) if make else file
+    with open_tar(source, stream=make is not None) as tar:
+        yield from _of_tar(tar)
+
+
+def _of_tar(tar: tarfile.TarFile) -> Opened:
+    for info in tar_members(tar):
+        if info.isfile() and not _hidden(info.name):
+            yield Member(info.name, info.size, partial(_content, tar, info))
+        # All would be kept, gigabytes for millions of files; only links need those before them.
+        tar.members.clear()  # type: ignore[attr-defined]
+
+
+def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = tar.extractfile(info)
+    assert file is not None  # it is a file
+    return file
+
+
+def _of_zip(packed: zipfile.ZipFile, file: IO[bytes]) -> Opened:
+    for info in zip_members(packed, file):
+        link = (info.external_attr >> 16) & 0o170000 == 0o120000
+        if not info.is_dir() and not link and not _hidden(info.filename):
+            yield Member(info.filename, info.file_size, partial(packed.open, info))
+
+
+def _hidden(name: str) -> bool:
+    return PurePosixPath(name).name.startswith(".") or name.startswith("__MACOSX/")

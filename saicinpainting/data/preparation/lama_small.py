@@ -1,0 +1,128 @@
+"""The training data of lama-small: tiles of photographs that packages ship, drawn patterns, photographs held out."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from saicinpainting.data.preparation.patterns import draw_pattern
+from saicinpainting.data.preparation.photographs import Found
+from saicinpainting.data.preparation.tiles import Cutting, activity, cut_tiles
+from saicinpainting.io.files import write_whole
+from saicinpainting.io.folders import images_in
+from saicinpainting.io.images import read_image
+from saicinpainting.utils import InputError
+
+SOURCES = "sources.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the data is made.
+
+    Args:
+        seed: of all draws; the same photographs and the same seed give the same files.
+        quality: of the tiles' JPEG files.
+        patterns: share of the training tiles that are drawn.
+        held_out_side, val_side: the shorter side of these photographs at most, in pixels.
+    """
+
+    seed: int = 0
+    quality: int = 95
+    patterns: float = 0.12
+    held_out_side: int = 1024
+    val_side: int = 512
+    cutting: Cutting = field(default_factory=Cutting)
+
+
+def write_data(found: Sequence[Found], outdir: Path, recipe: Recipe) -> dict[str, Any]:
+    """Write train/ (JPEG tiles), val/ and held_out/ (PNG photographs) and sources.json into `outdir`.
+
+    Returns:
+        What sources.json says: the recipe, the number of tiles, and every photograph with its author and licence.
+
+    Raises:
+        InputError: nothing to train on, or `outdir` has been written before.
+    """
+    if not any(one.photograph.role == "train" for one in found):
+        raise InputError("no photograph to train on: all packages are left out or missing; give --photos FOLDER")
+    for name in ("train", "val", "held_out"):
+        if (outdir / name).exists():
+            raise InputError(f"{outdir / name} exists; give an empty folder: a training may be reading this one")
+        (outdir / name).mkdir(parents=True)
+    tiles: Counter[str] = Counter()
+    for one in tqdm(found, desc="photographs", unit="photograph"):
+        name, role = one.photograph.name, one.photograph.role
+        image = read_image(one.path)
+        if role == "train":
+            tiles[name] = _write_tiles(image, name, outdir / "train", recipe)
+        else:
+            side = recipe.val_side if role == "val" else recipe.held_out_side
+            shrink(image, side).save(outdir / role / f"{name}.png")
+    drawn = _write_patterns(outdir / "train", recipe)
+    facts = {
+        "recipe": asdict(recipe),
+        "tiles": {"photographs": sum(tiles.values()), "patterns": drawn},
+        "photographs": [{**one.describe(), "tiles": tiles[one.photograph.name]} for one in found],
+    }
+    write_whole(outdir / SOURCES, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    return facts
+
+
+def _write_tiles(image: Image.Image, name: str, folder: Path, recipe: Recipe) -> int:
+    tiles = cut_tiles(image, recipe.cutting, np.random.default_rng([recipe.seed, zlib.crc32(name.encode())]))
+    for tile in tiles:
+        tile.image.save(folder / f"{name}_{tile.side}_{tile.left}_{tile.top}.jpg", quality=recipe.quality)
+    return len(tiles)
+
+
+def _write_patterns(folder: Path, recipe: Recipe) -> int:
+    """Draw patterns until they are the recipe's share of the tiles; tiles of photographs lie behind fences."""
+    tiles = images_in(folder)
+    count = round(len(tiles) * recipe.patterns / (1 - recipe.patterns))
+    for i in tqdm(range(count), desc="patterns", unit="pattern"):
+        rng = np.random.default_rng([recipe.seed, i])
+        behind = np.asarray(read_image(folder / tiles[int(rng.integers(len(tiles)))]))
+        image = _draw_clearly(behind, recipe.cutting, rng)
+        image.save(folder / f"pattern_{i:05d}.jpg", quality=recipe.quality)
+    return count
+
+
+def _draw_clearly(behind: np.ndarray, cutting: Cutting, rng: np.random.Generator) -> Image.Image:
+    """A pattern that can be seen: the colours drawn for its parts may be nearly the same, then it is drawn anew."""
+    while True:
+        image = Image.fromarray(draw_pattern(cutting.size, behind, rng))
+        if activity(image) >= cutting.dull:
+            return image
+
+
+def shrink(image: Image.Image, side: int) -> Image.Image:
+    """The photograph with its shorter side at most `side`."""
+    scale = min(1.0, side / min(image.size))
+    width, height = (round(length * scale) for length in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def describe(facts: dict[str, Any], missing: Iterable[str]) -> str:
+    """Where everything comes from, a line for each photograph, and what is missing."""
+    lines = [
+        f"{p['role']:9}{p['name']:18}{p['package']} {p['version']}: {p['file']} ({p['author']}, {p['licence']})"
+        for p in facts["photographs"]
+    ]
+    roles = Counter(p["role"] for p in facts["photographs"])
+    tiles = facts["tiles"]
+    lines += [f"missing  {line}" for line in missing]
+    lines.append(
+        f"train/: {tiles['photographs']} tiles of {roles['train']} photographs, {tiles['patterns']} drawn patterns; "
+        f"val/: {roles['val']}; held_out/: {roles['held_out']}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,229 @@
+"""The index of a set of shards: which there are, how large, how many images each holds, and their checksums."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Protocol, cast
+
+from saicinpainting.data.sources import TRAIN_SUFFIXES, SourceError
+from saicinpainting.io.archives import damage_as, open_tar, tar_members
+from saicinpainting.io.connection import is_address, open_address, without_secrets
+from saicinpainting.io.files import write_whole
+from saicinpainting.utils import InputError
+
+INDEX = "index.json"
+FORMAT = "lama-shards-1"
+SHA256 = re.compile("[0-9a-f]{64}")
+IMAGE_KINDS = tuple(suffix.lstrip(".") for suffix in TRAIN_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file.
+
+    name: its file name, or its address as far as it differs from that of the index.
+    images: samples in it; companions: the label files that each of them has.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+    images: int
+    companions: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Shard:
+        """What an index says of a shard; KeyError, TypeError or ValueError if it says something else."""
+        shard = cls(**{**entry, "companions": tuple(entry["companions"])})
+        counts = all(type(number) is int and number >= 0 for number in (shard.bytes, shard.images))
+        # The checksum becomes a file's name where shards are cached.
+        if not counts or not isinstance(shard.name, str) or not SHA256.fullmatch(shard.sha256):
+            raise ValueError(f"not a shard: {entry}")
+        return shard
+
+    def place(self, index: str) -> str:
+        """The file or address of the shard, for the index at `index`: it lies beside it unless its name says where."""
+        if is_address(self.name) or os.path.isabs(self.name):
+            return self.name
+        place, query = _without_query(index_place(index))
+        folder, slash, _ = place.rpartition("/")
+        return f"{folder}{slash}{self.name}{query}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a shard: where its bytes lie."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class ShardSample:
+    """One sample of a shard; `labels`: its companions by name."""
+
+    key: str
+    image: Member
+    labels: dict[str, Member]
+
+
+def samples_of(tar: tarfile.TarFile, name: str) -> list[ShardSample]:
+    """The samples of an open shard, in the WebDataset layout: `KEY.jpg` with `KEY.segm.png` and the like beside it.
+
+    Raises:
+        InputError: a sample without an image, or with two.
+    """
+    groups: dict[str, dict[str, Member]] = {}
+    for member in tar_members(tar):
+        if not member.isfile():
+            continue
+        folder, _, base = member.name.rpartition("/")
+        stem, _, kind = base.partition(".")
+        key = f"{folder}/{stem}" if folder else stem
+        groups.setdefault(key, {})[kind.lower()] = Member(member.offset_data, member.size)
+    samples = []
+    for key, members in groups.items():
+        images = [kind for kind in members if kind in IMAGE_KINDS]
+        if len(images) != 1:
+            raise InputError(
+                f"{without_secrets(name)}: sample {key} has {len(images)} images ({', '.join(members)}); expected one "
+                f"of {', '.join('.' + kind for kind in IMAGE_KINDS)}"
+            )
+        labels = {
+            kind[: -len(".png")]: member for kind, member in members.items() if kind.endswith(".png") and "." in kind
+        }
+        samples.append(ShardSample(key, members[images[0]], labels))
+    return samples
+
+
+def read_samples(file: BinaryIO) -> list[ShardSample]:
+    """The samples of an open shard."""
+
+    def broken(what: str) -> SourceError:
+        return SourceError(f"{file.name} is no whole tar file: {what}; make it again or remove it from the index")
+
+    with damage_as(broken), open_tar(file, stream=False) as tar:
+        return samples_of(tar, file.name)
+
+
+def describe(name: str, file: Readable) -> Shard:
+    """Read a whole shard once, from a file or a connection."""
+    counted = _Counted(file)
+
+    def broken(what: str) -> InputError:
+        return InputError(f"{without_secrets(name)} is no whole tar file: {what}; make or copy it anew")
+
+    with damage_as(broken), open_tar(cast(IO[bytes], counted), stream=True) as tar:
+        samples = samples_of(tar, name)
+    return Shard(name, counted.bytes, counted.digest.hexdigest(), len(samples), companions_of(samples))
+
+
+def companions_of(samples: Sequence[ShardSample]) -> tuple[str, ...]:
+    """The labels that every sample has."""
+    shared = set(samples[0].labels) if samples else set()
+    for sample in samples:
+        shared &= set(sample.labels)
+    return tuple(sorted(shared))
+
+
+class Readable(Protocol):
+    """A file, or the answer of a server."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class _Counted:
+    """Passes bytes on and keeps their number and checksum."""
+
+    def __init__(self, file: Readable) -> None:
+        self.file, self.bytes, self.digest = file, 0, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        self.bytes += len(data)
+        self.digest.update(data)
+        return data
+
+
+def write_index(path: Path, shards: Iterable[Shard]) -> None:
+    """`index.json`, and `SHA256SUMS` beside it for `sha256sum -c`."""
+    shards = list(shards)
+    content = {"format": FORMAT, "shards": [asdict(shard) for shard in shards]}
+    sums = "".join(f"{shard.sha256}  {shard.name}\n" for shard in shards)
+    for file, text in ((path.with_name("SHA256SUMS"), sums), (path, json.dumps(content, indent=1) + "\n")):
+        write_whole(file, text)
+
+
+def read_index(place: str) -> list[Shard]:
+    """The shards of an index: a file, a folder that holds `index.json`, or an address of one."""
+    place = index_place(place)
+    shown = without_secrets(place)
+    try:
+        if is_address(place):
+            with open_address(place) as answer:
+                text = b"".join(iter(answer.read, b"")).decode("utf-8")
+        else:
+            text = Path(place).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{shown}: cannot read the index of the shards ({error}); bin/make_shards.py --index makes one for shards "
+            "that have none"
+        ) from error
+    return _parse(shown, text)
+
+
+def index_place(place: str) -> str:
+    """The file of an index whose folder or file is given."""
+    place, query = _without_query(place)
+    return f"{place}{query}" if place.endswith(".json") else f"{place.rstrip('/')}/{INDEX}{query}"
+
+
+def _without_query(place: str) -> tuple[str, str]:
+    """What follows a ? in an address, a key say, holds for all that lies beside it."""
+    address, mark, query = place.partition("?") if is_address(place) else (place, "", "")
+    return address, mark + query
+
+
+def _parse(place: str, text: str) -> list[Shard]:
+    try:
+        content: dict[str, Any] = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}")
+        shards = [Shard.of(shard) for shard in content["shards"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{place} is no index of shards ({error}); make it with bin/make_shards.py") from error
+    if not any(shard.images for shard in shards):
+        raise InputError(f"{place}: the shards hold no images")
+    return shards
+
+
+def expand(patterns: Iterable[str]) -> Iterator[str]:
+    """Files and addresses that patterns stand for: `{000..146}` counts, `*` matches local files, a folder its tars."""
+    for pattern in patterns:
+        counted = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+        if counted:
+            first, last = counted.groups()
+            for number in range(int(first), int(last) + 1):
+                yield from expand(
+                    [pattern[: counted.start()] + str(number).zfill(len(first)) + pattern[counted.end() :]]
+                )
+        elif not is_address(pattern) and os.path.isdir(pattern):
+            shards = sorted(Path(pattern).glob("*.tar"))
+            if not shards:
+                raise InputError(f"{pattern}: no shard *.tar there; name the folder of the shards, or their files")
+            yield from map(str, shards)
+        elif not is_address(pattern) and glob.has_magic(pattern):
+            found = sorted(glob.glob(pattern))
+            if not found:
+                raise InputError(f"no file matches {pattern}")
+            yield from found
+        else:
+            yield pattern

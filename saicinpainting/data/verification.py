@@ -1,0 +1,100 @@
+"""Whether the files of a set with masks can be used, found out before the hours of work that they would end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+from saicinpainting.io.images import read_image
+from saicinpainting.utils import InputError
+
+Size = tuple[int, int]
+PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
+# What whole files end with; looked for at the very end, since some programs add a little of their own.
+ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+END_BYTES = 64
+PNG_NOTES = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+"""Chunks of a PNG, some of which may come behind the pixels, that may say how it is turned."""
+NOTES_BYTES = 1 << 16
+HARMLESS = {"aspect", "chromaticity", "dpi", "gamma", "icc_profile", "interlace", "srgb", "transparency"}
+EXIF_ORIENTATION = 0x0112
+NAMED = 10
+THREADS = 16
+"""More than cores: on a network's disk most of the time is waiting."""
+
+
+def require_sound(images: Iterable[str], masks: Iterable[str] | None = None, *, where: str) -> list[Size]:
+    """The sizes (W, H) of the images, in their order; of ordinary files only the beginning and the end are read.
+
+    Args:
+        images: files; one may come several times.
+        masks: as many, of each image; None where there are none.
+        where: the config key of the set.
+
+    Raises:
+        InputError: it names, up to ten, the files that cannot be read and masks of other sizes than their images.
+    """
+    images, masks = list(images), None if masks is None else list(masks)
+    files = list(dict.fromkeys([*images, *(masks or [])]))
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = dict(zip(files, pool.map(_size_or_reason, files), strict=True))
+    faults = [reason for reason in found.values() if isinstance(reason, str)]
+    faults += _differing(zip(images, masks, strict=True), found) if masks is not None else []
+    if faults:
+        more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+        raise InputError(
+            f"{where}: {len(faults)} of {len(files)} files cannot be used, repair or remove them: "
+            f"{'; '.join(faults[:NAMED])}{more}"
+        )
+    return [size for image in images if not isinstance(size := found[image], str)]
+
+
+def _differing(pairs: Iterable[tuple[str, str]], found: dict[str, Size | str]) -> Iterator[str]:
+    for image, mask in pairs:
+        size, other = found[image], found[mask]
+        if not isinstance(size, str) and not isinstance(other, str) and size != other:
+            yield f"{mask} is {other[0]}x{other[1]} pixels, its image {size[0]}x{size[1]}"
+
+
+def _size_or_reason(path: str) -> Size | str:
+    try:
+        return upright_size(path)
+    except InputError as error:
+        return str(error)
+
+
+def upright_size(path: str) -> Size:
+    """Width and height that `read_image` gives, without decoding what is ordinary.
+
+    Raises:
+        InputError: it cannot be read, or is cut off.
+    """
+    return _plain_size(path) or read_image(path).size
+
+
+def _plain_size(path: str) -> Size | None:
+    """None of a file that has to be decoded to know."""
+    try:
+        with Image.open(path) as file:
+            end = ENDS.get(file.format or "")
+            if end is None or file.mode not in PLAIN_MODES or end not in _tail(path, END_BYTES):
+                return None
+            width, height = file.size
+            if file.format == "JPEG":
+                turned = file.getexif().get(EXIF_ORIENTATION, 1) >= 5
+                return (height, width) if turned else (width, height)
+            if file.info.keys() - HARMLESS:
+                return None
+            tail = _tail(path, NOTES_BYTES)
+            return None if any(name in tail for name in PNG_NOTES) else (width, height)
+    except Exception:  # decoding tells what is wrong
+        return None
+
+
+def _tail(path: str, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - size))
+        return file.read()

@@ -1,0 +1,266 @@
+"""From a checkpoint to a table: sets of masks, predictions, metrics, a report. What is interrupted goes on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from saicinpainting.data.pairs import InpaintingDataset, PrecomputedInpaintingResultsDataset
+from saicinpainting.evaluation.paper_results import PROTOCOLS, protocol_of, published_name
+from saicinpainting.evaluation.predictions import make_measuring_evaluator, measure_with, metric_switches
+from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_report
+from saicinpainting.evaluation.sets import make_set, plan_sets, set_digest
+from saicinpainting.inference.backends import FillBatch, checkpoint_file, load_filler, warn_of_plain
+from saicinpainting.inference.folders import origin, predict_folder
+from saicinpainting.inference.provenance import RECORD, difference
+from saicinpainting.io.connection import settings_without_secrets
+from saicinpainting.io.device import pick_device
+from saicinpainting.io.files import write_whole
+from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results
+from saicinpainting.utils import InputError, check_known_keys, check_whole, did_you_mean
+
+Settings = Mapping[str, Any]
+ROOT = Path(__file__).resolve().parents[2]
+MADE_BY = "made_by.json"
+PACKAGES = ("torchvision", "pytorch-lightning", "lpips", "pytorch-fid", "numpy", "opencv-python-headless")
+
+
+def evaluate_checkpoint(settings: Settings) -> Path:
+    """Evaluate as configs/evaluation/default.yaml describes it; the model's folder in `outdir`.
+
+    It gets `predictions/FOLDER_OF_SET/`, `results.csv`, `results.json`, `images.csv` and `report.html`.
+    """
+    switches = metric_switches(settings["metrics"], where="metrics")
+    _check_paper(settings["paper"])
+    _check_dataset(settings["dataset"])
+    check_whole("num_workers", settings["num_workers"])
+    outdir = Path(settings["outdir"])
+    name = _model_name(settings["model"])
+    folder = outdir / name
+    plans = plan_sets(settings, outdir)
+    made_by = _origin(folder, settings)
+    # Networks before pictures: what is wrong with them, or missing, must not show after hours.
+    fill = _filler(settings)
+    kept = ("lpips_weights", "fid_weights", "segm_weights", "device")
+    options: dict[str, Any] = {**switches, **{key: settings[key] for key in kept}}
+    evaluator = make_measuring_evaluator(**options, remedy="metrics=[ssim]")
+    # Settings that were refused made nothing: they must not stand in the way of the next start.
+    write_whole(folder / MADE_BY, json.dumps(made_by, indent=1))
+    sets = [make_set(plan, settings) for plan in plans]
+    for one in sets:
+        _predict(one, settings, fill, folder, made_by)
+    warn_of_plain(fill)
+    results = [_measure(one, settings, evaluator, outdir, folder) for one in sets]
+    checkpoint = str(checkpoint_file(settings["model"]))
+    origins = {one.name: one.origin for one in sets}
+    history = {"checkpoint": checkpoint, **made_by, "name": name, "sets": origins, **_circumstances(settings)}
+    write_tables(results, folder, history)
+    paper = _paper(settings["paper"], results)
+    write_report(results, folder / "report.html", history, paper=paper, examples=int(settings["examples"]))
+    return folder
+
+
+# ---- what is asked -------------------------------------------------------------------------------------------------
+
+
+def _check_paper(paper: Any) -> None:
+    if paper not in (None, "auto", *PROTOCOLS):
+        raise InputError(f"paper: unknown protocol {paper!r}; {did_you_mean(str(paper), PROTOCOLS)}, auto or null")
+
+
+def _check_dataset(dataset: Settings) -> None:
+    if dataset["kind"] != "default":
+        raise InputError(
+            f"dataset.kind: an evaluation reads images NAME{dataset.get('img_suffix', '.jpg')} beside masks "
+            f"NAME_mask*.png, which is default, not {dataset['kind']!r}; bin/predict.py knows the others"
+        )
+    check_known_keys(dataset, {"kind", *inspect.signature(InpaintingDataset).parameters} - {"datadir"}, where="dataset")
+
+
+def _model_name(model: Settings) -> str:
+    if model.get("name"):
+        name = str(model["name"])
+    else:
+        checkpoint = Path(model["checkpoint"]).stem
+        name = Path(model["path"]).resolve().name + ("" if checkpoint == "best" else f"_{checkpoint}")
+    if name in ("sets", "cache") or Path(name).name != name:
+        raise InputError(f"model.name: {name!r} cannot be a folder's name here; choose another")
+    return name
+
+
+def _origin(folder: Path, settings: Settings) -> dict[str, Any]:
+    """What decides the predictions in `folder` besides the set; an `InputError` if others lie there."""
+    refiner = settings["refiner"] if settings["refine"] else None
+    own = {"refiner": refiner, "precision": settings["precision"], "dataset": dict(settings["dataset"])}
+    made_by = origin(settings["model"], own)
+    record = folder / MADE_BY
+    if not record.is_file() and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no evaluation; set model.name or another outdir")
+    other = difference(record, made_by)
+    if other:
+        raise InputError(
+            f"{folder} holds predictions of another model or setting ({other}); set model.name to write beside them, "
+            "or remove that folder"
+        )
+    return made_by
+
+
+def _filler(settings: Settings) -> FillBatch:
+    options = {key: settings[key] for key in ("refine", "refiner", "precision")}
+    return load_filler(settings["model"], settings["device"], **options)
+
+
+# ---- the steps -----------------------------------------------------------------------------------------------------
+
+
+def _predictions(folder: Path, one: EvaluationSet) -> Path:
+    return folder / "predictions" / one.folder_name
+
+
+def _predict(one: EvaluationSet, settings: Settings, fill: FillBatch, folder: Path, made_by: Settings) -> None:
+    outdir = _predictions(folder, one)
+    print(f"predictions of {one.name}: {outdir}", flush=True)
+    dataset_settings = {key: value for key, value in settings["dataset"].items() if key != "kind"}
+    dataset = InpaintingDataset(one.folder, **dataset_settings)
+    wanted = {**made_by, "set": set_digest(dataset)}
+    if difference(outdir / RECORD, wanted):
+        raise InputError(
+            f"{outdir} holds predictions of other images or masks than {one.folder} has now; remove it to predict "
+            "anew, or set model.name or another outdir"
+        )
+    summary = predict_folder(
+        fill,
+        dataset,
+        one.folder,
+        outdir,
+        batch_size=int(settings["batch_size"]),
+        one_size=settings["refine"],
+        num_workers=settings["num_workers"],
+        made_by=wanted,
+    )
+    if summary.skipped:
+        raise InputError(f"{one.name}: {'; '.join(summary.skipped.values())}; mend or remove these images")
+
+
+def _measure(
+    one: EvaluationSet, settings: Settings, evaluator: InpaintingEvaluator, outdir: Path, folder: Path
+) -> SetResult:
+    print(f"metrics of {one.name}", flush=True)
+    dataset = PrecomputedInpaintingResultsDataset(
+        one.folder,
+        _predictions(folder, one),
+        inpainted_suffix=".png",
+        img_suffix=settings["dataset"].get("img_suffix", ".jpg"),
+        scale_factor=settings["dataset"].get("scale_factor"),
+    )
+    measured = measure_with(
+        evaluator,
+        dataset,
+        batch_size=settings["batch_size"],
+        num_workers=settings["num_workers"],
+        cache_dir=outdir / "cache",
+        rows_file=folder / "rows.sqlite",
+    )
+    return SetResult(one, measured.results, measured.images, dataset, measured.computed)
+
+
+# ---- what comes out ------------------------------------------------------------------------------------------------
+
+
+def _paper(paper: str | None, results: Sequence[SetResult]) -> str | None:
+    """The protocol to show; `auto`: that of the size of all pictures of the sets that the paper has."""
+    if paper != "auto":
+        return paper
+    files = [file for one in results if published_name(one.set.name) for file in one.dataset.pred_filenames]
+    return protocol_of(_picture_size(file) for file in files)
+
+
+def _picture_size(file: str) -> tuple[int, int]:
+    with Image.open(file) as picture:
+        return picture.size
+
+
+def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[str, Any]) -> None:
+    """`results.csv` (a row a set, metric and group), `images.csv` (a row a set and image), `results.json`."""
+    import pandas
+
+    rows = [
+        {"set": one.set.name, "metric": metric, "group": group, **statistics}
+        for one in results
+        for (metric, group), statistics in one.results.items()
+    ]
+    table = pandas.DataFrame(rows, columns=["set", "metric", "group", "mean", "std"])
+    write_whole(folder / "results.csv", table.to_csv(sep="\t", index=False, float_format="%.4f"))
+    images = pandas.concat([one.images.assign(set=one.set.name) for one in results], ignore_index=True)
+    images = images[["set", *(name for name in images.columns if name != "set")]]
+    write_whole(folder / "images.csv", images.to_csv(sep="\t", index=False, float_format="%.6f"))
+    content = {
+        "made_by": history,
+        "sets": {
+            one.set.name: {
+                "folder": str(one.set.folder.resolve()),
+                "images": len(one.images),
+                "computed": dict(one.computed),  # the rest was known, from another checkpoint or an earlier start
+                "results": _nested(one.results),
+            }
+            for one in results
+        },
+    }
+    write_whole(folder / "results.json", json.dumps(content, indent=1, allow_nan=False))
+
+
+def _nested(results: Results) -> dict[str, dict[str, dict[str, float | None]]]:
+    """None, `null` in JSON, which has no NaN, where there was nothing to measure."""
+    nested: dict[str, dict[str, dict[str, float | None]]] = {}
+    for (metric, group), statistics in results.items():
+        values = {name: float(value) for name, value in statistics.items()}
+        nested.setdefault(metric, {})[group] = {
+            n: value if math.isfinite(value) else None for n, value in values.items()
+        }
+    return nested
+
+
+def _circumstances(settings: Settings) -> dict[str, Any]:
+    device = pick_device(settings["device"])
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": f"{device.type} ({name})",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {"torch": torch.__version__, **{package: _version(package) for package in PACKAGES}},
+        "settings": settings_without_secrets(settings),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    """The commit of this code, marked if files were changed since; `unknown` outside a repository."""
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+        if run.returncode:
+            raise OSError(run.stderr)
+        return run.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + (" with changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"

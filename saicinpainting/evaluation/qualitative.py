@@ -1,0 +1,159 @@
+"""Pages of pictures: several runs side by side, and the failures of one."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
+from saicinpainting.evaluation.report import NAMES, RANKING, picture_row, ranking_column, render, scores_of, worst_first
+from saicinpainting.metrics import HIGHER_IS_BETTER
+from saicinpainting.utils import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas
+
+DIFFERENCE = "worse by"
+
+
+def write_side_by_side(
+    datadir: Path, runs: Mapping[str, Path], out: Path, *, count: int, seed: int, img_suffix: str = ".png"
+) -> int:
+    """A page with a row an image: input, the result of each of `runs` (name -> folder of predictions), original.
+
+    count: how many images, drawn with `seed`; 0: all of them. Returns the number of rows.
+    """
+    datasets = {
+        name: PrecomputedInpaintingResultsDataset(datadir, folder, inpainted_suffix=".png", img_suffix=img_suffix)
+        for name, folder in runs.items()
+    }
+    masks = next(iter(datasets.values())).mask_filenames
+    chosen = range(len(masks))
+    if 0 < count < len(masks):
+        chosen = sorted(random.Random(seed).sample(chosen, count))  # type: ignore[assignment]
+    rows = []
+    for index in chosen:
+        pictures = picture_row([dataset[index] for dataset in datasets.values()])
+        rows.append({"caption": Path(masks[index]).relative_to(datadir).as_posix(), "pictures": pictures})
+    notes = [
+        f"{len(rows)} of {len(masks)} images of {datadir}",
+        *(f"{name}: {folder}" for name, folder in runs.items()),
+    ]
+    render("gallery.html", out, title=", ".join(runs), notes=notes, table=None,
+           columns=["input", *runs, "original"], rows=rows)  # fmt: skip
+    return len(rows)
+
+
+# ---- failures ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Failures:
+    """ranked: rows of `images.csv`, the worst first. by_hole: mean and number of images by share of the hole."""
+
+    column: str
+    ranked: pandas.DataFrame
+    by_hole: pandas.DataFrame
+
+
+def find_failures(
+    evaluation: Path, *, by: str | None = None, set_name: str | None = None, against: Path | None = None
+) -> Failures:
+    """The images of an evaluation by how bad they came out.
+
+    evaluation: a model's folder that bin/evaluate.py wrote. by: a column of its `images.csv`. against: another model's
+    folder; the images then are ordered by how much worse they are than there, in the column `worse by`.
+    """
+    images = _read_images(evaluation)
+    if set_name is not None:
+        if set_name not in set(images["set"]):
+            raise InputError(
+                f"--set: {evaluation} has no set {set_name!r}; {did_you_mean(set_name, set(images['set']))}"
+            )
+        images = images[images["set"] == set_name]
+    column = by or ranking_column(images)
+    if column is None:
+        raise InputError(
+            f"{evaluation / 'images.csv'} has no metric with a value for each image; evaluate with one of "
+            f"{', '.join(RANKING)}"
+        )
+    known = [name for name in images.columns if name in HIGHER_IS_BETTER]
+    if column not in known:
+        raise InputError(f"--by: {evaluation / 'images.csv'} has no {column!r}; {did_you_mean(column, known)}")
+    if against is None:
+        ranked = worst_first(images, column)
+    else:
+        other = _read_images(against)
+        if column not in other:
+            raise InputError(f"--against: {against / 'images.csv'} has no {column!r}; measure it there as well")
+        images = images.merge(other[["set", "image", column]], on=["set", "image"], suffixes=("", " there"))
+        if images.empty:
+            raise InputError(f"--against: {against} and {evaluation} have no image in common; evaluate the same sets")
+        worse = images[f"{column} there"] - images[column]
+        images[DIFFERENCE] = worse if HIGHER_IS_BETTER[column] else -worse
+        ranked = images.dropna(subset=[DIFFERENCE]).sort_values(DIFFERENCE, ascending=False, kind="stable")
+    groups = images.groupby("hole")[column].agg(mean="mean", std=lambda values: values.std(ddof=0), count="count")
+    order = sorted(groups.index, key=lambda label: float(label.partition("-")[0]))
+    return Failures(column, ranked, groups.loc[order])
+
+
+def _read_images(evaluation: Path) -> pandas.DataFrame:
+    import pandas
+
+    file = evaluation / "images.csv"
+    if not file.is_file():
+        raise InputError(f"no {file}; expected a model's folder that bin/evaluate.py wrote")
+    # Folders may be called 2024 or NA; what has no value is an empty field.
+    names = dict.fromkeys(("set", "image", "hole"), str)
+    return pandas.read_csv(file, sep="\t", dtype=names, keep_default_na=False, na_values=[""])
+
+
+def write_failures(evaluation: Path, failures: Failures, out: Path, *, top: int, against: Path | None = None) -> None:
+    """A page with the worst `top` images: input, result, the other model's result, original."""
+    content = json.loads((evaluation / "results.json").read_text(encoding="utf-8"))
+    made_of = content["made_by"]["dataset"]
+    settings = {"img_suffix": made_of.get("img_suffix", ".jpg"), "scale_factor": made_of.get("scale_factor")}
+    folders = {name: Path(one["folder"]) for name, one in content["sets"].items()}
+    models = [evaluation, *([against] if against else [])]
+    rows = list(_failure_rows(failures, folders, models, settings, top))
+    table = failures.by_hole
+    column = NAMES.get(failures.column, failures.column)
+    render(
+        "gallery.html",
+        out,
+        title=f"{evaluation.name}: the worst by {column}" + (f" against {against.name}" if against else ""),
+        notes=[f"{len(rows)} of {len(failures.ranked)} images; {column} by share of the hole:"],
+        table={
+            "columns": ["hole", "mean", "std", "images"],
+            "rows": [
+                [label, f"{row['mean']:.4f}", "" if np.isnan(row["std"]) else f"{row['std']:.4f}", int(row["count"])]
+                for label, row in table.iterrows()
+            ],
+        },
+        columns=["input", *(model.name for model in models), "original"],
+        rows=rows,
+    )
+
+
+def _failure_rows(
+    failures: Failures, folders: Mapping[str, Path], models: Sequence[Path], settings: Mapping[str, Any], top: int
+) -> Iterator[dict[str, Any]]:
+    datasets: dict[tuple[str, Path], PrecomputedInpaintingResultsDataset] = {}
+    for _, row in failures.ranked.head(top).iterrows():
+        samples, folder = [], folders[row["set"]]
+        for model in models:
+            key = row["set"], model
+            if key not in datasets:
+                datasets[key] = PrecomputedInpaintingResultsDataset(
+                    folder, model / "predictions" / folder.name, inpainted_suffix=".png", **settings
+                )
+            mask = str(folder / row["image"])
+            samples.append(datasets[key][datasets[key].mask_filenames.index(mask)])
+        caption = f"{row['set']} · {row['image']} · {scores_of(row, more=[DIFFERENCE])}"
+        yield {"caption": caption, "pictures": picture_row(samples)}

@@ -1,0 +1,239 @@
+"""What fills batches of images: a trained network, plainly or with refinement, or an exported file."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Set
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from saicinpainting.config import read_experiment_config
+from saicinpainting.inference.fast.folding import fold as folded
+from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.inference.overlap import Download
+from saicinpainting.inference.refinement import refine_predict, scales_of, unpadded_size
+from saicinpainting.inference.tiling import fill_parts
+from saicinpainting.io.device import dtype_of, pick_device, warn_of_emulation
+from saicinpainting.io.images import from_pixels, padded
+from saicinpainting.io.memory import Attempts
+from saicinpainting.networks.inputs import GeneratorInput
+from saicinpainting.networks.load import load_generator
+from saicinpainting.utils import InputError, check_known_keys, check_whole
+
+LOGGER = logging.getLogger(__name__)
+Batch = dict[str, Any]
+FillBatch = Callable[[Batch], torch.Tensor]
+"""Images of one padded size with masks to the filled images (B, 3, H, W) in [0, 1], on whatever device."""
+
+
+def checkpoint_file(model: Mapping[str, Any]) -> Path:
+    """The file that `path`, a run's folder, and `checkpoint` name."""
+    return Path(model["path"]) / "models" / model["checkpoint"]
+
+
+def load_filler(
+    model: Mapping[str, Any],
+    device: torch.device | str,
+    *,
+    out_key: str = "inpainted",
+    refine: bool = False,
+    refiner: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> FillBatch:
+    """What fills batches with the trained network of `model`.
+
+    model: `path`, a run's folder, and `checkpoint`, a file of its `models/`. out_key: `inpainted`, or
+    `predicted_image`, what the network painted everywhere. refine, refiner: feature refinement and its settings.
+    options: of `Inpainter`; refinement follows `fold` and `precision` and takes no others. Images above the refiner's
+    `px_budget` are refined part by part around their holes, as far as that does it at their own size.
+    """
+    if out_key not in ("inpainted", "predicted_image"):
+        raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
+    exported = checkpoint_file(model).suffix == ".onnx"
+    if refine:
+        if exported:
+            raise InputError(
+                f"refine=true: {model['checkpoint']} is an ONNX file, which cannot be refined; leave refine out, or "
+                "set model.checkpoint to what it was exported from"
+            )
+        if out_key != "inpainted":
+            raise InputError(f"out_key={out_key}: refine=true gives inpainted only; leave out_key out")
+        _refuse(options, "refine=true", but={"fold", "precision"})
+        return _refining(model, pick_device(device), refiner or {}, **options)
+    if exported:
+        if out_key != "inpainted":
+            raise InputError(f"out_key={out_key}: an ONNX file gives inpainted only; leave out_key out")
+        _refuse(options, "an ONNX file")  # the file is folded as it was written
+        from saicinpainting.inference.onnx import OnnxInpainter
+
+        onnx = OnnxInpainter(checkpoint_file(model), device)
+        return onnx.fill_batch
+    inpainter = Inpainter.from_run(model["path"], model["checkpoint"], device=device, **options)
+    return lambda batch: inpainter.fill_batch(batch, out_key)
+
+
+def _refuse(options: Mapping[str, Any], whom: str, *, but: Set[str] = frozenset()) -> None:
+    """An `InputError` for options that say something else than `Inpainter` does without them."""
+    defaults = signature(Inpainter).parameters
+    for name in options.keys() - but:
+        switched_off = name == "cuda_graphs" and options[name] is False  # as it is for all others
+        if options[name] != defaults[name].default and not switched_off:
+            key = "compile" if name == "compile_network" else name
+            raise InputError(f"{key}={options[name]}: {whom} cannot follow it; leave {key} out")
+
+
+def _refining(
+    model: Mapping[str, Any],
+    device: torch.device,
+    refiner: Mapping[str, Any],
+    *,
+    fold: bool = True,
+    precision: str = "fp32",
+    **_: Any,
+) -> FillBatch:
+    settings = _refiner_settings(refiner, precision)
+    warn_of_emulation(dtype_of(settings["precision"]), device)
+    generator, generator_input = load_generator(read_experiment_config(model["path"]), checkpoint_file(model))
+    if generator_input != GeneratorInput():
+        raise InputError(
+            "refine=true: refinement gives a network image and mask, but this one takes noise, or no mask; "
+            "set refine=false"
+        )
+    network = (folded(generator) if fold else generator).eval().requires_grad_(False).to(device)
+    multiple = network.size_multiple
+    if settings["modulo"] % multiple:
+        raise InputError(
+            f"refiner.modulo: expected a multiple of {multiple}, which this network needs, got {settings['modulo']}; "
+            f"set refiner.modulo={multiple}"
+        )
+    return Refining(network, settings)
+
+
+def _refiner_settings(refiner: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """All of `refine_predict`.
+
+    What is wrong with them is wrong for every image: it must not look like images that cannot be filled.
+    """
+    defaults = {n: p.default for n, p in signature(refine_predict).parameters.items() if p.default is not p.empty}
+    check_known_keys(refiner, defaults, where="refiner")
+    dtype_of(precision)
+    settings = {**defaults, "precision": precision, **refiner}
+    for key in ("n_iters", "max_scales", "modulo"):
+        check_whole(f"refiner.{key}", settings[key], least=1)
+    for key in ("min_side", "px_budget"):
+        if isinstance(settings[key], bool) or not isinstance(settings[key], (int, float)) or settings[key] <= 0:
+            raise InputError(f"refiner.{key}: expected a number of pixels above 0, got {settings[key]!r}")
+    return settings
+
+
+class Refining:
+    """Fills batches with refinement; counts the images, and those that were filled plainly, at least in part.
+
+    generator: (B, 4, H, W) to (B, 3, H, W). settings: all of `refine_predict`.
+    """
+
+    def __init__(self, generator: Any, settings: Mapping[str, Any]) -> None:
+        self.generator, self.settings = generator, settings
+        self.n_images = self.n_plain = 0
+        self._least = max(settings["modulo"], generator.min_size)
+        self._attempts = Attempts()
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        height, width = unpadded_size(batch)
+        image, mask = (batch[key][:, :, :height, :width] for key in ("image", "mask"))
+        return self._refined(image, mask)
+
+    def _refined(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """All at once where that fits, else by halves; one image in parts."""
+        pixels, budget = image.shape[2] * image.shape[3], self.settings["px_budget"]
+        if pixels <= budget:
+            filled = self._attempts.attempt(len(image), pixels, lambda: self._paint(image, mask, budget))
+            if filled is not None:
+                self._count(len(image), plain=self._is_plain(image, budget))
+                return filled
+        if len(image) == 1:
+            return self._in_parts(image, mask)
+        halves = zip(image.chunk(2), mask.chunk(2), strict=True)
+        return torch.cat([self._refined(*half) for half in halves])
+
+    def warn_of_plain(self) -> None:
+        """One warning for all images so far that have no coarser scale to be refined by."""
+        if not self.n_plain:
+            return
+        min_side = self.settings["min_side"]
+        reason = (
+            f"an image, or the part around a hole, has a coarser scale where its shorter side is above "
+            f"{math.floor(math.sqrt(2) * min_side)} pixels, refiner.min_side={min_side} times 1.41; "
+            "lower refiner.min_side"
+        )
+        if self.settings["max_scales"] == 1:
+            reason = "refiner.max_scales=1 leaves no coarser scale; raise it"
+        LOGGER.warning(
+            "refine=true: %d of %d images were filled without refinement, or parts of them: %s",
+            self.n_plain,
+            self.n_images,
+            reason,
+        )
+
+    def _in_parts(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        plain = []
+
+        def paint(part: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+            pixels, budget = part[0, 0].numel(), int(self.settings["px_budget"])
+
+            def within(fewer: int) -> torch.Tensor:
+                limit = fewer if fewer < pixels else budget
+                painted = self._paint(part, hole, limit)
+                plain.append(self._is_plain(part, limit))
+                return painted
+
+            return self._attempts.shrink(min(pixels, budget), within)
+
+        filled = fill_parts(image, mask, paint)
+        self._count(1, plain=any(plain))
+        return filled
+
+    def _paint(self, image: torch.Tensor, mask: torch.Tensor, px_budget: int) -> torch.Tensor:
+        height, width = image.shape[2:]
+        if min(height, width) < self._least:
+            image, mask = (padded(x, self.settings["modulo"], self._least) for x in (image, mask))
+        batch = {"image": image, "mask": mask, "unpad_to_size": image.shape[2:]}
+        settings = {**self.settings, "px_budget": px_budget}
+        return refine_predict(batch, self, **settings)[:, :, :height, :width]
+
+    def _is_plain(self, image: torch.Tensor, px_budget: int) -> bool:
+        limits = {key: self.settings[key] for key in ("min_side", "max_scales")}
+        return scales_of(*image.shape[2:], px_budget=px_budget, **limits) == 1
+
+    def _count(self, n_images: int, *, plain: bool) -> None:
+        self.n_images += n_images
+        self.n_plain += n_images * plain
+
+
+def warn_of_plain(fill: FillBatch) -> None:
+    """What is to be said of `fill` at the end of a run: images that refinement left as they were."""
+    if isinstance(fill, Refining):
+        fill.warn_of_plain()
+
+
+def array_filler(
+    model: Mapping[str, Any], device: torch.device | str, **options: Any
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """What fills a uint8 image (H, W, 3) where its mask (H, W) is not 0; options: those of `load_filler`."""
+    fill = load_filler(model, device, **options)
+
+    def fill_array(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        hole = mask > 0
+        batch: Batch = {
+            "image": from_pixels(image)[None],
+            "mask": torch.from_numpy(hole)[None, None].float(),
+            "unpad_to_size": image.shape[:2],
+        }
+        return np.where(hole[..., None], Download(fill(batch)).pixels()[0], image)
+
+    return fill_array

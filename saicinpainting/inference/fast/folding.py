@@ -1,0 +1,299 @@
+"""Generators for prediction: what training keeps apart is multiplied out, and full resolution goes in strips.
+
+A folded generator computes what the original computes in evaluation mode, to rounding. Batch norms are in the
+convolutions; of a fast Fourier convolution the local branches that read the same map are one convolution; the spectrum
+has its real parts first, so that no channel changes its place on the way; 3x3 convolutions are `WinogradConv2d`, the
+one to RGB is a `PixelBlockConv2d`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from saicinpainting.inference.fast.pixel_blocks import PixelBlockConv2d
+from saicinpainting.inference.fast.winograd import WinogradConv2d
+from saicinpainting.networks import dft
+from saicinpainting.networks.base import Features, Generator
+from saicinpainting.networks.ffc import FFC_BN_ACT, Pair
+from saicinpainting.networks.fourier import FourierUnit, SpectralTransform, TransformingModule
+
+STRIP_PIXELS = 1 << 18
+"""Pixels of a strip, about, of all images of a batch; up to twice as many go whole."""
+DECODER_HALO = 4
+"""Rows of features beyond a strip: the decoder looks at less than three rows far."""
+
+
+def fold(generator: Generator) -> FoldedGenerator:
+    """`generator` for prediction, a new module in evaluation mode without gradients; the original stays as it is."""
+    copied = copy.deepcopy(generator).eval().requires_grad_(False)
+    _fold_children(copied)
+    for part in copied.modules():
+        for fast in (WinogradConv2d, PixelBlockConv2d):
+            if fast.fits(part):
+                fast.of(part)
+    return FoldedGenerator(copied).eval().requires_grad_(False)
+
+
+class FoldedGenerator(nn.Module):
+    """`forward`, `encode` and `decode` as the generator's; large images in strips where that is exact.
+
+    strips: whether it is: the layers around the residual blocks see their neighbourhood only.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+        self.size_multiple, self.min_size = generator.size_multiple, generator.min_size
+        self.first_block = generator.first_block
+        self.strip_pixels = STRIP_PIXELS
+        layers = list(generator.model)
+        self._after_blocks = _first_upsampling(layers)
+        outer = [*layers[: self.first_block], *layers[self._after_blocks :]]
+        self.strips = not any(map(_looks_far, outer))
+        # The 7x7 convolution of the stem looks 3 rows far, the halvings together one less than the sizes' multiple.
+        self._encoder_halo = 2 * self.size_multiple
+
+    @property
+    def model(self) -> nn.Sequential:
+        """All layers, cut at `first_block` as the generator's are."""
+        return self.generator.model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`: (B, input_nc, H, W) to (B, output_nc, H, W)."""
+        return self.decode(self.encode(x))
+
+    def encode(self, x: Tensor) -> Features:
+        generator = self.generator
+        generator._check_size(x)
+        layers = generator.model[: self.first_block]
+        return self._in_strips(layers, x, halo=self._encoder_halo, scale=1 / self.size_multiple)
+
+    def decode(self, features: Features) -> Tensor:
+        model = self.generator.model
+        y = model[self.first_block : self._after_blocks](features)
+        return self._in_strips(model[self._after_blocks :], y, halo=DECODER_HALO, scale=self.size_multiple)
+
+    def _in_strips(self, layers: Callable[[Any], Any], x: Tensor, *, halo: int, scale: float) -> Any:
+        """layers(x); a strip of rows after the other where `x` is large. scale: rows out to rows in."""
+        pixels = x.shape[0] * x.shape[-2] * x.shape[-1] * max(1, scale) ** 2
+        tracing = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        if tracing or not self.strips or torch.is_grad_enabled() or pixels <= 2 * self.strip_pixels:
+            return layers(x)
+        height = x.shape[-2]
+        step = max(round(height * self.strip_pixels / pixels) // self.size_multiple, 1) * self.size_multiple
+        whole: Any = None
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            first, last = max(top - halo, 0), min(bottom + halo, height)
+            part = layers(x[:, :, first:last])
+            rows = slice(round(top * scale), round(bottom * scale))
+            own = slice(rows.start - round(first * scale), rows.stop - round(first * scale))
+            if whole is None:
+                whole = _map(lambda t: _empty_like(t, rows=round(height * scale)), part)
+            for out, made in zip(_tensors(whole), _tensors(part), strict=True):
+                out[:, :, rows] = made[:, :, own]
+        return whole
+
+
+def _map(function: Callable[[Tensor], Tensor], features: Features) -> Features:
+    if isinstance(features, tuple):
+        return tuple(None if half is None else function(half) for half in features)
+    return function(features)
+
+
+def _empty_like(strip: Tensor, *, rows: int) -> Tensor:
+    """A map of so many rows; on GPUs in the strip's layout, which all that follows has then."""
+    last = strip.stride(1) == 1 and strip.device.type != "cpu"
+    layout = torch.channels_last if last else torch.contiguous_format
+    shape = (*strip.shape[:2], rows, strip.shape[3])
+    return torch.empty(shape, dtype=strip.dtype, device=strip.device, memory_format=layout)
+
+
+def _tensors(features: Features) -> list[Tensor]:
+    return [half for half in (features if isinstance(features, tuple) else (features,)) if half is not None]
+
+
+def _first_upsampling(layers: Sequence[nn.Module]) -> int:
+    """Where the upsampling part begins, the end if there is none."""
+    transposed = [i for i, layer in enumerate(layers) if isinstance(layer, nn.ConvTranspose2d)]
+    return transposed[0] if transposed else len(layers)
+
+
+def _looks_far(layer: nn.Module) -> bool:
+    """Whether a pixel of the result depends on more than the neighbourhood."""
+    return any(isinstance(part, (nn.InstanceNorm2d, TransformingModule)) for part in layer.modules())
+
+
+# ---- folding -------------------------------------------------------------------------------------------------------
+
+
+def _fold_children(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        folded = child
+        if isinstance(child, FFC_BN_ACT) and FoldedFFC.fits(child):
+            folded = FoldedFFC(child)
+        elif isinstance(child, FourierUnit) and FoldedFourierUnit.fits(child):
+            folded = FoldedFourierUnit(child)
+        else:
+            _fold_children(child)
+        setattr(module, name, folded)
+    if isinstance(module, nn.Sequential):
+        _fold_neighbours(module)
+
+
+def _fold_neighbours(layers: nn.Sequential) -> None:
+    """Batch norms right behind a convolution go into it; an identity takes their place and keeps the numbers."""
+    for i in range(len(layers) - 1):
+        conv, norm = layers[i], layers[i + 1]
+        if isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(norm, nn.BatchNorm2d):
+            layers[i] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
+            layers[i + 1] = nn.Identity()
+
+
+class FoldedFFC(nn.Module):
+    """`FFC_BN_ACT` with its norms in the kernels, and l2l and l2g, which read the same map, as one convolution.
+
+    `x`: a pair, or a tensor where there are no global channels; returns a pair.
+    """
+
+    @staticmethod
+    def fits(layer: FFC_BN_ACT) -> bool:
+        norms, activations = (layer.bn_l, layer.bn_g), (layer.act_l, layer.act_g)
+        return (
+            not layer.ffc.gated
+            and layer.ffc.groups == 1
+            and all(isinstance(norm, (nn.BatchNorm2d, nn.Identity)) for norm in norms)
+            and all(isinstance(activation, (nn.ReLU, nn.Identity)) for activation in activations)
+        )
+
+    def __init__(self, layer: FFC_BN_ACT) -> None:
+        super().__init__()
+        ffc = layer.ffc
+        norm_l, norm_g = (_Affine.of(norm) for norm in (layer.bn_l, layer.bn_g))
+        from_local = [
+            (conv, norm) for conv, norm in ((ffc.convl2l, norm_l), (ffc.convl2g, norm_g)) if isinstance(conv, nn.Conv2d)
+        ]
+        # Each half's shift is added once: by the local branch if there is one.
+        has_l2l, has_l2g = (isinstance(conv, nn.Conv2d) for conv in (ffc.convl2l, ffc.convl2g))
+        self.from_local = _merged(from_local) if from_local else None
+        self.splits = tuple(
+            conv.out_channels if isinstance(conv, nn.Conv2d) else 0 for conv in (ffc.convl2l, ffc.convl2g)
+        )
+        self.from_global: nn.Conv2d | None = None
+        if isinstance(ffc.convg2l, nn.Conv2d):
+            self.from_global = _merged([(ffc.convg2l, norm_l.without_shift() if has_l2l else norm_l)])
+        self.spectral: SpectralTransform | None = None
+        if isinstance(ffc.convg2g, SpectralTransform):
+            self.spectral = ffc.convg2g
+            _fold_children(self.spectral)
+            self.spectral.conv2 = _merged([(self.spectral.conv2, norm_g.without_shift() if has_l2g else norm_g)])
+        self.activation_l, self.activation_g = layer.act_l, layer.act_g
+
+    def forward(self, x: Tensor | Pair) -> Pair:
+        x_l, x_g = x if isinstance(x, tuple) else (x, None)
+        local: Tensor | None = None
+        global_: Tensor | None = None
+        if x_l is not None and self.from_local is not None:
+            halves = self.from_local(x_l).split(self.splits, dim=1)
+            local, global_ = (half if half.shape[1] else None for half in halves)
+        if x_g is not None and self.from_global is not None:
+            local = _added(self.from_global(x_g), local)
+        if x_g is not None and self.spectral is not None:
+            global_ = _added(self.spectral(x_g), global_)
+        return _activated(self.activation_l, local), _activated(self.activation_g, global_)
+
+
+def _added(fresh: Tensor, other: Tensor | None) -> Tensor:
+    """fresh + other, in place where nothing needs `fresh` for a gradient."""
+    if other is None:
+        return fresh
+    return fresh + other if torch.is_grad_enabled() else fresh.add_(other)
+
+
+def _activated(activation: nn.Module, half: Tensor | None) -> Tensor | None:
+    """activation(half), which may be in place, but for a gradient not in one of the views that split() gave."""
+    if half is None:
+        return None
+    return activation(half.clone() if half.requires_grad and half._is_view() else half)
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """What a batch norm in evaluation mode does to each channel, in float64; None: nothing."""
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+
+    @classmethod
+    def of(cls, norm: nn.Module) -> _Affine:
+        if not isinstance(norm, nn.BatchNorm2d):
+            return cls()
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
+        shift = -norm.running_mean.double() * scale
+        if norm.affine:
+            scale, shift = scale * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
+        return cls(scale, shift)
+
+    def without_shift(self) -> _Affine:
+        return _Affine(self.scale, None)
+
+
+def _merged(convs: Sequence[tuple[nn.Conv2d, _Affine]]) -> nn.Conv2d:
+    """The convolutions of one map as one, each followed by its affine change."""
+    kernels, biases = [], []
+    for conv, norm in convs:
+        kernel = conv.weight.double()
+        bias = kernel.new_zeros(len(kernel)) if conv.bias is None else conv.bias.double()
+        if norm.scale is not None:
+            kernel, bias = kernel * norm.scale[:, None, None, None], bias * norm.scale
+        kernels.append(kernel)
+        biases.append(bias if norm.shift is None else bias + norm.shift)
+    merged = copy.copy(convs[0][0])
+    merged._parameters = {}
+    dtype = convs[0][0].weight.dtype
+    merged.weight = nn.Parameter(torch.cat(kernels).to(dtype), requires_grad=False)
+    merged.bias = nn.Parameter(torch.cat(biases).to(dtype), requires_grad=False)
+    merged.out_channels = len(merged.weight)
+    return merged
+
+
+class FoldedFourierUnit(TransformingModule):
+    """`FourierUnit` with its norm in the kernel, and a spectrum of the real parts and then the imaginary."""
+
+    @staticmethod
+    def fits(unit: FourierUnit) -> bool:
+        plain = unit.se is None and unit.conv_layer.groups == 1 and not unit.spectral_pos_encoding
+        return plain and unit.spatial_scale_factor is None
+
+    def __init__(self, unit: FourierUnit) -> None:
+        super().__init__()
+        self.conv = _merged([(unit.conv_layer, _Affine.of(unit.bn))])
+        for parameter in (self.conv.weight, self.conv.bias):
+            assert parameter is not None
+            parameter.data = torch.cat([parameter[::2], parameter[1::2]])
+        self.conv.weight.data = torch.cat([self.conv.weight[:, ::2], self.conv.weight[:, 1::2]], dim=1)
+        self.fft_norm, self.fft_backend = unit.fft_norm, unit.fft_backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = x.shape[-1]
+        if self.uses_products(x):
+            spectrum = F.relu(self.conv(dft.rfft2(x, norm=self.fft_norm)), inplace=True)
+            return dft.irfft2(spectrum, width=width, norm=self.fft_norm)
+        # There is no half-precision transform for every size and device, so that part runs in float32.
+        dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+        parts = torch.fft.rfft2(x.to(dtype), norm=self.fft_norm)
+        spectrum = torch.cat([parts.real, parts.imag], dim=1).to(x.dtype)
+        del parts
+        spectrum = F.relu(self.conv(spectrum), inplace=True).to(dtype)
+        mixed = torch.complex(*spectrum.chunk(2, dim=1))
+        return dft.inverse_fft(mixed, width=width, norm=self.fft_norm).to(x.dtype)

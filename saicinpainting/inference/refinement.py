@@ -1,0 +1,334 @@
+"""Feature refinement for pictures larger than those the network was trained on.
+
+Kulshreshtha, Pugh, Jiddi: Feature Refinement to Improve High Resolution Image Inpainting (2022,
+arXiv 2206.13644). The picture is inpainted small, where the network sees the whole hole; at each larger scale
+the features behind the encoder are optimised until the prediction, halved, agrees with the smaller result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from tqdm import tqdm
+
+from saicinpainting.inference.placement import GpuIds, decoder_parts, gpus, place
+from saicinpainting.io.device import dtype_of
+from saicinpainting.io.images import pad_tensor_to_modulo
+from saicinpainting.utils import InputError
+
+# A mask of zeros and ones that went through a blur or a resize: above the first number the pixel has some of
+# the hole, above the second nothing but hole.
+SOME = 1e-8
+ALL = 1 - 1e-8
+EROSION_SIDE = 15
+FIRST_SCALE = 2.0**20
+"""Of a loss on its way back: about 1 for a pixel of a large picture."""
+
+Features = Any  # a tensor or a tuple of tensors (local and global features of FFC)
+
+
+class EncoderDecoder(Protocol):
+    """What refinement asks of a generator, cut in front of its residual blocks."""
+
+    def encode(self, x: Tensor) -> Features:
+        """x: (B, 4, H, W), the image without the hole and the mask."""
+
+    def decode(self, features: Features) -> Tensor:
+        """The predicted image, (B, 3, H, W) in [0, 1]."""
+
+
+def refine_predict(
+    batch: Mapping[str, Any],
+    inpainter: Any,
+    *,
+    gpu_ids: GpuIds = None,
+    modulo: int = 8,
+    n_iters: int = 15,
+    lr: float = 0.002,
+    min_side: int = 512,
+    max_scales: int = 3,
+    px_budget: int = 1_800_000,
+    precision: str = "fp32",
+    device: torch.device | str | Sequence[torch.device | str] | None = None,
+) -> Tensor:
+    """Inpaint pictures with refinement; (B, 3, H, W) on the CPU, smaller than the pictures above px_budget.
+
+    Each picture comes out as it would alone.
+
+    Args:
+        batch: image (B, 3, H, W) in [0, 1], mask (B, 1, H, W), 1 = hole, both padded, and unpad_to_size, the (H, W)
+            that all pictures have without the padding.
+        inpainter: has the `generator`. It is moved to `device` or the GPUs `gpu_ids` and left there; without
+            either it runs where it is. Several devices share the residual blocks, see `placement.place`.
+        min_side: shorter side below which no coarser scale is made.
+        max_scales: how many scales at most.
+        px_budget: pixels of one picture.
+        precision: of the network's convolutions and products, `fp32`, `bf16` or `fp16`; features, loss and Adam's
+            steps stay in float32.
+
+    Raises:
+        InputError: pictures of different sizes, GPUs that are not there, numbers too large for the precision.
+    """
+    dtype = dtype_of(precision)
+    generator: Any = inpainter.generator
+    devices = gpus(gpu_ids) if device is None else _listed(device)
+    if devices:
+        place(generator, devices)
+    # fp32 leaves the weights' own type, float64 too.
+    half = None if dtype == torch.float32 else dtype
+    network = _Network(generator, next(generator.parameters()).device, half)
+    image, mask = _unpadded(batch)
+    image, mask = _fit_into_budget(image.to(network.device), mask.to(network.device), px_budget)
+    result: Tensor | None = None
+    with _frozen(generator):
+        levels = _pyramid(image, mask, min_side=min_side, max_scales=max_scales)
+        for level_image, level_mask in tqdm(levels, desc="refinement", leave=False):
+            result = _inpaint_level(network, level_image, level_mask, result, modulo=modulo, n_iters=n_iters, lr=lr)
+    assert result is not None
+    return result.cpu()
+
+
+def _listed(device: torch.device | str | Sequence[torch.device | str]) -> list[torch.device]:
+    return [torch.device(one) for one in ([device] if isinstance(device, (str, torch.device)) else device)]
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A generator that takes and gives float32 (or float64) on `device`, whatever and wherever it computes."""
+
+    generator: Any
+    device: torch.device
+    dtype: torch.dtype | None  # of convolutions and products, if another than the weights'
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Features:
+        return self._call(self.generator.encode, x)
+
+    @torch.no_grad()
+    def decode(self, features: Features) -> Tensor:
+        return self._call(self.generator.decode, features)
+
+    def decode_for_gradient(self, features: Features) -> Tensor:
+        return self._call(_sparing_decode(self.generator), features)
+
+    def _call(self, function: Callable[[Any], Any], x: Any) -> Any:
+        with torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+            y = function(x)
+        return _map(lambda t: (t.float() if t.dtype == self.dtype else t).to(self.device), y)
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients for the weights, which saves memory; as it was before on leaving."""
+    modes = {part: part.training for part in module.modules()}
+    wanted_gradient = [p for p in module.parameters() if p.requires_grad]
+    module.eval()
+    for parameter in wanted_gradient:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        for parameter in wanted_gradient:
+            parameter.requires_grad_(True)
+
+
+def _unpadded(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    height, width = unpadded_size(batch)
+    return batch["image"][:, :, :height, :width], batch["mask"][:, :, :height, :width]
+
+
+def unpadded_size(batch: Mapping[str, Any]) -> tuple[int, int]:
+    """(H, W) of the pictures of a batch without their padding; an `InputError` if they differ or it is not known."""
+    if "unpad_to_size" not in batch:
+        raise InputError("refinement: unpad_to_size is missing; set dataset.pad_out_to_modulo to 8")
+    heights, widths = (torch.as_tensor(sides).unique().tolist() for sides in batch["unpad_to_size"])
+    if len(heights) > 1 or len(widths) > 1:
+        raise InputError(
+            f"refinement: expected pictures of one size in a batch, got heights {heights} and widths {widths}; "
+            "refine them apart"
+        )
+    return heights[0], widths[0]
+
+
+def _fit_into_budget(image: Tensor, mask: Tensor, px_budget: int) -> tuple[Tensor, Tensor]:
+    height, width = image.shape[-2:]
+    size = _size_in_budget(height, width, px_budget)
+    if size == image.shape[-2:]:
+        return image, mask
+    return _resize(image, size), (_resize(mask, size) > 0).to(mask)
+
+
+def _size_in_budget(height: int, width: int, px_budget: int) -> tuple[int, int]:
+    if height * width <= px_budget:
+        return height, width
+    ratio = math.sqrt(px_budget / (height * width))
+    return int(height * ratio), int(width * ratio)
+
+
+def scales_of(height: int, width: int, *, min_side: int, max_scales: int, px_budget: int) -> int:
+    """How many scales `refine_predict` has for a picture of this size; with one it inpaints plainly."""
+    return _n_scales(_size_in_budget(height, width, px_budget), min_side=min_side, max_scales=max_scales)
+
+
+def _n_scales(size: Sequence[int], *, min_side: int, max_scales: int) -> int:
+    octaves = math.log2(min(size) / min_side)
+    return min(1 + round(max(0.0, octaves)), max_scales)
+
+
+def _pyramid(image: Tensor, mask: Tensor, *, min_side: int, max_scales: int) -> list[tuple[Tensor, Tensor]]:
+    """Image and mask at all scales, coarse to fine; the shorter side of the coarsest is about min_side."""
+    levels = [(image, mask)]
+    for _ in range(_n_scales(image.shape[-2:], min_side=min_side, max_scales=max_scales) - 1):
+        image = _halve(image)
+        mask = (_halve(mask) >= SOME).to(mask)
+        levels.insert(0, (image, mask))
+    return levels
+
+
+def _inpaint_level(
+    network: _Network,
+    image: Tensor,
+    mask: Tensor,
+    coarser: Tensor | None,
+    *,
+    modulo: int,
+    n_iters: int,
+    lr: float,
+) -> Tensor:
+    """Inpaint one scale: plainly where `coarser`, the result at half the size, is None, else with refinement.
+
+    image and result: (B, 3, h, w); mask: (B, 1, h, w).
+    """
+    height, width = image.shape[-2:]
+    padded_image = pad_tensor_to_modulo(image, modulo)
+    hole = (pad_tensor_to_modulo(mask, modulo) >= SOME).to(mask)
+    features = network.encode(torch.cat([padded_image * (1 - hole), hole], dim=1))
+    if coarser is not None:
+        inside = _eroded_half(hole[:, :, :height, :width])
+
+        def losses_of(prediction: Tensor) -> Tensor:
+            halved = _halve(prediction[:, :, :height, :width])
+            return _mean_distance(prediction, padded_image, 1 - hole) + _mean_distance(halved, coarser, inside)
+
+        features = _refine(features, network.decode_for_gradient, losses_of, n_steps=n_iters - 1, lr=lr)
+    prediction = network.decode(features)
+    if not prediction.isfinite().all():
+        raise InputError("refinement: the network's picture is not finite; with precision=fp16 set bf16 or fp32")
+    return torch.where(hole > 0, prediction, padded_image)[:, :, :height, :width]
+
+
+def _sparing_decode(generator: Any) -> Callable[[Features], Tensor]:
+    """`generator.decode`, of which the backward pass keeps what goes from part to part and computes the rest again.
+
+    Large pictures would not fit otherwise.
+    """
+    parts = decoder_parts(generator)
+    if not parts:
+        return generator.decode
+
+    def decode(features: Features) -> Tensor:
+        for part in parts:
+            features = checkpoint(_run, part, features, use_reentrant=False)
+        return features
+
+    return decode
+
+
+def _run(layers: Sequence[nn.Module], x: Any) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def _refine(
+    features: Features,
+    decode: Callable[[Features], Tensor],
+    losses_of: Callable[[Tensor], Tensor],
+    *,
+    n_steps: int,
+    lr: float,
+) -> Features:
+    """The features after n_steps of Adam on `losses_of(decode(features))`, (B,), a loss for each picture."""
+    features = _map(lambda z: z.detach().clone().requires_grad_(True), features)
+    leaves = [z for z in (features if isinstance(features, tuple) else [features]) if torch.is_tensor(z)]
+    optimizer = torch.optim.Adam(leaves, lr=lr)
+    scale: Tensor | None = None
+    with torch.enable_grad():
+        for _ in range(n_steps):
+            scale = _set_gradients(leaves, lambda: losses_of(decode(features)), scale)
+            optimizer.step()
+    return features
+
+
+def _set_gradients(leaves: Sequence[Tensor], losses: Callable[[], Tensor], scale: Tensor | None) -> Tensor:
+    """Give each of `leaves` (B, ...) the gradient of its picture's loss; losses(): (B,).
+
+    On their way back the losses are multiplied by a scale (B,), powers of two: a mean over a million pixels has
+    derivatives of 1e-7, and float16 ends there. Where that leaves float16's range at the other end, a smaller one is
+    tried. Returns the scale that did, to be the next step's.
+    """
+    while True:
+        for leaf in leaves:
+            leaf.grad = None
+        values = losses()
+        scale = torch.full_like(values, FIRST_SCALE) if scale is None else scale
+        # Adam treats each number by itself, so the sum refines each picture as its own loss would.
+        (values * scale).sum().backward()
+        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        finite = torch.stack([gradient.flatten(1).isfinite().all(dim=1) for gradient in gradients]).all(dim=0)
+        if finite.all():
+            break
+        scale = torch.where(finite, scale, scale / 16)
+        if scale.min() < 1:
+            raise InputError("refinement: gradients that are not finite; with precision=fp16 set bf16 or fp32")
+    for gradient in gradients:
+        gradient /= scale.view(-1, *[1] * (gradient.dim() - 1))
+    return scale
+
+
+def _map(function: Callable[[Tensor], Tensor], features: Features) -> Features:
+    """function(each tensor); what is no tensor (FFC's absent global half) stays as it is."""
+    if isinstance(features, tuple):
+        return tuple(_map(function, half) for half in features)
+    return function(features) if torch.is_tensor(features) else features
+
+
+def _mean_distance(a: Tensor, b: Tensor, where: Tensor) -> Tensor:
+    """(B,): each picture's mean |a - b| over the pixels that where: (B, 1, h, w) selects; 0 if it selects none."""
+    # An eroded hole is empty where the hole is narrower than the kernel; a mean over nothing would be NaN.
+    n_values = (where.sum(dim=(1, 2, 3)) * a.shape[1]).clamp(min=1)
+    return ((a - b).abs() * where).sum(dim=(1, 2, 3)) / n_values
+
+
+def _eroded_half(hole: Tensor) -> Tensor:
+    """The inner part of the hole, (B, 1, h, w), at half the size: the coarser result near its edge is left out."""
+    height, width = hole.shape[-2:]
+    whole = (_resize(hole, (height // 2, width // 2)) >= ALL)[:, 0].to(torch.uint8).cpu().numpy()
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (EROSION_SIDE, EROSION_SIDE))
+    return torch.from_numpy(np.stack([cv2.erode(one, kernel) for one in whole]))[:, None].to(hole)
+
+
+def _halve(x: Tensor) -> Tensor:
+    """Half the size, rounded down, after a 5x5 Gaussian blur with sigma 1; x: (B, C, H, W)."""
+    channels, height, width = x.shape[1:]
+    offsets = torch.arange(-2, 3, dtype=x.dtype, device=x.device)
+    row = torch.softmax(-offsets.square() / 2, dim=0).expand(channels, 1, 1, 5)
+    blurred = F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), row, groups=channels)
+    blurred = F.conv2d(blurred, row.mT, groups=channels)
+    return _resize(blurred, (height // 2, width // 2))
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,1 @@
+"""Files, downloads, images, devices, checkpoints: what every other room uses."""

@@ -1,0 +1,145 @@
+"""Images: files, pixels, tensors, and padding."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from saicinpainting.io.files import write_whole
+from saicinpainting.utils import InputError
+
+
+def read_image(path: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
+    """Any image file as an 8-bit picture of `mode` (`RGB` or `L`), turned upright by its EXIF orientation.
+
+    16-bit values are scaled, not clipped; an alpha channel is dropped, whatever its colours hide.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise InputError(f"cannot read the image {os.fspath(path)}: {reason}") from error
+    return decode_image(data, os.fspath(path), mode)
+
+
+def decode_image(data: bytes, name: str, mode: str = "RGB") -> Image.Image:
+    """`read_image` of a file's content; `name` is what errors call it."""
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):
+                image = _from_16_bit(image)
+            elif image.mode == "F":
+                raise InputError("floating-point pixels; save it with 8 or 16 bits a channel")
+            elif image.mode == "P" and "transparency" in image.info:
+                image = image.convert("RGBA")  # straight to RGB, Pillow warns and may lose a colour
+            return image.convert(mode)
+    # Decoders raise many kinds of errors on broken files; for the user all of them are one.
+    except Exception as error:
+        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"cannot read the image {name}: {reason}") from error
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise InputError("32-bit pixels; save it with 8 or 16 bits a channel")
+    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+
+
+def load_image(path: str | os.PathLike[str], mode: str = "RGB") -> np.ndarray:
+    """float32 in [0, 1]: (3, H, W) for mode `RGB`, (H, W) for `L`; see `read_image`."""
+    pixels = np.asarray(read_image(path, mode))
+    if pixels.ndim == 3:
+        pixels = pixels.transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels, dtype=np.float32) / 255
+
+
+def ceil_modulo(x: int, mod: int) -> int:
+    """The least multiple of `mod` that is not below `x`."""
+    return -(-x // mod) * mod
+
+
+def pad_img_to_modulo(img: np.ndarray, mod: int) -> np.ndarray:
+    """img: (C, H, W) -> (C, H', W') with sides divisible by `mod`, mirrored at the right and the bottom."""
+    height, width = img.shape[-2:]
+    bottom, right = ceil_modulo(height, mod) - height, ceil_modulo(width, mod) - width
+    return np.pad(img, ((0, 0), (0, bottom), (0, right)), mode="symmetric")
+
+
+def pad_tensor_to_modulo(img: torch.Tensor, mod: int) -> torch.Tensor:
+    """img: (B, C, H, W) -> (B, C, H', W') with sides divisible by `mod`, reflected at the right and the bottom."""
+    height, width = img.shape[-2:]
+    bottom, right = ceil_modulo(height, mod) - height, ceil_modulo(width, mod) - width
+    return F.pad(img, pad=(0, right, 0, bottom), mode="reflect")
+
+
+def padded(x: Tensor, modulo: int, min_size: int) -> Tensor:
+    """(B, C, H, W) with sides that are multiples of `modulo` and at least `min_size`, see `mirrored`."""
+    rows, columns = (ceil_modulo(max(side, min_size), modulo) for side in x.shape[2:])
+    return mirrored(x, rows, columns)
+
+
+def mirrored(x: Tensor, rows: int, columns: int) -> Tensor:
+    """(B, C, H, W) continued by its mirror image to the right and the bottom, as `pad_img_to_modulo` does it."""
+    height, width = x.shape[2:]
+    if (rows, columns) == (height, width):
+        return x
+    return x[:, :, _mirror(height, rows, x.device)][:, :, :, _mirror(width, columns, x.device)]
+
+
+def _mirror(length: int, wanted: int, device: torch.device) -> Tensor:
+    """Indices 0 … length - 1, length - 1 … 0, 0 …, as many as wanted."""
+    place = torch.arange(wanted, device=device) % (2 * length)
+    return torch.minimum(place, 2 * length - 1 - place)
+
+
+def scale_image(img: np.ndarray, factor: float, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
+    """img: (C, H, W) -> (C, round(H * factor), round(W * factor))."""
+    scaled = cv2.resize(img.transpose(1, 2, 0), dsize=None, fx=factor, fy=factor, interpolation=interpolation)
+    return scaled[None] if scaled.ndim == 2 else np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+
+def from_pixels(pixels: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """[0, 1] to uint8, on the same device; rounded, so that a pixel that was read from 8 bits comes back the same."""
+    return (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def to_pixels(image: Tensor | np.ndarray) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> uint8 (H, W, 3), see `to_bytes`."""
+    return to_bytes(torch.as_tensor(image).cpu()).permute(1, 2, 0).contiguous().numpy()
+
+
+def check_ending(ending: str) -> None:
+    """An `InputError` for an ending such as `.png` that nothing here writes."""
+    if not cv2.haveImageWriter(f"picture{ending}"):
+        raise InputError(f"cannot write a picture with the ending {ending!r}; use .png")
+
+
+def write_picture(path: str | Path, picture: np.ndarray) -> None:
+    """Write a uint8 RGB picture (H, W, 3) and the folders above it; the ending picks the format.
+
+    The file appears when it is whole.
+    """
+    path = Path(path)
+    # OpenCV encodes only: on Windows it cannot open names beyond the system's code page.
+    try:
+        written, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise InputError(f"{path}: cannot write a picture with the ending {path.suffix!r}; use .png") from error
+    if not written:
+        raise InputError(f"{path}: a picture of shape {picture.shape} does not fit the format; use .png")
+    write_whole(path, encoded.tobytes())

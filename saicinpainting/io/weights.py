@@ -1,0 +1,80 @@
+"""Fetching weight files from the internet, once, to a place where they may also be put by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from saicinpainting.io.connection import is_address, without_secrets
+from saicinpainting.io.download import Checksum, fetch
+from saicinpainting.io.files import disk_problem
+from saicinpainting.utils import InputError
+
+ATTEMPTS = 3
+
+
+def torch_home() -> Path:
+    """Where PyTorch keeps what it downloads: $TORCH_HOME, else $XDG_CACHE_HOME/torch, else ~/.cache/torch."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
+
+
+def weights_file(place: str | Path | None, url: str, *, what: str) -> Path:
+    """The file of weights that a setting names: a file, an address, or None for `url`.
+
+    What has an address is downloaded once, to where PyTorch keeps its own; `#sha256=` after it and the checksum, or its
+    first digits, have the download checked. Another address than `url` is told by a digest in the file's name.
+    """
+    address = url if place is None else str(place)
+    if place is not None and not address.startswith("file://") and not is_address(address):
+        return fetch_weights(Path(place).expanduser(), url, what=what)
+    own = "" if address == url else hashlib.sha256(address.encode()).hexdigest()[:8] + "-"
+    address, mark, checksum = address.partition("#")
+    found = re.fullmatch(r"sha256=([0-9a-fA-F]{8,64})", checksum)
+    if mark and not found:
+        raise InputError(
+            f"{what}: expected {without_secrets(address)}#sha256= and 8 to 64 hexadecimal digits, got #{checksum}"
+        )
+    path = torch_home() / "hub" / "checkpoints" / (own + Path(urlsplit(address).path).name)
+    return fetch_weights(path, address, what=what, sha256=found[1] if found else None)
+
+
+def _digits(address: str) -> str | None:
+    found = re.search(r"-([0-9a-f]{8,})\.\w+$", address)
+    return found[1] if found else None
+
+
+def fetch_weights(path: str | Path, url: str, *, what: str, sha256: str | None = None) -> Path:
+    """`path` if it exists, else the file at `url`, downloaded to `path`.
+
+    The file appears only when complete, so an interrupted download never passes for weights; the next start goes on
+    with it. Processes that need the same file wait for the one that downloads it. `what` names it in errors and in
+    the progress bar; `sha256`: its checksum or the first digits of it. Without it, as PyTorch does it, an address that
+    ends in a dash and eight or more hexadecimal digits tells them. LAMA_OFFLINE=1 forbids the download.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if os.environ.get("LAMA_OFFLINE", "") not in ("", "0"):
+        raise InputError(f"{what}: cannot download {without_secrets(url)} (LAMA_OFFLINE is set); {_by_hand(path)}")
+    sha256 = sha256 or _digits(url)
+    checksum = None if sha256 is None else Checksum("sha256", sha256.lower())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.is_file():  # another process may have brought it
+                fetch(url, path, what=what, checksum=checksum, attempts=ATTEMPTS)
+    except InputError as error:
+        raise InputError(f"{error}; {_by_hand(path)}") from error
+    except OSError as error:
+        raise InputError(f"{what}: {disk_problem(error) or error}; {_by_hand(path)}") from error
+    return path
+
+
+def _by_hand(path: Path) -> str:
+    return f"put the file by hand at {path.absolute()}"

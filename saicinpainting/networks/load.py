@@ -1,0 +1,165 @@
+"""A trained generator from a run's folder or a checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig
+
+from saicinpainting.config import resolved_sections
+from saicinpainting.io.checkpoint import FROZEN_PREFIXES, StateDict, read_checkpoint
+from saicinpainting.networks import make_generator
+from saicinpainting.networks.base import Generator
+from saicinpainting.networks.ema import average_as_generator
+from saicinpainting.networks.fourier import set_fft_backend
+from saicinpainting.networks.inputs import GeneratorInput, make_noise_input
+from saicinpainting.utils import InputError
+
+GENERATOR_OPTIONS = ("concat_mask", "add_noise_kwargs", "noise_fill_hole", "fft_backend")
+"""The keys of the config section `training_model` that `build_generator` takes."""
+
+
+class TrainedGenerator(NamedTuple):
+    """A generator and what makes its input."""
+
+    generator: Generator
+    generator_input: GeneratorInput
+
+
+def build_generator(
+    settings: Mapping[str, Any],
+    *,
+    concat_mask: bool = True,
+    add_noise_kwargs: Mapping[str, Any] | None = None,
+    noise_fill_hole: bool = False,
+    fft_backend: str = "auto",
+) -> TrainedGenerator:
+    """Build what the config section `generator` and `GENERATOR_OPTIONS` describe, with new weights.
+
+    Raises:
+        InputError: an unknown setting, or `generator.input_nc` does not fit the input.
+    """
+    noise = make_noise_input(add_noise_kwargs=add_noise_kwargs, noise_fill_hole=noise_fill_hole)
+    generator_input = GeneratorInput(concat_mask=concat_mask, noise=noise)
+    generator = make_generator(**settings)
+    if settings.get("input_nc") != generator_input.channels:
+        raise InputError(
+            f"generator.input_nc={settings.get('input_nc')}: with training_model.concat_mask="
+            f"{str(concat_mask).lower()} and {noise.scales if noise else 0} noise channels the input has "
+            f"{generator_input.channels}"
+        )
+    set_fft_backend(generator, fft_backend)
+    return TrainedGenerator(generator, generator_input)
+
+
+def load_generator(config: DictConfig | Mapping[str, Any], path: str | Path) -> TrainedGenerator:
+    """The generator of `config`, a run's `config.yaml`, with the weights of the checkpoint at `path`.
+
+    Averaged weights (`average_generator`) are taken where the file has them. Tensors are read, nothing else in the
+    file is executed.
+
+    Raises:
+        InputError: the file is missing or damaged, or does not fit the config.
+    """
+    sections = resolved_sections(config, ("training_model", "generator"))
+    options = {key: value for key, value in sections["training_model"].items() if key in GENERATOR_OPTIONS}
+    trained = build_generator(sections["generator"], **options)
+    state = average_as_generator(read_checkpoint(path)["state_dict"])
+    holder = torch.nn.ModuleDict({"generator": trained.generator})
+    check_fit(holder, state, path, prefix="generator.")
+    holder.load_state_dict({name: tensor for name, tensor in state.items() if name.startswith("generator.")})
+    return trained
+
+
+def networks_in(names: Any) -> list[str]:
+    """The networks that weights of these names belong to: what comes before the first dot."""
+    return sorted({name.split(".")[0] for name in names})
+
+
+def check_fit(model: torch.nn.Module, state: StateDict, path: str | Path, prefix: str) -> None:
+    """Every weight of the model under `prefix` must be in the file, in its shape, and none too many."""
+    own = {n: t for n, t in model.state_dict().items() if not n.startswith(FROZEN_PREFIXES)}
+    wanted = {name for name in own if name.startswith(prefix)}
+    # Without `strict` a file may hold more networks than are built, but never more of the generator.
+    surplus = {name for name in state.keys() - own.keys() if name.startswith(prefix or tuple(networks_of(own)))}
+    shapes = {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
+    problem = misfit(own, state, wanted | surplus | shapes)
+    if problem:
+        remedy = generator_remedy(own, state) or "is config.yaml of the same experiment?"
+        raise InputError(f"checkpoint {path} does not fit its config: {problem}; {remedy}")
+
+
+def misfit(own: StateDict, state: StateDict, names: Collection[str]) -> str:
+    """What keeps the weights `names` of a file, `state`, from filling those of a model, `own`; empty if nothing."""
+    missing = sorted(name for name in names if name not in state)
+    surplus = sorted(name for name in names if name not in own)
+    shapes = sorted(name for name in names if name in own and name in state and own[name].shape != state[name].shape)
+    if not (missing or surplus or shapes):
+        return ""
+    example = (
+        f"{shapes[0]} is {tuple(state[shapes[0]].shape)} in the file, {tuple(own[shapes[0]].shape)} in the config"
+        if shapes
+        else f"first missing: {missing[0]}"
+        if missing
+        else f"first unknown: {surplus[0]}"
+    )
+    return f"{len(missing)} weights missing, {len(surplus)} too many, {len(shapes)} of another shape ({example})"
+
+
+# The generators of shipped configs. The celeba variants are the same networks.
+_CONFIGS: dict[tuple[Any, Any], str] = {
+    ("ffc_resnet", 9): "lama-fourier",
+    ("ffc_resnet", 18): "big-lama",
+    ("pix2pixhd_global", 9): "lama-regular",
+    ("pix2pixhd_global", 15): "big-lama-regular",
+    ("pix2pixhd_multidilated", 9): "ablv2_work_md",
+}
+
+
+def generator_remedy(own_state: StateDict, file_state: StateDict) -> str:
+    """Which settings of the generator differ in a file, and the config that has them; empty where nothing tells."""
+    own, file = generator_settings(own_state), generator_settings(file_state)
+    differing = [name for name in file if name in own and own[name] != file[name]]
+    if not differing:
+        return ""
+    found = ", ".join(f"{name}={file[name]} (config: {own[name]})" for name in differing)
+    settings = " ".join(f"generator.{name}={file[name]}" for name in differing)
+    config = _CONFIGS.get((file.get("kind"), file.get("n_blocks")))
+    shipped = f", or take the config {config}" if config and (file.get("ngf"), file.get("input_nc")) == (64, 4) else ""
+    return f"the generator in the file has {found}; set {settings}{shipped}"
+
+
+def generator_settings(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """What names and shapes of the weights `generator.*` tell of the config section `generator`.
+
+    `kind`, `n_blocks`, and, where the first convolution is an ordinary one, `ngf` and `input_nc`; empty without any.
+    """
+    names = [name for name in state if name.startswith("generator.")]
+    kinds = {
+        "ffc_resnet": ".ffc.",
+        "pix2pixhd_multidilated": ".conv_block.0.convs.",
+        "pix2pixhd_global": ".conv_block.",
+    }
+    kind = next((kind for kind, part in kinds.items() if any(part in name for name in names)), None)
+    if kind is None:
+        return {}
+    settings: dict[str, Any] = {"kind": kind, "n_blocks": _count_blocks(names)}
+    stem = "generator.model.1" + (".ffc.convl2l" if kind == "ffc_resnet" else "")
+    if f"{stem}.weight" in state and f"{stem.removesuffix('l2l')}l2g.weight" not in state:
+        settings["ngf"], settings["input_nc"] = state[f"{stem}.weight"].shape[:2]
+    return settings
+
+
+def _count_blocks(names: Collection[str]) -> int:
+    """Residual blocks in a row; one at full resolution (`out_ffc`) does not follow the others."""
+    found = [re.match(r"generator\.model\.(\d+)\.(?:conv1|conv_block)\.", name) for name in names]
+    places = sorted({int(match[1]) for match in found if match})
+    return sum(place - places[0] == i for i, place in enumerate(places))
+
+
+def networks_of(own: StateDict) -> set[str]:
+    return {name + "." for name in networks_in(own)}

@@ -1,0 +1,216 @@
+"""Options of `training_model` that change a batch before the networks see it; no shipped config uses them.
+
+Batches hold `image` (B, 3, H, W) in [0, 1] and `mask` (B, 1, H, W), 1 = hole. All randomness comes from a generator
+that is an argument: made by `networks.inputs.batch_rng`, it is the same again when a run is resumed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from saicinpainting.io.images import ceil_modulo
+from saicinpainting.losses.distance_weighting import make_mask_distance_weighter
+from saicinpainting.utils import (
+    InputError,
+    LadderRamp,
+    LinearRamp,
+    call_with_settings,
+    check_bool,
+    get_ramp,
+)
+
+Batch = dict[str, Any]
+Settings = Mapping[str, Any]
+
+# The generators halve the resolution three times.
+SIDE_MULTIPLE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantAreaCrop:
+    """Crops of any aspect ratio and one area: `const_area_crop_kwargs`.
+
+    One side, height or width by chance, is uniform in [`min_size`, `max_size`] and the other makes `area` pixels,
+    both rounded up to multiples of `round_to_mod`. The images have to be large enough: `data.train.out_size=512`.
+    """
+
+    min_size: int = 128
+    max_size: int = 512
+    area: int = 256 * 256
+    round_to_mod: int = 16
+
+    def __post_init__(self) -> None:
+        where = "training_model.const_area_crop_kwargs"
+        if self.round_to_mod < 1 or self.round_to_mod % SIDE_MULTIPLE:
+            raise InputError(
+                f"{where}.round_to_mod: expected a multiple of {SIDE_MULTIPLE}, which the network needs of every "
+                f"side, got {self.round_to_mod}"
+            )
+        if not 0 < self.min_size <= self._floored(self.max_size):
+            raise InputError(
+                f"{where}: expected 0 < min_size <= max_size, the latter rounded down to a multiple of round_to_mod; "
+                f"got min_size={self.min_size}, max_size={self.max_size}"
+            )
+        if not 0 < self.area <= self.min_size * self._floored(self.max_size):
+            raise InputError(
+                f"{where}: a side of min_size={self.min_size} and another of at most max_size={self.max_size} cannot "
+                f"make area={self.area}; expected 0 < area <= min_size * max_size"
+            )
+
+    def window(self, height: int, width: int, rng: torch.Generator) -> tuple[slice, slice]:
+        """Rows and columns of a random crop of an image of `height` x `width` pixels."""
+        largest = self._floored(min(height, width, self.max_size))
+        smallest = min(self.min_size, largest)
+        if largest * smallest < self.area:
+            needed = ceil_modulo(-(-self.area // self.min_size), self.round_to_mod)
+            raise InputError(
+                f"training_model.const_area_crop_kwargs: images of {height}x{width} hold no crop of {self.area} pixels "
+                f"with a side of {self.min_size}; set data.train.out_size={needed} or a smaller area"
+            )
+        side = ceil_modulo(_randint(smallest, largest, rng), self.round_to_mod)
+        other = ceil_modulo(max(1, self.area // side), self.round_to_mod)
+        h, w = (side, other) if _randint(0, 1, rng) else (other, side)
+        top, left = _randint(0, height - h, rng), _randint(0, width - w, rng)
+        return slice(top, top + h), slice(left, left + w)
+
+    def _floored(self, size: int) -> int:
+        return size // self.round_to_mod * self.round_to_mod
+
+    def __call__(self, batch: Batch, rng: torch.Generator) -> Batch:
+        """The same window of every image and mask of the batch."""
+        height, width = batch["image"].shape[2:]
+        rows, columns = self.window(height, width, rng)
+        return {**batch, **{key: batch[key][:, :, rows, columns] for key in ("image", "mask")}}
+
+
+def _randint(low: int, high: int, rng: torch.Generator) -> int:
+    """Uniform in [low, high]."""
+    return int(torch.randint(low, high + 1, (), generator=rng, device=rng.device))
+
+
+@dataclass(frozen=True)
+class RescaleSchedule:
+    """Square batches of a size that follows the step: `rescale_scheduler_kwargs`, a ramp of `utils.get_ramp`.
+
+    `ramp`: from the step to the side in pixels. Between the ends of a linear ramp it is rounded to a multiple of 8.
+    """
+
+    ramp: Callable[[int], float]
+
+    def size(self, step: int) -> int:
+        return round(self.ramp(step) / SIDE_MULTIPLE) * SIDE_MULTIPLE
+
+    def __call__(self, batch: Batch, step: int) -> Batch:
+        """Images bilinear, masks to their nearest pixel, so that they stay 0 or 1."""
+        size = self.size(step)
+        image = F.interpolate(batch["image"], size=size, mode="bilinear", align_corners=False)
+        return {**batch, "image": image, "mask": F.interpolate(batch["mask"], size=size, mode="nearest")}
+
+
+def make_rescale_schedule(settings: Settings) -> RescaleSchedule:
+    """The schedule of `rescale_scheduler_kwargs`; every size named in it must suit the network."""
+    where = "training_model.rescale_scheduler_kwargs"
+    ramp = call_with_settings(get_ramp, settings, where=where)
+    sizes: list[float] = []
+    if isinstance(ramp, LadderRamp):
+        sizes = list(ramp.values)
+    elif isinstance(ramp, LinearRamp):
+        sizes = [ramp.start_value, ramp.end_value]
+    for size in sizes:
+        if size < SIDE_MULTIPLE or size % SIDE_MULTIPLE:
+            raise InputError(f"{where}: sizes are sides in pixels, multiples of {SIDE_MULTIPLE}; got {size}")
+    return RescaleSchedule(ramp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTransforms:
+    """What happens to a training batch first: to another size, then a crop of it."""
+
+    rescale: RescaleSchedule | None = None
+    crop: ConstantAreaCrop | None = None
+
+    def __call__(self, batch: Batch, *, step: int, rng: torch.Generator) -> Batch:
+        """A new batch. Call it once a batch, so that both networks' steps see the same pictures.
+
+        `rng` is best on the CPU: the crop's size is needed there.
+        """
+        if self.rescale is not None:
+            batch = self.rescale(batch, step)
+        return batch if self.crop is None else self.crop(batch, rng)
+
+
+def make_batch_transforms(
+    *, rescale_scheduler_kwargs: Settings | None = None, const_area_crop_kwargs: Settings | None = None
+) -> BatchTransforms:
+    """From the options of `training_model`, by their official names; None leaves one out."""
+    rescale = crop = None
+    if rescale_scheduler_kwargs is not None:
+        rescale = make_rescale_schedule(rescale_scheduler_kwargs)
+    if const_area_crop_kwargs is not None:
+        where = "training_model.const_area_crop_kwargs"
+        crop = call_with_settings(ConstantAreaCrop, const_area_crop_kwargs, where=where)
+    return BatchTransforms(rescale=rescale, crop=crop)
+
+
+# ---- all of them ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """What the options of `training_model` make of a batch on its way through a step.
+
+    Args:
+        transforms: what happens to a training batch first.
+        weigh_mask: from the mask to the one that the supervised losses of training see; None for the mask itself.
+        weighted_mask_for_discr: the generator's adversarial loss sees that one too.
+    """
+
+    transforms: BatchTransforms = BatchTransforms()
+    weigh_mask: Callable[[Tensor], Tensor] | None = None
+    weighted_mask_for_discr: bool = False
+
+
+def make_batch_options(
+    *,
+    rescale_scheduler_kwargs: Settings | None = None,
+    const_area_crop_kwargs: Settings | None = None,
+    distance_weighter_kwargs: Settings | None = None,
+    distance_weighted_mask_for_discr: bool = False,
+    fake_fakes_proba: float = 0,
+    fake_fakes_generator_kwargs: Settings | None = None,
+) -> BatchOptions:
+    """From the options of `training_model`, by their official names; the defaults change nothing.
+
+    Raises:
+        InputError: an unknown or impossible setting, or one that is not supported.
+    """
+    if fake_fakes_proba > 1e-3:  # the official threshold, below which fake_fakes_generator_kwargs mean nothing
+        raise InputError(
+            f"training_model.fake_fakes_proba={fake_fakes_proba} (photographs blended into the holes of others, as "
+            "further fakes for the discriminator) is not supported; set it to 0, as every published model does: the "
+            "discriminator learns from the generator's results"
+        )
+    check_bool("training_model.distance_weighted_mask_for_discr", distance_weighted_mask_for_discr)
+    weigh_mask = make_mask_distance_weighter(distance_weighter_kwargs)
+    if distance_weighted_mask_for_discr and weigh_mask is None:
+        raise InputError(
+            "training_model.distance_weighted_mask_for_discr: there is no weighted mask; set distance_weighter_kwargs"
+        )
+    return BatchOptions(
+        transforms=make_batch_transforms(
+            rescale_scheduler_kwargs=rescale_scheduler_kwargs, const_area_crop_kwargs=const_area_crop_kwargs
+        ),
+        weigh_mask=weigh_mask,
+        weighted_mask_for_discr=distance_weighted_mask_for_discr,
+    )
+
+
+# Keys of `training_model` that are read here.
+BATCH_OPTIONS = frozenset(inspect.signature(make_batch_options).parameters)

@@ -1,0 +1,150 @@
+"""Starting a run from the weights of another: `trainer.finetune_from`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from torch import nn
+
+from saicinpainting.io.checkpoint import StateDict, read_checkpoint
+from saicinpainting.networks.ema import PREFIX as AVERAGE_PREFIX
+from saicinpainting.networks.ema import average_as_generator
+from saicinpainting.networks.load import generator_remedy, misfit, networks_in
+from saicinpainting.training.module import DefaultInpaintingTrainingModule
+from saicinpainting.utils import InputError
+
+LOGGER = logging.getLogger(__name__)
+
+# What to take of an experiment folder, the better first.
+_FILES = ("best.ckpt", "best.safetensors", "last.ckpt")
+
+
+def finetune_path(section: Mapping[str, Any], *, resuming: bool) -> Path | None:
+    """The file that `trainer.finetune_from`, a file or an experiment folder, means; None where it is not set.
+
+    Args:
+        section: the config section `trainer`.
+        resuming: this start goes on with a run of its own (`resume_from_checkpoint=auto` has found one), which has
+            its weights already: None. So one command starts a run and, given again, continues it.
+
+    Raises:
+        InputError: the path leads to no weights, or another checkpoint is to be resumed from besides.
+    """
+    path = section.get("finetune_from")
+    if path in (None, "", "None"):
+        return None
+    resume = section.get("resume_from_checkpoint") or (section.get("kwargs") or {}).get("resume_from_checkpoint")
+    if resume not in (None, "None", "auto"):
+        raise InputError(
+            f"trainer.finetune_from={path} and trainer.resume_from_checkpoint={resume} are both set; keep the former "
+            "to start a new run from these weights, the latter to go on with the run itself (optimizers, epoch)"
+        )
+    if resuming:
+        LOGGER.info("trainer.finetune_from=%s: was used when this run began; it goes on with its own weights", path)
+        return None
+    return _weights_at(Path(path))
+
+
+def _weights_at(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"trainer.finetune_from: {path} does not exist; expected a checkpoint or an experiment folder")
+    candidates = [folder / name for folder in (path / "models", path) for name in _FILES]
+    for file in candidates:
+        if file.is_file():
+            return file
+    raise InputError(
+        f"trainer.finetune_from: no {', '.join(_FILES)} in {path / 'models'} or {path}; name the checkpoint itself"
+    )
+
+
+def start_from(model: DefaultInpaintingTrainingModule, path: str | Path) -> None:
+    """Fill the networks of `model` from the file at `path`: weights alone, no optimizer, epoch or step.
+
+    The file may be a checkpoint of a run, ours or one written by Lightning 1.2.9, with or without a discriminator, or
+    the weights of a generator alone, with or without `generator.` before their names. Where it holds averaged weights
+    (`average_generator`), they become the generator's: they are what validation has judged. A discriminator that the
+    file lacks or that does not fit stays as initialised. The log says what was taken and what was not.
+
+    Raises:
+        InputError: the file is missing or damaged, holds no generator or one of another config.
+    """
+    checkpoint = read_checkpoint(path)
+    state = _by_network(checkpoint["state_dict"], path)
+    average = any(name.startswith(AVERAGE_PREFIX) for name in state)
+    state = average_as_generator(state)
+    _fill_generator(model.generator, state, path)
+    why_fresh = _fill_discriminator(model.discriminator, state)
+    taken = ["generator (the average of its weights)" if average else "generator"]
+    taken += [] if why_fresh else ["discriminator"]
+    ignored = [name for name in networks_in(state) if name not in ("generator", "discriminator")]
+    ignored += ["optimizers", "epoch and step"] if "optimizer_states" in checkpoint else []
+    _report(path, checkpoint, taken=taken, ignored=ignored, why_fresh=why_fresh)
+
+
+def _by_network(state: StateDict, path: str | Path) -> StateDict:
+    """The weights with their network's name in front, which the file of a generator alone may leave out."""
+    if any(name.startswith(("generator.", AVERAGE_PREFIX)) for name in state):
+        return state
+    if any(name.startswith("model.") for name in state):
+        return {f"generator.{name}": tensor for name, tensor in state.items()}
+    raise InputError(
+        f"trainer.finetune_from: {path} holds no generator; expected weights named generator.* or, for a generator "
+        f"alone, model.*; it has those of: {', '.join(networks_in(state))}"
+    )
+
+
+def _fill_generator(generator: nn.Module, state: StateDict, path: str | Path) -> None:
+    own = {f"generator.{name}": tensor for name, tensor in generator.state_dict().items()}
+    found = {name: tensor for name, tensor in state.items() if name.startswith("generator.")}
+    problem = misfit(own, found, own.keys() | found.keys())
+    if problem:
+        remedy = generator_remedy(own, found) or "take the config the file was trained with"
+        raise InputError(
+            f"trainer.finetune_from: the generator in {path} is not that of the config: {problem}; {remedy}"
+        )
+    broken = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise InputError(
+            f"trainer.finetune_from: {path} holds numbers that are not finite in {len(broken)} weights, the first "
+            f"{broken[0]}; take an earlier checkpoint"
+        )
+    generator.load_state_dict({name.removeprefix("generator."): tensor for name, tensor in found.items()})
+
+
+def _fill_discriminator(discriminator: nn.Module, state: StateDict) -> str:
+    """Fill it if it is in the file and fits; otherwise why not."""
+    prefix = "discriminator."
+    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    if not found:
+        return "the file has none"
+    own = discriminator.state_dict()
+    problem = misfit(own, found, own.keys() | found.keys())
+    if not problem:
+        discriminator.load_state_dict(found)
+    return problem
+
+
+@rank_zero_only
+def _report(
+    path: str | Path, checkpoint: Mapping[str, Any], *, taken: list[str], ignored: list[str], why_fresh: str
+) -> None:
+    """What a run starts from, in the log of one process."""
+    counts = [f"{key} {checkpoint[key]}" for key in ("epoch", "global_step") if isinstance(checkpoint.get(key), int)]
+    LOGGER.info("fine-tuning from %s%s", path, f" ({', '.join(counts)})" if counts else "")
+    LOGGER.info("  taken: %s", ", ".join(taken))
+    if ignored:
+        LOGGER.info("  left out: %s", ", ".join(ignored))
+    if why_fresh:
+        LOGGER.warning(
+            "  discriminator: starts from random weights (%s). At first its judgement is noise, which wears down a "
+            "trained generator: take a checkpoint that has one (the authors publish big-lama-with-discr), or lower "
+            "optimizers.generator.lr, for example to 0.0001",
+            why_fresh,
+        )

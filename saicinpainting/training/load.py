@@ -1,0 +1,54 @@
+"""Reading a trained module from an experiment's checkpoint, ours or a published one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from saicinpainting.io.checkpoint import FROZEN_PREFIXES, read_checkpoint, without_prefixes
+from saicinpainting.networks.ema import PREFIX as AVERAGE_PREFIX
+from saicinpainting.networks.ema import average_as_generator
+from saicinpainting.networks.load import check_fit, networks_in, networks_of
+from saicinpainting.training.factory import make_training_model
+from saicinpainting.training.module import DefaultInpaintingTrainingModule
+
+LOGGER = logging.getLogger(__name__)
+
+
+def load_checkpoint(
+    train_config: DictConfig, path: str | Path, map_location: Any = "cpu", strict: bool = True
+) -> DefaultInpaintingTrainingModule:
+    """Build the module of `train_config` and fill it from the checkpoint at `path`.
+
+    The file may be ours, one written by Lightning 1.2.9, a bare state dict of the module, or `.safetensors`. Tensors
+    are read, nothing else in it is executed. Pretrained networks (losses, metrics) inside the file are left out.
+
+    Args:
+        train_config: the experiment's `config.yaml`; with `training_model.predict_only: true` the generator alone is
+            built, and filled with the averaged weights where the file has them (`average_generator`).
+        path: the checkpoint file.
+        map_location: where the tensors go while reading.
+        strict: demand the weights of everything that is built; otherwise the generator's alone.
+
+    Raises:
+        InputError: the file is missing or damaged, or does not fit the config.
+    """
+    model = make_training_model(train_config)
+    state = without_prefixes(read_checkpoint(path, map_location)["state_dict"], FROZEN_PREFIXES)
+    if not hasattr(model, "discriminator"):
+        state = average_as_generator(state)
+    check_fit(model, state, path, prefix="" if strict else "generator.")
+    # An average that is still empty takes weights without showing names of its own.
+    wanted = tuple(networks_of(model.state_dict()))
+    wanted += (AVERAGE_PREFIX,) if getattr(model, "generator_average", None) is not None else ()
+    result = model.load_state_dict({name: t for name, t in state.items() if name.startswith(wanted)}, strict=False)
+    left_out = networks_in(name for name in state if not name.startswith(wanted))
+    if left_out:
+        LOGGER.info("%s: not needed and left out: %s", path, ", ".join(left_out))
+    fresh = networks_in(name for name in result.missing_keys if not name.startswith(FROZEN_PREFIXES))
+    if fresh:
+        LOGGER.warning("%s has no weights of: %s; they stay as initialised", path, ", ".join(fresh))
+    return model

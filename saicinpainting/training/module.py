@@ -1,0 +1,416 @@
+"""The one LightningModule: a generator step, then a discriminator step, for every batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from saicinpainting.io.checkpoint import FROZEN_PREFIXES, without_prefixes
+from saicinpainting.losses.feature_matching import feature_matching_loss, masked_l1_loss
+from saicinpainting.losses.perceptual import ResNetPL
+from saicinpainting.metrics.evaluator import InpaintingEvaluator, results_table
+from saicinpainting.networks.base import at_least_float32, set_memory_format
+from saicinpainting.networks.ema import GeneratorAverage, without_average
+from saicinpainting.networks.inputs import GeneratorInput, batch_rng, blend
+from saicinpainting.training.batch_transforms import BatchOptions
+from saicinpainting.training.compilation import compile_networks, uncompiled, wants_compilation
+from saicinpainting.training.guard import NonFiniteGuard
+from saicinpainting.training.optimizers import suit_this_run, warn_of_other_settings
+from saicinpainting.training.parts import Batch, Logs, StepOptions, TrainingParts
+from saicinpainting.training.visualizer import visualize_batch
+from saicinpainting.utils import InputError, add_prefix_to_keys, flatten_dict, set_requires_grad
+
+LOGGER = logging.getLogger(__name__)
+
+AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+VALIDATIONS = "validations"  # the checkpoint's key for their number
+# Pictures of this many batches of a validation set go to TensorBoard; the visualizer's folder gets all of them.
+TENSORBOARD_PICTURES = 4
+
+
+class DefaultInpaintingTrainingModule(pl.LightningModule):
+    """LaMa's training (Suvorov et al. 2022, section 2.3): supervised, adversarial and perceptual losses.
+
+    Args:
+        generator: (B, C, H, W) of `generator_input` in, (B, 3, H, W) picture in [0, 1] out.
+        generator_input: what the generator is given.
+        training: what training needs; None for a model that only predicts.
+        step: how a step is computed.
+        batch_options: what is made of a batch on its way through a step.
+        generator_average: a running average of the generator's weights, which fills holes in its place outside of
+            training; None for none.
+        image_to_discriminator: the picture the losses see, `predicted_image` or `inpainted`.
+        visualize_each_iters: pictures of the batch every so many batches.
+        store_discr_outputs_for_vis: put the discriminator's score maps into these pictures.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: nn.Module,
+        generator_input: GeneratorInput | None = None,
+        training: TrainingParts | None = None,
+        step: StepOptions | None = None,
+        batch_options: BatchOptions | None = None,
+        generator_average: GeneratorAverage | None = None,
+        image_to_discriminator: str = "predicted_image",
+        visualize_each_iters: int = 100,
+        store_discr_outputs_for_vis: bool = False,
+    ) -> None:
+        super().__init__()
+        if image_to_discriminator not in ("predicted_image", "inpainted"):
+            raise InputError(
+                "training_model.image_to_discriminator: expected predicted_image or inpainted, "
+                f"got {image_to_discriminator!r}"
+            )
+        self.automatic_optimization = False
+        self.generator = generator
+        self.generator_input = generator_input or GeneratorInput()
+        self.generator_average = generator_average
+        self.step_options = step or StepOptions()
+        self.batch_options = batch_options or BatchOptions()
+        self.image_to_discriminator = image_to_discriminator
+        self.visualize_each_iters = visualize_each_iters
+        self.store_discr_outputs_for_vis = store_discr_outputs_for_vis
+        self.validations = 0  # that are done, before a resume too
+        if training is not None:
+            self._set_up_training(training)
+
+    def _set_up_training(self, parts: TrainingParts) -> None:
+        # The attributes' names are the prefixes of published checkpoints' keys.
+        self.discriminator = parts.discriminator
+        self.adversarial_loss = parts.adversarial_loss
+        self.loss_pl = parts.loss_pl
+        self.loss_resnet_pl = parts.loss_resnet_pl
+        self.val_evaluator = parts.val_evaluator
+        self.test_evaluator = parts.test_evaluator
+        self.extra_evaluators = nn.ModuleDict(parts.extra_evaluators)
+        self.measured: set[str] = set()  # what the evaluators logged in the last validation
+        self.loss_weights = parts.weights
+        self.gradient_clip_val = parts.gradient_clip_val
+        self.visualizer = parts.visualizer
+        self.seed = parts.seed
+        self.guard = NonFiniteGuard(policy=self.step_options.nonfinite)
+        self._make_optimizers = parts.make_optimizers
+        # In DDP, the networks' wrappers by name. No submodules: the weights' names stay free of them.
+        self._distributed: dict[str, nn.Module] = {}
+        self._grad_norm = torch.zeros(())  # of the latest step, before clipping
+        self.latest_logs: Logs = {}  # of the latest step, on the device
+        self._latest_penalty: Logs = {}
+        self._usual_batch = 0  # images of this run's largest batch
+        self._memory_format = torch.contiguous_format
+
+    def setup(self, stage: str) -> None:
+        """Lay out the weights before optimizers and DDP see them."""
+        if stage == "fit":
+            self._memory_format = self.step_options.memory_format(self.trainer.strategy.root_device)
+            set_memory_format(self, self._memory_format)
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        # A fused optimizer takes float16's loss scale out inside its step, where nothing can be clipped before.
+        fused = self.trainer.precision != "16-mixed"
+        return list(self._make_optimizers(self.generator, self.discriminator, fused)), []
+
+    def distribute(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        """Train each network inside `wrap(network)`, which averages its gradients over the ranks."""
+        self._distributed = {name: wrap(getattr(self, name)) for name in ("generator", "discriminator")}
+
+    def on_fit_start(self) -> None:
+        if isinstance(self.loss_resnet_pl, ResNetPL):
+            self.loss_resnet_pl.prepare(AUTOCAST_DTYPES.get(str(self.trainer.precision)))
+        self._usual_batch = 0
+        setting, transforms = self.step_options.compile, self.batch_options.transforms
+        if setting == "auto" and (transforms.rescale or transforms.crop):
+            return  # each size would be compiled anew
+        if wants_compilation(setting, self.device, planned_steps=lambda: self.trainer.estimated_stepping_batches):
+            encoder = getattr(self.loss_resnet_pl, "impl", None)
+            networks = [n for n in (self.generator, encoder, self.discriminator) if n is not None]
+            compile_networks(networks, device=self.device, required=setting is True)
+
+    def on_train_start(self) -> None:
+        for optimizer in self.trainer.optimizers:
+            suit_this_run(optimizer)
+            warn_of_other_settings(optimizer)
+
+    def on_fit_end(self) -> None:
+        self._distributed.clear()
+
+    # ---- what the networks compute ------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> Batch:
+        """Fill the hole.
+
+        Args:
+            batch: `image` (B, 3, H, W) in [0, 1] and `mask` (B, 1, H, W), 1 = hole.
+
+        Returns:
+            A new dict that also has `predicted_image`, the generator's output, and `inpainted`, the image with the
+            prediction in the hole; both (B, 3, H, W).
+        """
+        return self._fill(batch, self._current_generator(), batch_rng(0, 0, 0))
+
+    def _current_generator(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        average = self.generator_average
+        return self.generator if self.training or average is None or not average.filled else average
+
+    def _fill(self, batch: Batch, generator: Callable[[torch.Tensor], torch.Tensor], rng: torch.Generator) -> Batch:
+        image, mask = batch["image"], batch["mask"]
+        predicted = at_least_float32(generator(self.generator_input(image, mask, rng)))
+        return {**batch, "predicted_image": predicted, "inpainted": blend(predicted, image, mask)}
+
+    def generator_loss(self, batch: Batch) -> tuple[torch.Tensor, Logs]:
+        """L1 + adversarial + feature matching + perceptual losses (paper, eq. 6), weighted, and each term."""
+        image, mask, predicted = batch["image"], batch["mask"], batch[self.image_to_discriminator]
+        weights, options = self.loss_weights, self.batch_options
+        supervised = options.weigh_mask(mask) if self.training and options.weigh_mask else mask
+        logs = {"gen_l1": masked_l1_loss(predicted, image, supervised, weights.l1_known, weights.l1_missing)}
+        if self.loss_pl is not None:
+            logs["gen_pl"] = self.loss_pl(predicted, image, mask=supervised).sum() * weights.perceptual
+        adversarial_logs: Logs = {}
+        if weights.adversarial > 0 or weights.feature_matching > 0:
+            terms, adversarial_logs = self._discriminator_terms(batch, supervised)
+            logs |= terms
+        if self.loss_resnet_pl is not None:
+            logs["gen_resnet_pl"] = self.loss_resnet_pl(predicted, image)
+        total = torch.stack(list(logs.values())).sum()
+        return total, {**logs, **add_prefix_to_keys(adversarial_logs, "adv_")}
+
+    def _discriminator_terms(self, batch: Batch, supervised: torch.Tensor) -> tuple[Logs, Logs]:
+        """The generator's losses on scores and maps of the discriminator, and logs of the former.
+
+        supervised: (B, 1, H, W), the mask or what weighs the losses instead.
+        """
+        weights = self.loss_weights
+        with torch.no_grad():
+            _, real_features = self.discriminator(batch["image"])
+        fake_score, fake_features = self.discriminator(batch[self.image_to_discriminator])
+        adversarial, adversarial_logs = self.adversarial_loss.generator_loss(
+            discr_fake_pred=at_least_float32(fake_score),
+            mask=supervised if self.batch_options.weighted_mask_for_discr else batch["mask"],
+        )
+        terms = {"gen_adv": adversarial}
+        if weights.feature_matching > 0:
+            terms["gen_fm"] = weights.feature_matching * feature_matching_loss(
+                fake_features, real_features, mask=supervised if weights.feature_matching_pass_mask else None
+            )
+        return terms, adversarial_logs
+
+    def discriminator_loss(self, batch: Batch, step: int = 0) -> tuple[torch.Tensor, Logs]:
+        """Real and fake scores and, in the steps that have it, the R1 penalty, on the detached prediction."""
+        # One pass through DDP's wrapper tells it of the step; the gradients of both passes reach it together.
+        discriminator = self._distributed.get("discriminator", self.discriminator)
+        penalized = self.adversarial_loss.penalizes(step)
+        real = batch["image"].detach().requires_grad_(penalized)
+        with uncompiled(penalized):  # a compiled network has no second derivative
+            real_score, _ = discriminator(real)
+            fake_score, _ = self.discriminator(batch[self.image_to_discriminator].detach())
+        total, logs = self.adversarial_loss.discriminator_loss(
+            real_batch=real,
+            discr_real_pred=at_least_float32(real_score),
+            discr_fake_pred=at_least_float32(fake_score),
+            mask=batch["mask"],
+            step=step,
+        )
+        return total, {"discr_adv": total, **add_prefix_to_keys(logs, "adv_")}
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        step = self.global_step
+        rng = batch_rng(self.seed, step, self.global_rank)
+        batch = self._prepared(batch, step, rng)
+        # The last batch of an epoch may be smaller: to compile for it would take longer than to compute it.
+        self._usual_batch = max(self._usual_batch, len(batch["image"]))
+        with uncompiled(len(batch["image"]) < self._usual_batch):
+            logs, filled = self._step(batch, step, rng)
+        if self.generator_average is not None:
+            self.generator_average.update(self.generator, self.global_step)
+        self.latest_logs = {**_detached(logs), "skipped_batches": self.guard.skipped(self.device)}
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        # Lightning keeps the host busy for milliseconds with what it is told of a step, and writes every so many only.
+        if self.trainer.should_stop or (interval and (step + 1) % interval == 0):
+            self.log_dict(add_prefix_to_keys(self.latest_logs, "train_"), batch_size=len(batch["image"]))
+        if batch_idx % self.visualize_each_iters == 0:
+            self._visualize(filled, batch_idx, "train")
+
+    def _step(self, batch: Batch, step: int, rng: torch.Generator) -> tuple[Logs, Batch]:
+        """Both networks' steps: what is logged, and the batch as the generator filled it."""
+        optimizers: Any = self.optimizers()
+        generator_optimizer, discriminator_optimizer = optimizers
+        self.guard.start_batch((self.generator, self.discriminator))
+        logs, filled = self._generator_step(batch, generator_optimizer, rng)
+        if self.loss_weights.adversarial > 0:
+            seen = filled if self.step_options.reuse_generator_output else None
+            logs |= self._discriminator_step(batch, seen, discriminator_optimizer.optimizer, step, rng)
+        self.guard.end_batch()
+        return logs, filled
+
+    def _prepared(self, batch: Batch, step: int, rng: torch.Generator) -> Batch:
+        batch = self.batch_options.transforms(batch, step=step, rng=rng)
+        return {**batch, "image": batch["image"].contiguous(memory_format=self._memory_format)}
+
+    def _generator_step(self, batch: Batch, optimizer: Any, rng: torch.Generator) -> tuple[Logs, Batch]:
+        set_requires_grad(self.generator, True)
+        set_requires_grad(self.discriminator, False)
+        batch = self._fill(batch, self._distributed.get("generator", self.generator), rng)
+        loss, logs = self.generator_loss(batch)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        self._pending = ("generator", self.global_step, _detached(logs))
+        optimizer.step()
+        return {**logs, "gen_grad_norm": self._grad_norm}, batch
+
+    def _discriminator_step(
+        self, batch: Batch, filled: Batch | None, optimizer: torch.optim.Optimizer, step: int, rng: torch.Generator
+    ) -> Logs:
+        """`filled`: the batch as the generator's step filled it; None for a fresh forward of the updated generator."""
+        set_requires_grad(self.discriminator, True)
+        if filled is None:
+            torch.clear_autocast_cache()  # Lightning 2.4 and 2.5 keep casts, of the weights before the step
+            with torch.no_grad():
+                filled = self._fill(batch, self.generator, rng)
+        loss, logs = self.discriminator_loss(filled, step)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        self._pending = ("discriminator", step, _detached(logs))
+        # Past Lightning's wrapper, which would count this as one more global step: steps are batches here, as in
+        # published checkpoints.
+        self.trainer.strategy.optimizer_step(optimizer, closure=lambda: None)
+        # A penalty that is not computed in every step is logged as it was last.
+        self._latest_penalty |= {name: value for name, value in logs.items() if name.endswith("_gp")}
+        return {**self._latest_penalty, **logs, "discr_grad_norm": self._grad_norm}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Scale the gradient to at most `gradient_clip_val`; drop it if it is not finite.
+
+        Float16's loss scale has been taken out by now. It overflows now and then on purpose; its scaler sees to that
+        and needs the gradient.
+        """
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._grad_norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val or float("inf"))
+        network, step, losses = self._pending
+        scaled = self.trainer.precision == "16-mixed"
+        self.guard.check(self._grad_norm, optimizer, network=network, step=step, losses=losses, scaled=scaled)
+
+    def on_train_epoch_end(self) -> None:
+        self.guard.read_all()
+
+    # ---- validation ---------------------------------------------------------------------------------------------
+
+    def _val_titles(self) -> list[str]:
+        """Names of the validation sets, in the order of their loaders."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data.val_titles
+
+    def _evaluator(self, title: str) -> InpaintingEvaluator | None:
+        evaluators: dict[str, Any] = {"val": self.val_evaluator, "test": self.test_evaluator}
+        evaluators |= {f"extra_val_{name}": evaluator for name, evaluator in self.extra_evaluators.items()}
+        return evaluators.get(title)
+
+    def on_validation_start(self) -> None:
+        """Evaluate on every rank what the checkpoint will hold: batch norm's running statistics of rank 0."""
+        if not self.trainer.sanity_checking:
+            self.guard.read_all()
+        if self.trainer.world_size > 1:
+            networks = [n for n in (self.generator, self.discriminator, self.generator_average) if n is not None]
+            for buffer in [buffer for network in networks for buffer in network.buffers()]:
+                torch.distributed.broadcast(buffer, src=0)
+        for title in self._val_titles():
+            if (evaluator := self._evaluator(title)) is not None:
+                evaluator.round = self.validations
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        title = self._val_titles()[dataloader_idx]
+        # Past compiled networks: evaluation meets many sizes, each of which would be compiled anew.
+        with uncompiled():
+            batch = self(batch)
+            _, logs = self.generator_loss(batch)
+        self.log_dict(
+            add_prefix_to_keys(logs, f"{title}_"),
+            # Lightning averages these counts over the processes as integers; a multiple of their number stays exact.
+            batch_size=len(batch["image"]) * self.trainer.world_size,
+            add_dataloader_idx=False,
+            sync_dist=True,
+        )
+        evaluator = self._evaluator(title)
+        if evaluator is not None:
+            evaluator.update(batch)
+        if title == "test" or batch_idx % self.visualize_each_iters == 0:
+            self._visualize(batch, batch_idx, title)
+
+    def on_validation_epoch_end(self) -> None:
+        self.measured = set()
+        for title in self._val_titles():
+            evaluator = self._evaluator(title)
+            if evaluator is None:
+                continue
+            results = evaluator.compute()
+            evaluator.reset()
+            if not results:
+                continue
+            LOGGER.info(
+                "%s metrics after epoch %d, %d steps:\n%s",
+                title,
+                self.current_epoch,
+                self.global_step,
+                results_table(results).to_string(),
+            )
+            for name, value in flatten_dict(results).items():
+                # Official naming: what is no total starts with an underscore and so sorts to the end.
+                hidden = "" if "total" in name or title.startswith("extra_val") else "_"
+                self.log(f"{hidden}{title}_{name}", float(value))
+                self.measured.add(f"{title}_{name}")
+        if not self.trainer.sanity_checking:
+            self.validations += 1
+
+    # ---- pictures -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _visualize(self, batch: Batch, batch_idx: int, title: str) -> None:
+        if self.trainer.sanity_checking or not self.trainer.is_global_zero:
+            return
+        if self.store_discr_outputs_for_vis and self.loss_weights.adversarial > 0:
+            batch = {**batch, **self._discriminator_outputs(batch)}
+        self.visualizer(self.current_epoch, batch_idx, batch, suffix=f"_{title}")
+        board: Any = getattr(self.logger, "experiment", None)
+        number = batch_idx if title != "train" else 0
+        if hasattr(board, "add_image") and number < TENSORBOARD_PICTURES:
+            picture = visualize_batch(batch, key_order=("image", "predicted_image", "inpainted"))
+            board.add_image(f"{title}/{number}", picture, self.global_step, dataformats="HWC")
+
+    def _discriminator_outputs(self, batch: Batch) -> Batch:
+        was_training = self.discriminator.training
+        self.discriminator.eval()  # a picture must not move the running statistics
+        size = batch["image"].shape[2:]
+        scores = {
+            f"discr_output_{name}": F.interpolate(self.discriminator(batch[key])[0], size=size, mode="nearest")
+            for name, key in (("real", "image"), ("fake", "predicted_image"))
+        }
+        self.discriminator.train(was_training)
+        return scores
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Pretrained networks are constants: they stay out of the file."""
+        checkpoint["state_dict"] = without_prefixes(checkpoint["state_dict"], FROZEN_PREFIXES)
+        checkpoint[VALIDATIONS] = self.validations
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the constants that the file leaves out, or holds in another version, from this model."""
+        self.validations = checkpoint.get(VALIDATIONS, 0)
+        state = checkpoint["state_dict"]
+        if self.generator_average is None:
+            state = without_average(state)
+        own = {name: t for name, t in self.state_dict().items() if name.startswith(FROZEN_PREFIXES)}
+        checkpoint["state_dict"] = {**without_prefixes(state, FROZEN_PREFIXES), **own}
+
+
+def _detached(logs: Logs) -> Logs:
+    return {name: value.detach() for name, value in logs.items()}

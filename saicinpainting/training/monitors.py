@@ -1,0 +1,261 @@
+"""Watching a run: its speed, memory and learning rates in TensorBoard, and a profiler for a few of its steps."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.profilers import Profiler, SimpleProfiler
+from torch.profiler import ProfilerActivity, schedule
+from torch.profiler import profile as torch_profile
+
+from saicinpainting.io.files import write_whole
+from saicinpainting.utils import InputError, did_you_mean
+
+LOGGER = logging.getLogger(__name__)
+
+WATCHING_KEYS = ("profile", "profile_steps")
+PROFILE_STEPS = (10, 15)  # past the first steps, which allocate, compile and fill queues
+
+# Lightning's name of the time between asking the loader for a batch and having it.
+_FETCH = "train_dataloader_next"
+
+
+def watch(section: Mapping[str, Any], out_dir: Path) -> tuple[FetchTimer, list[pl.Callback]]:
+    """The `profiler` and `callbacks` of a Lightning trainer for the section `trainer`.
+
+    `section["profile"]` is null, `simple` (Lightning's table of how long each of its actions took) or `torch` (a trace
+    of the steps `section["profile_steps"]`); both write to `out_dir/profile`.
+
+    Raises:
+        InputError: an unknown profiler, steps that are no window.
+    """
+    kind, folder = section.get("profile"), out_dir / "profile"
+    if kind not in (None, "simple", "torch"):
+        raise InputError(f"trainer.profile: unknown profiler {kind!r}; {did_you_mean(str(kind), ['simple', 'torch'])}")
+    first, end = _window(section.get("profile_steps") or PROFILE_STEPS)
+    timer = TimedSimpleProfiler(dirpath=folder, filename="simple") if kind == "simple" else FetchTimer()
+    callbacks: list[pl.Callback] = [SpeedMonitor(timer)]
+    if kind == "torch":
+        callbacks.append(StepTrace(folder=folder, first=first, end=end))
+    return timer, callbacks
+
+
+def _window(steps: Any) -> tuple[int, int]:
+    numbers = isinstance(steps, (list, tuple)) and len(steps) == 2 and all(type(step) is int for step in steps)
+    if not numbers or not 1 <= steps[0] < steps[1]:
+        raise InputError(
+            f"trainer.profile_steps: expected [first, end] with 1 <= first < end, steps of this start, got {steps}; "
+            f"for example trainer.profile_steps=[{PROFILE_STEPS[0]},{PROFILE_STEPS[1]}]"
+        )
+    return steps[0], steps[1]
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's, with the L1 loss of the latest step, which is read only when the bar is drawn anew."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        latest = getattr(pl_module, "latest_logs", {}).get("gen_l1")
+        shown = {} if latest is None else {"l1": float(latest)}
+        return {**super().get_metrics(trainer, pl_module), **shown}
+
+
+# ---- speed, memory, learning rates ----------------------------------------------------------------------------------
+
+
+class FetchTimer(Profiler):
+    """Adds up the seconds that training waited for batches; Lightning tells profilers alone when it asks for one."""
+
+    fetching = 0.0  # seconds so far
+    _since = 0.0
+
+    def start(self, action_name: str) -> None:
+        if action_name.endswith(_FETCH):
+            self._since = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        if action_name.endswith(_FETCH):
+            self.fetching += time.perf_counter() - self._since
+
+
+class TimedSimpleProfiler(FetchTimer, SimpleProfiler):
+    """Lightning's SimpleProfiler, which knows the waiting time besides."""
+
+    def start(self, action_name: str) -> None:
+        FetchTimer.start(self, action_name)
+        SimpleProfiler.start(self, action_name)
+
+    def stop(self, action_name: str) -> None:
+        SimpleProfiler.stop(self, action_name)
+        FetchTimer.stop(self, action_name)
+
+
+class SpeedMonitor(pl.Callback):
+    """Logs every `log_every_n_steps` steps, as means since the last time:
+
+    - `speed_step_seconds`: wall time of a step, waiting for its batch included;
+    - `speed_data_wait_share`: the share of it spent waiting for the batch, in [0, 1];
+    - `speed_images_per_second`: over all ranks, which train on batches of one size;
+    - `memory_process_mb`: resident memory of this process, its loader's workers apart (Linux);
+    - `memory_gpu_peak_mb`, `memory_gpu_reserved_mb`: tensors at their most since the start; what torch holds now;
+    - `lr_generator`, `lr_discriminator`.
+
+    The clock stands during validation and between epochs; a checkpoint written between two steps counts. Kernels run
+    on after the host has queued them, so the device is waited for, but only when something is logged or the clock
+    stops.
+    """
+
+    def __init__(self, timer: FetchTimer) -> None:
+        self._timer = timer
+        self._started: float | None = None  # when the clock was started; None while it stands
+        self._reset()
+
+    def _reset(self) -> None:
+        self._seconds, self._steps, self._images = 0.0, 0, 0
+        self._fetching_before = self._timer.fetching
+
+    def _start(self) -> None:
+        self._started = time.perf_counter()
+
+    def _stop(self, device: torch.device) -> None:
+        if self._started is not None:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            self._seconds += time.perf_counter() - self._started
+        self._started = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop(pl_module.device)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop(pl_module.device)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._steps += 1
+        self._images += len(batch["image"])
+        # The step under which Lightning logs this batch's losses: the number of batches before it.
+        step = trainer.fit_loop.total_batch_idx
+        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not interval or (step + 1) % interval:
+            return
+        self._stop(pl_module.device)
+        scalars = {
+            **self._speed(trainer.world_size),
+            **memory(pl_module.device),
+            **learning_rates(trainer.optimizers),
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step=step)
+        self._reset()
+        self._start()
+
+    def _speed(self, ranks: int) -> dict[str, float]:
+        fetching = self._timer.fetching - self._fetching_before
+        return {
+            "speed_step_seconds": self._seconds / self._steps,
+            "speed_data_wait_share": min(fetching / self._seconds, 1.0),
+            "speed_images_per_second": self._images * ranks / self._seconds,
+        }
+
+
+def memory(device: torch.device) -> dict[str, float]:
+    """Megabytes (10^6 bytes) in use by this process and, on a CUDA `device`, of its memory."""
+    megabytes = {}
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        resident_pages = int(statm.read_text().split()[1])
+        megabytes["memory_process_mb"] = resident_pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    if device.type == "cuda":
+        megabytes["memory_gpu_peak_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
+        megabytes["memory_gpu_reserved_mb"] = torch.cuda.memory_reserved(device) / 1e6
+    return megabytes
+
+
+def learning_rates(optimizers: list[torch.optim.Optimizer]) -> dict[str, float]:
+    """The learning rates, of optimizers in the order in which the module makes them."""
+    names = ("lr_generator", "lr_discriminator")
+    return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in zip(names, optimizers, strict=True)}
+
+
+# ---- profiler -------------------------------------------------------------------------------------------------------
+
+
+class StepTrace(pl.Callback):
+    """Profiles the steps [`first`, `end`), counted from 0 at this start of the run, on rank 0; training goes on.
+
+    Writes `trace.json.gz`, for https://ui.perfetto.dev or chrome://tracing, and `operators.txt`, the costliest
+    operators, to `folder`.
+    """
+
+    def __init__(self, *, folder: Path, first: int, end: int) -> None:
+        self.folder, self.first, self.end = folder, first, end
+        self._profiler: torch_profile | None = None
+        self._steps = 0  # finished since the start
+        self._on_gpu = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._on_gpu = pl_module.device.type == "cuda"
+        self._steps = 0
+        self._profiler = torch_profile(
+            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._on_gpu else [])],
+            # The step before the window is traced and thrown away: starting the tracer takes time of its own.
+            schedule=schedule(wait=self.first - 1, warmup=1, active=self.end - self.first, repeat=1),
+            on_trace_ready=self._write,
+        )
+        self._profiler.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._profiler is None:
+            return
+        self._steps += 1
+        self._profiler.step()  # writes at the window's end
+        if self._steps == self.end:
+            self._profiler.stop()
+            self._profiler = None
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._finish_early()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._finish_early()
+
+    def _finish_early(self) -> None:
+        """The run ends before the window does: what was recorded is written, nothing is passed over in silence."""
+        if self._profiler is None:
+            return
+        profiler, self._profiler = self._profiler, None
+        profiler.stop()  # writes if it was recording
+        LOGGER.warning(
+            "trainer.profile_steps=[%d, %d]: the run ended after %d steps, %s",
+            self.first,
+            self.end,
+            self._steps,
+            "only these were profiled" if self._steps > self.first else "nothing was profiled",
+        )
+
+    def _write(self, profiler: torch_profile) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(self.folder / "trace.json.gz"))
+        order = "self_device_time_total" if self._on_gpu else "self_cpu_time_total"
+        table = profiler.key_averages().table(sort_by=order, row_limit=40, max_name_column_width=80)
+        write_whole(self.folder / "operators.txt", table)
+        LOGGER.info("profiled %d steps: %s", self.end - self.first, self.folder)

@@ -1,0 +1,305 @@
+"""One training run in one folder: data, module, Lightning trainer, checkpoints, logs."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.multiprocessing import ProcessExitedException
+
+from saicinpainting.config import register_resolvers, translate_trainer_kwargs
+from saicinpainting.data.datamodule import InpaintingDataModule
+from saicinpainting.io.checkpoint import remove_parts
+from saicinpainting.io.files import write_whole
+from saicinpainting.training.checkpoints import TensorsOnlyCheckpointIO, make_checkpoint_callback
+from saicinpainting.training.epoch_loop import use_exact_epochs
+from saicinpainting.training.finetune import finetune_path, start_from
+from saicinpainting.training.interrupts import StopOnSignal, Stopped
+from saicinpainting.training.lock import only_run_in
+from saicinpainting.training.monitors import WATCHING_KEYS, ProgressBar, watch
+from saicinpainting.training.reports.event_logs import EVENT_FILES
+from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
+from saicinpainting.training.signals import EXIT_STATUS, StopSignals
+from saicinpainting.training.strategy import GeneratorSyncBatchNorm, Ranks, make_ddp_strategy
+from saicinpainting.training.summary import RunPlan, describe_run, plan_of
+from saicinpainting.training.trainers import DefaultInpaintingTrainingModule, make_training_model
+from saicinpainting.utils import InputError, check_bool, check_known_keys, count_parameters
+
+LOGGER = logging.getLogger(__name__)
+
+TRAINER_KEYS = ("kwargs", "checkpoint_kwargs", "resume_from_checkpoint", "finetune_from", "seed", *WATCHING_KEYS)
+
+
+def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None = None) -> None:
+    """Train what `config` describes; `out_dir` becomes the experiment folder.
+
+    It gets `config.yaml`, `models/` (`last.ckpt`, `best.ckpt`, `epoch=….ckpt`) and `samples/`; TensorBoard files go
+    under `location.tb_dir`. Every mistake that can be found beforehand is found before anything is computed.
+
+    Args:
+        config: a run file of `configs/training`, composed.
+        out_dir: made if it does not exist; no other run may be going on in it.
+        signals: those of the process, if a command has watched them since its start.
+
+    Raises:
+        InputError: something in the config, a missing folder, file or weight.
+        Stopped: a signal ended the run, which has saved itself.
+    """
+    register_resolvers()
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of what torch deprecates
+    # Of `every_n_train_steps`: that the weights are those after the step, as they should be.
+    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
+    out_dir = Path(out_dir).resolve()
+    signals = signals or StopSignals()
+    settings = _resolve(config)
+    try:
+        trainer = make_trainer(settings, out_dir, signals)
+        with only_run_in(out_dir, signals) if trainer.is_global_zero else nullcontext():
+            _train(settings, out_dir, trainer, signals)
+    except MisconfigurationException as error:
+        raise InputError(f"trainer: {error}") from error
+    LOGGER.info("finished: %s", out_dir)
+
+
+def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals: StopSignals) -> None:
+    resume_from = resume_path(settings["trainer"], out_dir / "models")
+    _keep_what_is_there(out_dir / "models", resume_from)
+    finetune_from = finetune_path(settings["trainer"], resuming=resume_from is not None)
+    seed = settings["trainer"]["seed"] = _seed(settings["trainer"].get("seed", 0))
+    data = make_data_module(settings, seed=seed)
+    data.setup("fit")  # before anything heavy is built: a wrong folder is the commonest mistake
+    model = make_training_model({**settings, "visualizer": _visualizer_in(out_dir, settings["visualizer"])})
+    if resume_from:
+        check_resumable(resume_from, model)
+    elif finetune_from:
+        start_from(model, finetune_from)
+    validate_every_epoch(trainer, data.train_batches(trainer.world_size))
+    if trainer.is_global_zero:
+        remove_parts(out_dir / "models")
+        write_whole(out_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+        _report(model, plan_of(settings, data, trainer))
+        if resume_from is None:
+            _warn_of_other_logs(Path(settings["location"]["tb_dir"], out_dir.name))
+    _fit(trainer, model, data, resume_from, signals)
+
+
+def _keep_what_is_there(folder: Path, resume_from: str | None) -> None:
+    """A run that begins writes over the checkpoints of one that has been there: days of work for a word forgotten."""
+    if resume_from is None and any(folder.glob("*.ckpt")):
+        raise InputError(
+            f"{folder} holds the checkpoints of a run, which this one would write over; go on with it by "
+            "trainer.resume_from_checkpoint=auto, or set another hydra.run.dir"
+        )
+
+
+def _warn_of_other_logs(folder: Path) -> None:
+    if any(folder.rglob(EVENT_FILES)):
+        LOGGER.warning(
+            "location.tb_dir: %s has the logs of another run of this name, and reports would mix the two; set another "
+            "tb_dir or hydra.run.dir, or remove them",
+            folder,
+        )
+
+
+def _seed(seed: Any) -> int:
+    if seed is None:
+        # Processes that torchrun or SLURM starts could not agree on one, and Lightning would always take 0.
+        raise InputError("trainer.seed: null draws none; for another one in each run: trainer.seed=$RANDOM")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise InputError(f"trainer.seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}")
+    return pl.seed_everything(seed, workers=True)
+
+
+def _report(model: DefaultInpaintingTrainingModule, plan: RunPlan) -> None:
+    summary = describe_run(plan)
+    LOGGER.info("generator: %.2fM parameters\n%s", count_parameters(model.generator) / 1e6, summary.text)
+    for warning in summary.warnings:
+        LOGGER.warning("%s", warning)
+
+
+def _fit(
+    trainer: pl.Trainer,
+    model: pl.LightningModule,
+    data: pl.LightningDataModule,
+    resume_from: str | None,
+    signals: StopSignals,
+) -> None:
+    ranks = Ranks(trainer.strategy.launcher)
+    signals.before_leaving(ranks.kill)
+    if ranks.all:
+        signals.pass_on(ranks.send_when_started)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resume_from)
+    except Stopped:
+        trainer.fit_loop.teardown()  # in a validation Lightning has ended the workers of that alone
+        ranks.wait()
+        raise
+    except BaseException as error:
+        ranks.kill()  # they would wait for this process for half an hour
+        if _is_of_signal(error, signals):
+            status = EXIT_STATUS if trainer.is_global_zero else 0
+            signals.end_with(status, soon=True)
+            if getattr(error, "exit_code", None) != EXIT_STATUS:  # no rank has saved the run
+                LOGGER.warning("stopped by a signal; resumed, the run does the steps since its last checkpoint again")
+            raise Stopped(status) from error
+        signals.end_with(1)
+        raise
+    signals.end_with(0)
+
+
+def _is_of_signal(error: BaseException, signals: StopSignals) -> bool:
+    """Whether `error` says that another process, which this one needs, was stopped by a signal."""
+    if isinstance(error, ProcessExitedException):  # a rank
+        return signals.received is not None or error.exit_code == EXIT_STATUS
+    return signals.received is not None and isinstance(error, RuntimeError)  # torch, of workers and ranks
+
+
+def _visualizer_in(out_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The visualizer's settings with its folder inside the run's.
+
+    A config that comes from another machine may hold a folder of that machine, which is not to be made here.
+    """
+    folder = Path(settings.get("outdir", "samples"))
+    if folder.is_absolute() and not folder.parent.is_dir():
+        LOGGER.warning("visualizer.outdir: %s has no parent folder here; pictures go to samples/", folder)
+        folder = Path("samples")
+    return {**settings, "outdir": str(out_dir / folder)}
+
+
+def _resolve(config: DictConfig) -> dict[str, Any]:
+    """The whole config as plain values: what runs is what is saved."""
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(settings, dict)
+    for name in ("trainer", "data", "location", "visualizer"):
+        if not isinstance(settings.get(name), dict):
+            raise InputError(f"{name}: this section is missing from the config; expected a mapping of settings")
+    if not settings["location"].get("tb_dir"):
+        raise InputError("location.tb_dir: missing config key; set it to a folder for TensorBoard's files")
+    # The run's config must find its logs from any folder.
+    settings["location"]["tb_dir"] = os.path.abspath(settings["location"]["tb_dir"])
+    return {str(key): value for key, value in settings.items()}
+
+
+def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> InpaintingDataModule:
+    """The data module of the sections `data` and `location`."""
+    data = settings["data"]
+    known = ("train", "val", "visual_test", "extra_val", "batch_size", "val_batch_size", "num_workers")
+    check_known_keys(data, known, where="data")
+    for name in ("train", "val"):
+        if not data.get(name):
+            raise InputError(f"data.{name}: missing; training needs a training and a validation set")
+    return InpaintingDataModule(
+        train=data["train"],
+        val=data["val"],
+        visual_test=data.get("visual_test"),
+        extra_val=data.get("extra_val"),
+        prepare_hint=settings["location"].get("prepare", ""),
+        seed=seed,
+    )
+
+
+def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignals | None = None) -> pl.Trainer:
+    """The Lightning trainer of the section `trainer`, with checkpoints in `out_dir/models`."""
+    section = settings["trainer"]
+    check_known_keys(section, TRAINER_KEYS, where="trainer")
+    kwargs = _trainer_kwargs(section.get("kwargs") or {})
+    sync_batchnorm = kwargs.pop("sync_batchnorm", False)
+    check_bool("trainer.kwargs.sync_batchnorm", sync_batchnorm)
+    checkpoints = make_checkpoint_callback(settings, out_dir / "models")
+    timer, watchers = watch(section, out_dir)
+    stop = StopOnSignal(checkpoints, signals or StopSignals())
+    callbacks: list[pl.Callback] = [ExactResume(), checkpoints, stop, *watchers]
+    if kwargs.get("enable_progress_bar", True):
+        callbacks.append(ProgressBar(refresh_rate=10))  # each refresh waits for the device
+    ours = {
+        "callbacks": callbacks,
+        "profiler": timer,
+        "logger": TensorBoardLogger(settings["location"]["tb_dir"], name=out_dir.name),
+        "default_root_dir": out_dir,
+        "plugins": [TensorsOnlyCheckpointIO(), *([GeneratorSyncBatchNorm()] if sync_batchnorm else [])],
+        "use_distributed_sampler": False,  # the data module shares the images among the processes
+    }
+    try:
+        trainer = pl.Trainer(**{**kwargs, **ours, "strategy": _strategy(kwargs)})
+    except (ValueError, TypeError) as error:
+        raise InputError(f"trainer.kwargs: {error}") from error
+    use_exact_epochs(trainer)
+    return trainer
+
+
+# Keys of Lightning's Trainer that have another place here, and which.
+_ELSEWHERE = {
+    "logger": "location.tb_dir says where TensorBoard writes",
+    "callbacks": "trainer.checkpoint_kwargs configures the checkpoints",
+    "default_root_dir": "hydra.run.dir is the run's folder",
+    "plugins": "use precision and strategy",
+    "profiler": "trainer.profile is the switch",
+    "barebones": "training needs its checkpoints and logs",
+    "max_time": "a run ends cleanly on SIGTERM or SIGUSR1 and goes on later; max_steps and max_epochs limit it",
+    "overfit_batches": "use limit_train_batches, or a folder of a few images",
+    "use_distributed_sampler": "the processes share the images by themselves",
+    "gradient_clip_algorithm": "gradients are clipped by their norm; set gradient_clip_val",
+    "accumulate_grad_batches": "the two networks take turns every batch; use a larger data.batch_size",
+}
+
+
+def _trainer_kwargs(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of Lightning's Trainer from `trainer.kwargs`; those that are not for it are taken out or refused."""
+    kwargs = translate_trainer_kwargs(section)
+    kwargs.pop("resume_from_checkpoint", None)
+    kwargs.pop("gradient_clip_val", None)  # manual optimization: the module clips
+    if kwargs.get("accumulate_grad_batches") in (None, 1):
+        kwargs.pop("accumulate_grad_batches", None)
+    known = set(inspect.signature(pl.Trainer).parameters) - _ELSEWHERE.keys()
+    for name in kwargs:
+        if name in _ELSEWHERE:
+            raise InputError(f"trainer.kwargs.{name} cannot be set: {_ELSEWHERE[name]}")
+    check_known_keys(kwargs, known, where="trainer.kwargs")
+    return kwargs
+
+
+def _strategy(kwargs: Mapping[str, Any]) -> Any:
+    """`auto` stays Lightning's choice on one device and becomes DDP on several."""
+    strategy = kwargs.get("strategy", "auto")
+    if strategy == "auto":
+        probe = {key: kwargs[key] for key in ("accelerator", "devices", "num_nodes") if key in kwargs}
+        several = pl.Trainer(**probe, logger=False, enable_checkpointing=False).world_size > 1
+        strategy = "ddp" if several else "auto"
+    return strategy if strategy == "auto" else make_ddp_strategy(strategy)
+
+
+def validate_every_epoch(trainer: pl.Trainer, train_batches: int) -> None:
+    """An interval past the end of the epoch, which Lightning refuses, means the end of the epoch.
+
+    `train_batches`: of an epoch, in each process. Without `check_val_every_n_epoch` the interval counts batches over
+    epochs and may be of any length.
+    """
+    limit = trainer.limit_train_batches
+    if limit == 0:
+        raise InputError("trainer.kwargs.limit_train_batches: 0 leaves no step to train; expected 1 or more, or null")
+    # Lightning 2.6 takes a time, too, and has no such attribute then.
+    interval = getattr(trainer, "val_check_interval", None)
+    if not isinstance(interval, (int, float)) or interval <= 0:
+        raise InputError(
+            "trainer.kwargs.val_check_interval: expected steps (a whole number) or a share of an epoch (0.0 to 1.0) "
+            "above 0"
+        )
+    if limit is not None:
+        train_batches = min(train_batches, limit if isinstance(limit, int) else int(train_batches * limit))
+    if trainer.check_val_every_n_epoch is not None and isinstance(interval, int) and interval > train_batches:
+        LOGGER.warning(
+            "trainer.kwargs.val_check_interval=%d, but an epoch has %d batches: validating at the end of each epoch",
+            interval,
+            train_batches,
+        )
+        trainer.val_check_interval = 1.0

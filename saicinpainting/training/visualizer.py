@@ -1,0 +1,121 @@
+"""Pictures of batches while training: a row per item, a column per kind of image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from saicinpainting.io.images import to_pixels, write_picture
+from saicinpainting.utils import InputError, build
+
+OUTLINE_RGB = (255, 0, 160)
+
+
+def visualize_batch(
+    batch: Mapping[str, Any],
+    *,
+    key_order: Sequence[str] = ("image", "predicted_image", "inpainted"),
+    max_items: int = 10,
+    last_without_mask: bool = True,
+    rescale_keys: Collection[str] = (),
+) -> np.ndarray:
+    """Draw the first `max_items` of a batch; uint8 (rows · H, columns · W, 3), RGB.
+
+    batch: the keys are (B, 1 or 3, h, w) in [0, 1], mask is (B, 1, H, W), 1 = hole. Keys that the batch lacks
+    are left out. Images of `rescale_keys` (scores, in any range) are stretched to 0..1 one by one. The hole is
+    outlined in all columns, save the last one where `last_without_mask`.
+    """
+    keys = [key for key in key_order if key in batch]
+    if not keys:
+        raise InputError(
+            f"visualizer.key_order: the batch has none of {', '.join(key_order)}; it has {', '.join(batch)}"
+        )
+    outlined = keys[:-1] if last_without_mask else keys
+    rows = []
+    for item in range(min(max_items, len(batch["mask"]))):
+        mask = batch["mask"][item]
+        outline = _outline(mask)
+        row = []
+        for key in keys:
+            picture = _to_uint8(batch[key][item], size=mask.shape[-2:], rescale=key in rescale_keys)
+            if key in outlined:
+                picture[outline] = OUTLINE_RGB
+            row.append(picture)
+        rows.append(np.hstack(row))
+    return np.vstack(rows)
+
+
+def _to_uint8(image: Tensor, *, size: Sequence[int], rescale: bool) -> np.ndarray:
+    """(C, h, w) with C = 1 or 3 -> uint8 (H, W, 3)."""
+    image = image.detach().float().cpu()
+    if rescale:
+        low, high = image.min(), image.max()
+        image = (image - low) / (high - low).clamp(min=1e-5)
+    image = F.interpolate(image[None], size=(size[0], size[1]), mode="nearest")[0].expand(3, -1, -1)
+    return to_pixels(image)
+
+
+def _outline(mask: Tensor) -> np.ndarray:
+    """(1, H, W) -> bool (H, W): the pixels on both sides of the hole's edge."""
+    hole = (mask[0] > 0.5).byte().cpu().numpy()
+    return cv2.morphologyEx(hole, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(bool)
+
+
+class DirectoryVisualizer:
+    """Writes `{outdir}/epoch0000{suffix}/batch0000000.jpg`; the options are `visualize_batch`'s."""
+
+    def __init__(
+        self,
+        *,
+        outdir: str | Path = "samples",
+        key_order: Sequence[str] = ("image", "predicted_image", "inpainted"),
+        max_items_in_batch: int = 10,
+        last_without_mask: bool = True,
+        rescale_keys: Sequence[str] | None = None,
+    ) -> None:
+        self.outdir = Path(outdir)
+        self.key_order = tuple(key_order)
+        self.max_items_in_batch = max_items_in_batch
+        self.last_without_mask = last_without_mask
+        self.rescale_keys = tuple(rescale_keys or ())
+
+    def __call__(self, epoch_i: int, batch_i: int, batch: Mapping[str, Any], suffix: str = "") -> None:
+        picture = visualize_batch(
+            batch,
+            key_order=self.key_order,
+            max_items=self.max_items_in_batch,
+            last_without_mask=self.last_without_mask,
+            rescale_keys=self.rescale_keys,
+        )
+        write_picture(self.outdir / f"epoch{epoch_i:04d}{suffix}" / f"batch{batch_i:07d}.jpg", picture)
+
+
+class NoopVisualizer:
+    """Draws nothing.
+
+    Takes the settings of any other kind, so that `visualizer.kind=noop` alone switches pictures off.
+    """
+
+    def __init__(self, **_settings_of_other_kinds: Any) -> None:
+        pass
+
+    def __call__(self, epoch_i: int, batch_i: int, batch: Mapping[str, Any], suffix: str = "") -> None:
+        pass
+
+
+Visualizer = DirectoryVisualizer | NoopVisualizer
+VISUALIZERS: dict[str, Callable[..., Visualizer]] = {
+    "directory": DirectoryVisualizer,
+    "noop": NoopVisualizer,
+}
+
+
+def make_visualizer(kind: str, **kwargs: Any) -> Visualizer:
+    """The visualizer that the config's `visualizer` describes."""
+    return build(VISUALIZERS, {"kind": kind, **kwargs}, where="visualizer")

@@ -1,0 +1,286 @@
+"""Evaluations of a checkpoint whose network is a stand-in: what belongs together, what is refused and when."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+from tests.evaluation.metrics.test_segmentation import BrightIsSky
+
+from saicinpainting.evaluation.checkpoint import _nested, evaluate_checkpoint
+from saicinpainting.evaluation.paper_results import protocol_of, published_name
+from saicinpainting.evaluation.qualitative import find_failures, write_failures
+from saicinpainting.evaluation.report import summary_table
+from saicinpainting.evaluation.sets import make_set, plan_sets
+from saicinpainting.metrics.inception import _make_inception
+from saicinpainting.utils import InputError
+from tests.helpers import ROOT, fill, photo
+
+PHOTOS = 3
+Evaluate = Callable[..., Path]
+
+
+class Grey:
+    """Stands in for `load_filler` and what it loads: fills with grey."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+        self.batches: list[int] = []
+
+    def load(self, model: Any, device: Any, **options: Any) -> Grey:
+        self.options = options
+        return self
+
+    def __call__(self, batch: dict[str, Any]) -> torch.Tensor:
+        self.batches.append(len(batch["image"]))
+        return torch.where(batch["mask"] > 0, 0.5, batch["image"])
+
+
+@pytest.fixture
+def grey(monkeypatch: pytest.MonkeyPatch) -> Grey:
+    grey = Grey()
+    monkeypatch.setattr("saicinpainting.evaluation.checkpoint.load_filler", grey.load)
+    monkeypatch.setenv("LAMA_OFFLINE", "1")
+    return grey
+
+
+def settings_of(root: Path, *extra: str) -> dict[str, Any]:
+    with initialize_config_dir(str(ROOT / "configs" / "evaluation"), version_base="1.3"):
+        config = compose(
+            "default",
+            [f"model.path={root / 'run'}", f"outdir={root / 'out'}", "metrics=[psnr]", "num_workers=0", "device=cpu",
+             "batch_size=2", "examples=1", *extra],
+        )  # fmt: skip
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, grey: Grey) -> Evaluate:
+    (tmp_path / "run" / "models").mkdir(parents=True)
+    (tmp_path / "run" / "models" / "best.ckpt").write_bytes(b"weights")
+    return lambda *extra: evaluate_checkpoint(settings_of(tmp_path, *extra))
+
+
+def write_photos(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for i in range(PHOTOS):
+        Image.fromarray(photo("coffee.png", 300, 25 * i)).save(folder / f"{i}.png")
+    return folder
+
+
+def write_set(folder: Path, *, hole: slice = slice(10, 30), side: int = 64) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros((side, side), np.uint8)
+    mask[hole, hole] = 255
+    for i in range(PHOTOS):
+        Image.fromarray(photo("coffee.png", side, 25 * i)).save(folder / f"{i}.png")
+        Image.fromarray(mask).save(folder / f"{i}_mask000.png")
+    return folder
+
+
+def means(folder: Path, name: str) -> dict[str, float]:
+    results = json.loads((folder / "results.json").read_text())["sets"][name]["results"]
+    return {metric: groups["total"]["mean"] for metric, groups in results.items() if "total" in groups}
+
+
+# ---- what belongs together -----------------------------------------------------------------------------------------
+
+
+def test_predictions_of_another_set_are_not_measured(evaluate: Evaluate, grey: Grey, tmp_path: Path) -> None:
+    first = write_set(tmp_path / "a" / "mine")
+    evaluate(f"sets=[{first}]")
+    assert sum(grey.batches) == PHOTOS
+    second = write_set(tmp_path / "b" / "mine", hole=slice(30, 60))
+    with pytest.raises(InputError, match=r"predictions/mine holds predictions of other images or masks than .*b/mine"):
+        evaluate(f"sets=[{second}]")
+    shutil.copytree(first, tmp_path / "copy" / "mine")
+    evaluate(f"sets=[{tmp_path / 'copy' / 'mine'}]")  # the same contents are the same set
+    write_set(first, hole=slice(30, 60))
+    with pytest.raises(InputError, match=r"remove it to predict anew"):
+        evaluate(f"sets=[{first}]")
+    assert sum(grey.batches) == PHOTOS
+    shutil.rmtree(tmp_path / "out" / "run" / "predictions" / "mine")
+    evaluate(f"sets=[{first}]")
+    assert sum(grey.batches) == 2 * PHOTOS
+
+
+def test_sets_of_two_sizes_share_no_predictions(evaluate: Evaluate, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos")
+    for size in (256, 512):
+        folder = evaluate(f"indir={photos}", "sets=[thin]", f"size={size}")
+        (found, *_) = sorted((folder / "predictions" / f"random_thin_{size}").glob("*.png"))
+        assert Image.open(found).size == (size, size)
+        write_failures(folder, find_failures(folder), tmp_path / "page.html", top=1)
+
+
+def test_a_set_is_of_the_photographs_that_the_report_names(evaluate: Evaluate, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos")
+    evaluate(f"indir={photos}", "sets=[thin]", "size=256")
+    others = write_photos(tmp_path / "others")
+    with pytest.raises(InputError, match=rf"random_thin_256 holds a set of other photographs .*that {photos} had"):
+        evaluate(f"indir={others}", "sets=[thin]", "size=256")
+    (photos / "0.png").unlink()
+    with pytest.raises(InputError, match="holds a set of other photographs"):
+        evaluate(f"indir={photos}", "sets=[thin]", "size=256")
+
+
+def test_what_is_written_is_no_input(evaluate: Evaluate, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "out" / "photos")
+    with pytest.raises(InputError, match=r"out lies in .*the next start would take its pictures for photographs"):
+        evaluate(f"indir={photos.parent}", "sets=[thin]")
+    mine = write_set(tmp_path / "mine")
+    with pytest.raises(InputError, match=r"out lies in .*mine"):
+        evaluate(f"outdir={mine / 'out'}", f"sets=[{mine}]")
+    assert not (mine / "out").exists()
+
+
+def test_starts_side_by_side_make_a_set_once(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos")
+    settings = settings_of(tmp_path, f"indir={photos}", "sets=[thin]", "size=256")
+    (plan,) = plan_sets(settings, tmp_path / "out")
+    with ThreadPoolExecutor(2) as pool:
+        sets = list(pool.map(lambda _: make_set(plan, settings), range(2)))
+    assert sets[0] == sets[1]
+    lines = (plan.folder / ".mask_set.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines[2:]] == [f"{i}.png" for i in range(PHOTOS)]
+
+
+# ---- settings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("metrics=[ssim,fid]", r"Inception weights of FID: cannot download .*or leave it out, .*with metrics=\[ssim\]"),
+        ("metrics=[ssim,ids]", r"ids: P-IDS .*with metrics=\[ssim\]"),
+        ("num_workers=-1", "num_workers: expected a whole number of at least 0, got -1"),
+        ("sets=[thin,thinn]", "sets: 'thinn' is neither"),
+        ("dataset.kind=our_eval", "dataset.kind: .* is default, not 'our_eval'"),
+        ("+dataset.scale=2", "dataset.scale: unknown config key; known: .*scale_factor"),
+    ],
+)
+def test_settings_are_checked_before_the_work(
+    evaluate: Evaluate, grey: Grey, tmp_path: Path, override: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    photos = write_photos(tmp_path / "photos")
+    with pytest.raises(InputError, match=message):
+        evaluate(f"indir={photos}", "sets=[thin]", override)
+    assert not grey.batches
+    assert not (tmp_path / "out" / "sets").exists()
+
+
+def test_refused_settings_do_not_stand_in_the_way(
+    evaluate: Evaluate, grey: Grey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise InputError("refiner.n_iters: expected")
+
+    mine = write_set(tmp_path / "mine")
+    with monkeypatch.context() as patch:
+        patch.setattr("saicinpainting.evaluation.checkpoint.load_filler", refuse)
+        with pytest.raises(InputError, match=r"refiner\.n_iters"):
+            evaluate(f"sets=[{mine}]", "refine=true", "refiner.n_iters=0")
+    evaluate(f"sets=[{mine}]", "refine=true")
+    assert sum(grey.batches) == PHOTOS
+
+
+def test_prediction_follows_its_settings(
+    evaluate: Evaluate, grey: Grey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saicinpainting.evaluation import checkpoint as protocol
+
+    seen: dict[str, Any] = {}
+    told: list[Any] = []
+
+    def predict_folder(*args: Any, **options: Any) -> Any:
+        seen.update(options)
+        return original(*args, **options)
+
+    original = protocol.predict_folder
+    monkeypatch.setattr(protocol, "predict_folder", predict_folder)
+    mine = write_set(tmp_path / "mine")
+    evaluate(f"sets=[{mine}]", "precision=bf16", "num_workers=1")
+    assert grey.batches == [2, 1]
+    assert grey.options["precision"] == "bf16"
+    assert seen["num_workers"] == 1
+    monkeypatch.setattr(protocol, "warn_of_plain", told.append)
+    evaluate(f"sets=[{mine}]", "refine=true", "refiner.n_iters=3", "model.name=refined")
+    assert told == [grey]
+    assert grey.batches == [2, 1, 2, 1]
+    assert grey.options["refine"]
+    assert grey.options["refiner"]["n_iters"] == 3
+    assert seen["one_size"]
+    with pytest.raises(
+        InputError, match=r"holds predictions of another model or setting \(precision: bf16, now fp32\)"
+    ):
+        evaluate(f"sets=[{mine}]")
+
+
+def test_scaled_images_are_measured_at_their_scale(evaluate: Evaluate, tmp_path: Path) -> None:
+    folder = evaluate(f"sets=[{write_set(tmp_path / 'mine')}]", "+dataset.scale_factor=0.5")
+    assert Image.open(folder / "predictions" / "mine" / "0_mask000.png").size == (32, 32)
+    assert means(folder, "mine")["psnr"] > 10
+    write_failures(folder, find_failures(folder), tmp_path / "page.html", top=1)
+
+
+# ---- what comes out ------------------------------------------------------------------------------------------------
+
+
+def test_fid_alone_and_the_paper_by_the_size_of_the_pictures(evaluate: Evaluate, tmp_path: Path) -> None:
+    torch.save(fill(_make_inception()).state_dict(), tmp_path / "inception.pth")
+    mine = write_set(tmp_path / "random_thick_256", side=256)
+    folder = evaluate(f"sets=[{mine}]", "metrics=[fid]", f"fid_weights={tmp_path / 'inception.pth'}", "size=512")
+    assert means(folder, mine.name).keys() == {"fid"}
+    page = (folder / "report.html").read_text()
+    assert "Examples" not in page
+    assert "CelebA-HQ, 256 px" in page
+    assert "Places365" not in page
+    with pytest.raises(InputError, match=r"no metric with a value for each image; evaluate with one of lpips"):
+        find_failures(folder)
+
+
+def test_classes_alone_are_reported(evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saicinpainting.metrics.segmentation.weight_files", lambda place: ())
+    monkeypatch.setattr("saicinpainting.metrics.segmentation.make_segmentation", BrightIsSky)
+    folder = evaluate(f"sets=[{write_set(tmp_path / 'mine')}]", "metrics=[segm]")
+    assert 0 < means(folder, "mine")["segm_stats"] < 1
+    assert "Examples" not in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("thin", "narrow"), ("random_thick_512", "wide"), ("segm_256", "segm"), ("medium", None),
+        ("my_thick_holes", None), ("thick_of_my_own", None), ("random_thick_512_other", None),
+    ],
+)  # fmt: skip
+def test_the_papers_sets_are_known_by_their_whole_name(name: str, expected: str | None) -> None:
+    assert published_name(name) == expected
+
+
+def test_protocols_are_known_by_the_size_of_all_images() -> None:
+    assert protocol_of([(512, 512), (512, 512)]) == "places"
+    assert protocol_of([(256, 256)]) == "celeba"
+    for sizes in ([], [(256, 256), (512, 512)], [(512, 683)], [(300, 300)]):
+        assert protocol_of(sizes) is None
+
+
+def test_what_could_not_be_measured_is_null(tmp_path: Path) -> None:
+    results = {("ssim", "total"): {"mean": 0.5, "std": float("nan")}, ("segm", "total"): {"mean": float("nan")}}
+    nested = _nested(results)
+    assert nested == {"ssim": {"total": {"mean": 0.5, "std": None}}, "segm": {"total": {"mean": None}}}
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"sets": {"thin": {"results": nested}}}, allow_nan=False))
+    assert "0.5000" in summary_table(file)
+    assert "None" not in summary_table(file)

@@ -1,0 +1,50 @@
+"""Written pictures, and what the user is told where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saicinpainting.io.images import write_picture
+from saicinpainting.utils import InputError
+
+
+def picture() -> np.ndarray:
+    return np.random.RandomState(0).randint(0, 256, (6, 9, 3)).astype(np.uint8)
+
+
+def test_any_name_and_new_folders_keep_the_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "небо" / "雪.png"
+    write_picture(path, picture())
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), picture())
+
+
+def test_unknown_ending_is_named_and_leaves_no_file(tmp_path: Path) -> None:
+    for name in ("a.nothing", "a"):
+        with pytest.raises(InputError, match=rf"{name}: cannot write a picture with the ending .*; use \.png"):
+            write_picture(tmp_path / name, picture())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
+def test_a_disk_that_takes_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match=rf"{error.strerror}: '.*a\.png'"):
+        write_picture(tmp_path / "a.png", picture())
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"")
+    with pytest.raises(FileExistsError, match="out"):
+        write_picture(tmp_path / "out" / "a.png", picture())
+
+
+def test_a_picture_beyond_the_format_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.jpg: a picture of shape \(70000, 1, 3\) does not fit .*; use \.png"):
+        write_picture(tmp_path / "a.jpg", np.zeros((70000, 1, 3), np.uint8))
