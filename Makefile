@@ -21,7 +21,7 @@ test: $(VENV)/.ready lint
 # Under an hour; `make test` has a short form of it.
 faults: $(VENV)/.ready
 	OMP_NUM_THREADS=1 LAMA_KILLS=50 LAMA_SIGNALS=40 $(BIN)/python -m pytest -rP \
-		tests/bin/test_kill_and_resume.py tests/training/test_signals.py tests/training/test_lock.py
+		tests/bin/test_kill_and_resume.py tests/io/test_signals.py tests/training/test_lock.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -51,8 +51,8 @@ from train_step import VARIANTS
 
 from saicinpainting.config import register_resolvers
 from saicinpainting.losses.perceptual import ResNetPL
-from saicinpainting.training.module import AUTOCAST_DTYPES
-from saicinpainting.training.trainers import DefaultInpaintingTrainingModule, make_training_model
+from saicinpainting.training.factory import make_training_model
+from saicinpainting.training.module import AUTOCAST_DTYPES, InpaintingModule
 
 AS_ON_A_GPU = ["++training_model.fft_backend=products", "++training_model.channels_last=true"]
 STEPS = {
@@ -127,14 +127,14 @@ def step_costs(
     return costs if interval == 1 else {**costs, f"mean of {interval}": mean_cost(steps[1], steps[-1], interval)}
 
 
-def build(config: str, overrides: Sequence[str]) -> DefaultInpaintingTrainingModule:
+def build(config: str, overrides: Sequence[str]) -> InpaintingModule:
     register_resolvers()
     quiet = ["evaluator=ssim_inpainted", "visualizer.kind=noop", "location=sample"]
     with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
         return make_training_model(compose(config, [*quiet, *overrides]))
 
 
-def train(model: DefaultInpaintingTrainingModule, batches: Iterable[dict[str, Any]], precision: str) -> list[StepCost]:
+def train(model: InpaintingModule, batches: Iterable[dict[str, Any]], precision: str) -> list[StepCost]:
     """What the step of each batch costs."""
     counter, costs = OperatorCounter(), []
     training_step = model.training_step
@@ -165,7 +165,7 @@ def train(model: DefaultInpaintingTrainingModule, batches: Iterable[dict[str, An
 
 
 @contextmanager
-def named_phases(model: DefaultInpaintingTrainingModule, counter: OperatorCounter) -> Iterator[None]:
+def named_phases(model: InpaintingModule, counter: OperatorCounter) -> Iterator[None]:
     """Name what a step does by the methods and hooks that it passes; leave logging out."""
     network = "generator"  # whose step it is
 

@@ -50,7 +50,7 @@ from torch.utils.flop_counter import flop_registry
 
 from saicinpainting.config import register_resolvers
 from saicinpainting.training.epoch_loop import use_exact_epochs
-from saicinpainting.training.trainers import make_training_model
+from saicinpainting.training.factory import make_training_model
 from tests.helpers import peak_memory
 
 EAGER = ["+training_model.compile=false"]

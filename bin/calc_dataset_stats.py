@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
+from saicinpainting.data.mask_statistics import measure, plot, table, write_samples
 from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.io.files import write_whole
-from saicinpainting.masks.statistics import measure, plot, table, write_samples
 
 
 def main() -> None:

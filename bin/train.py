@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from saicinpainting.training.signals import StopSignals
+from saicinpainting.io.signals import StopSignals
 
 SIGNALS = StopSignals()
 if __name__ == "__main__":

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import bisect
 import difflib
+import faulthandler
 import inspect
+import numbers
+import signal
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 T = TypeVar("T")
 
@@ -150,3 +154,30 @@ def get_ramp(kind: str = "ladder", **kwargs: Any) -> Callable[[int], float]:
 def count_parameters(module: nn.Module) -> int:
     """Number of trainable and frozen parameters, buffers left out."""
     return sum(p.numel() for p in module.parameters())
+
+
+def get_shape(value: Any) -> Any:
+    """The shapes of all tensors and arrays of a nest of mappings and sequences; of numbers their type."""
+    if hasattr(value, "shape"):
+        return tuple(value.shape)
+    if isinstance(value, Mapping):
+        return {name: get_shape(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [get_shape(part) for part in value]
+    if isinstance(value, numbers.Number):
+        return type(value)
+    raise ValueError(f"expected tensors, numbers, mappings or sequences, got {type(value).__name__}")
+
+
+def register_debug_signal_handlers(sig: int | None = None, callback: Any = None) -> None:
+    """On the signal `sig` (SIGUSR1), print where every thread is; nothing on systems without it.
+
+    callback: a signal handler to call instead.
+    """
+    sig = getattr(signal, "SIGUSR1", None) if sig is None else sig
+    if sig is None:
+        return
+    if callback is not None:
+        signal.signal(sig, callback)
+    elif hasattr(faulthandler, "register"):
+        faulthandler.register(sig, all_threads=True)

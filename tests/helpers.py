@@ -218,7 +218,7 @@ def write_run(root: Path, *overrides: str) -> Path:
 
     from saicinpainting.config import register_resolvers
     from saicinpainting.io.checkpoint import write_checkpoint
-    from saicinpainting.training.trainers import make_training_model
+    from saicinpainting.training.factory import make_training_model
 
     register_resolvers()
     with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):

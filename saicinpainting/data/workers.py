@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import cv2
 from torch.utils.data import DataLoader
 
-from saicinpainting.training.signals import SIGNALS
+from saicinpainting.io.signals import SIGNALS
 
 T = TypeVar("T", covariant=True)
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from saicinpainting.io.files import write_whole
-from saicinpainting.metrics import SEGMENTATION
+from saicinpainting.metrics import SEGMENTATION, make_metrics
 from saicinpainting.metrics.base import TOTAL, ImageMetric, NetworkMetric, Statistics
-from saicinpainting.utils import InputError, did_you_mean
+from saicinpainting.utils import InputError, build, check_bool, did_you_mean
 
 if TYPE_CHECKING:
     import pandas

@@ -9,15 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from saicinpainting.io.weights import weights_file
-from saicinpainting.metrics.base import (
-    NetworkMetric,
-    Row,
-    Statistics,
-    load_exactly,
-    mean_and_std,
-    read_state_dict,
-)
+from saicinpainting.io.weights import load_exactly, read_state_dict, weights_file
+from saicinpainting.metrics.base import NetworkMetric, Row, Statistics, mean_and_std
 from saicinpainting.utils import InputError
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from saicinpainting.metrics.base import read_state_dict
+from saicinpainting.io.state_dict import read_state_dict
 from saicinpainting.utils import InputError
 
 NORM_EPS = 1e-3

@@ -138,6 +138,10 @@ def _stage(c_in: int, width: int, *, blocks: int, stride: int, dilation: int) ->
     return nn.Sequential(first, *(Bottleneck(4 * width, width, dilation=dilation) for _ in range(1, blocks)))
 
 
+IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])[None, :, None, None]
+IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])[None, :, None, None]
+
+
 class ImageNetNormalization(nn.Module):
     """(B, 3, H, W) in [0, 1] -> the range that networks trained on ImageNet expect."""
 
@@ -146,8 +150,8 @@ class ImageNetNormalization(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", IMAGENET_MEAN[0].clone(), persistent=False)
+        self.register_buffer("std", IMAGENET_STD[0].clone(), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         return (image - self.mean.to(image)) / self.std.to(image)

@@ -19,7 +19,7 @@ from saicinpainting.networks import make_discriminator
 from saicinpainting.networks.ema import GeneratorAverage
 from saicinpainting.networks.load import GENERATOR_OPTIONS, build_generator
 from saicinpainting.training.batch_transforms import BATCH_OPTIONS, make_batch_options
-from saicinpainting.training.module import DefaultInpaintingTrainingModule
+from saicinpainting.training.module import InpaintingModule
 from saicinpainting.training.optimizers import make_optimizers
 from saicinpainting.training.parts import LossWeights, StepOptions, TrainingParts
 from saicinpainting.training.visualizer import make_visualizer
@@ -27,8 +27,8 @@ from saicinpainting.utils import InputError, build, call_with_settings, check_bo
 
 Settings = Mapping[str, Any]
 
-TRAINING_MODELS: dict[str, Callable[..., DefaultInpaintingTrainingModule]] = {
-    "default": DefaultInpaintingTrainingModule,
+TRAINING_MODELS: dict[str, Callable[..., InpaintingModule]] = {
+    "default": InpaintingModule,
 }
 SECTIONS = (
     "run_title",
@@ -46,7 +46,7 @@ SECTIONS = (
 )
 
 
-def make_training_model(config: DictConfig | Settings) -> DefaultInpaintingTrainingModule:
+def make_training_model(config: DictConfig | Settings) -> InpaintingModule:
     """Build the module that `config` describes.
 
     With `training_model.predict_only: true` it is the generator alone: no loss, no metric and no pretrained weights
@@ -55,6 +55,11 @@ def make_training_model(config: DictConfig | Settings) -> DefaultInpaintingTrain
     Raises:
         InputError: an unknown kind or key, or pretrained weights that are not at hand.
     """
+    return build(TRAINING_MODELS, module_parts(config), where="training_model", default_kind="default")
+
+
+def module_parts(config: DictConfig | Settings) -> dict[str, Any]:
+    """The arguments of `InpaintingModule` that `config` describes, and `kind` where it is named."""
     settings = _sections(config)
     model_settings = dict(settings["training_model"])
     predict_only = bool(model_settings.pop("predict_only", False))
@@ -62,15 +67,15 @@ def make_training_model(config: DictConfig | Settings) -> DefaultInpaintingTrain
     generator_settings = _take(model_settings, GENERATOR_OPTIONS)
     generator, generator_input = build_generator(_section(settings, "generator"), **generator_settings)
     average = _average(generator, **_take(model_settings, AVERAGE_OPTIONS))
-    parts = {
+    return {
         "generator": generator,
         "generator_input": generator_input,
         "training": None if predict_only else _training_parts(settings),
         "step": StepOptions(**_take(model_settings, STEP_OPTIONS)),
         "batch_options": make_batch_options(**_take(model_settings, BATCH_OPTIONS)),
         "generator_average": None if predict_only else average,
+        **model_settings,
     }
-    return build(TRAINING_MODELS, {**model_settings, **parts}, where="training_model", default_kind="default")
 
 
 def _take(settings: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -102,7 +107,7 @@ AVERAGE_OPTIONS = frozenset(inspect.signature(_average).parameters) - {"generato
 STEP_OPTIONS = frozenset(field.name for field in fields(StepOptions))
 MODEL_OPTIONS = (
     {"kind", *GENERATOR_OPTIONS, *BATCH_OPTIONS, *AVERAGE_OPTIONS, *STEP_OPTIONS}
-    | inspect.signature(DefaultInpaintingTrainingModule).parameters.keys()
+    | inspect.signature(InpaintingModule).parameters.keys()
 ) - {"generator", "generator_input", "training", "step", "batch_options", "generator_average"}
 
 

@@ -15,7 +15,7 @@ from saicinpainting.io.checkpoint import StateDict, read_checkpoint
 from saicinpainting.networks.ema import PREFIX as AVERAGE_PREFIX
 from saicinpainting.networks.ema import average_as_generator
 from saicinpainting.networks.load import generator_remedy, misfit, networks_in
-from saicinpainting.training.module import DefaultInpaintingTrainingModule
+from saicinpainting.training.module import InpaintingModule
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def _weights_at(path: Path) -> Path:
     )
 
 
-def start_from(model: DefaultInpaintingTrainingModule, path: str | Path) -> None:
+def start_from(model: InpaintingModule, path: str | Path) -> None:
     """Fill the networks of `model` from the file at `path`: weights alone, no optimizer, epoch or step.
 
     The file may be a checkpoint of a run, ours or one written by Lightning 1.2.9, with or without a discriminator, or

@@ -9,9 +9,9 @@ import pytorch_lightning as pl
 import torch
 from torch import distributed
 
+from saicinpainting.io.signals import EXIT_STATUS, StopSignals
 from saicinpainting.training.checkpoints import BestModelCheckpoint
 from saicinpainting.training.epoch_loop import StepEndCallback
-from saicinpainting.training.signals import EXIT_STATUS, StopSignals
 
 LOGGER = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from saicinpainting.networks.ema import PREFIX as AVERAGE_PREFIX
 from saicinpainting.networks.ema import average_as_generator
 from saicinpainting.networks.load import check_fit, networks_in, networks_of
 from saicinpainting.training.factory import make_training_model
-from saicinpainting.training.module import DefaultInpaintingTrainingModule
+from saicinpainting.training.module import InpaintingModule
 
 LOGGER = logging.getLogger(__name__)
 
 
 def load_checkpoint(
     train_config: DictConfig, path: str | Path, map_location: Any = "cpu", strict: bool = True
-) -> DefaultInpaintingTrainingModule:
+) -> InpaintingModule:
     """Build the module of `train_config` and fill it from the checkpoint at `path`.
 
     The file may be ours, one written by Lightning 1.2.9, a bare state dict of the module, or `.safetensors`. Tensors

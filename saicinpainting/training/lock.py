@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, SoftFileLease, Timeout
 
-from saicinpainting.training.signals import StopSignals
+from saicinpainting.io.signals import StopSignals
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)

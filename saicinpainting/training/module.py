@@ -34,7 +34,7 @@ VALIDATIONS = "validations"  # the checkpoint's key for their number
 TENSORBOARD_PICTURES = 4
 
 
-class DefaultInpaintingTrainingModule(pl.LightningModule):
+class InpaintingModule(pl.LightningModule):
     """LaMa's training (Suvorov et al. 2022, section 2.3): supervised, adversarial and perceptual losses.
 
     Args:

@@ -21,18 +21,19 @@ from saicinpainting.config import register_resolvers, translate_trainer_kwargs
 from saicinpainting.data.datamodule import InpaintingDataModule
 from saicinpainting.io.checkpoint import remove_parts
 from saicinpainting.io.files import write_whole
+from saicinpainting.io.signals import EXIT_STATUS, StopSignals
 from saicinpainting.training.checkpoints import TensorsOnlyCheckpointIO, make_checkpoint_callback
 from saicinpainting.training.epoch_loop import use_exact_epochs
+from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.training.interrupts import StopOnSignal, Stopped
 from saicinpainting.training.lock import only_run_in
+from saicinpainting.training.module import InpaintingModule
 from saicinpainting.training.monitors import WATCHING_KEYS, ProgressBar, watch
 from saicinpainting.training.reports.event_logs import EVENT_FILES
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
-from saicinpainting.training.signals import EXIT_STATUS, StopSignals
 from saicinpainting.training.strategy import GeneratorSyncBatchNorm, Ranks, make_ddp_strategy
 from saicinpainting.training.summary import RunPlan, describe_run, plan_of
-from saicinpainting.training.trainers import DefaultInpaintingTrainingModule, make_training_model
 from saicinpainting.utils import InputError, check_bool, check_known_keys, count_parameters
 
 LOGGER = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def _seed(seed: Any) -> int:
     return pl.seed_everything(seed, workers=True)
 
 
-def _report(model: DefaultInpaintingTrainingModule, plan: RunPlan) -> None:
+def _report(model: InpaintingModule, plan: RunPlan) -> None:
     summary = describe_run(plan)
     LOGGER.info("generator: %.2fM parameters\n%s", count_parameters(model.generator) / 1e6, summary.text)
     for warning in summary.warnings:

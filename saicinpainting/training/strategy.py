@@ -12,8 +12,8 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from torch import nn
 
-from saicinpainting.training.module import DefaultInpaintingTrainingModule
-from saicinpainting.training.signals import GRACE
+from saicinpainting.io.signals import GRACE
+from saicinpainting.training.module import InpaintingModule
 from saicinpainting.utils import InputError
 
 # Lightning's names of DDP, and how each starts its processes.
@@ -37,7 +37,7 @@ class NetworkwiseDDPStrategy(DDPStrategy):
 
     def configure_ddp(self) -> None:
         module = self.lightning_module
-        assert isinstance(module, DefaultInpaintingTrainingModule)
+        assert isinstance(module, InpaintingModule)
         module.distribute(self._setup_model)
 
 

@@ -14,7 +14,7 @@ from torch.utils import _foreach_utils
 from torch.utils.flop_counter import FlopCounterMode
 
 from saicinpainting.networks import dft
-from saicinpainting.training.trainers import DefaultInpaintingTrainingModule
+from saicinpainting.training.module import InpaintingModule
 from tests.helpers import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))  # its scripts find each other by where they lie
@@ -168,14 +168,14 @@ def test_the_fast_step_has_one_generator_forward_and_seldom_a_penalty() -> None:
 
 
 def test_a_host_read_planted_in_a_step_is_found(monkeypatch: pytest.MonkeyPatch, default: StepCost) -> None:
-    original = DefaultInpaintingTrainingModule.generator_loss
+    original = InpaintingModule.generator_loss
 
     def reading(self, batch):
         loss, logs = original(self, batch)
         assert float(loss) == 1  # a tensor without numbers
         return loss, logs
 
-    monkeypatch.setattr(DefaultInpaintingTrainingModule, "generator_loss", reading)
+    monkeypatch.setattr(InpaintingModule, "generator_loss", reading)
     planted = count()["R1"].by_phase()
     assert planted["losses forward"].host_reads == default.by_phase()["losses forward"].host_reads + 1
 

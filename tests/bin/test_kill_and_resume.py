@@ -17,9 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from saicinpainting.config import read_experiment_config, register_resolvers
 from saicinpainting.io.checkpoint import read_checkpoint
+from saicinpainting.io.signals import EXIT_STATUS
+from saicinpainting.training.load import load_checkpoint
 from saicinpainting.training.run import make_data_module
-from saicinpainting.training.signals import EXIT_STATUS
-from saicinpainting.training.trainers import load_checkpoint
 from tests.helpers import ROOT, assert_same, run_script, shrunk, write_data
 
 STEPS = 8  # sixteen images in batches of two

@@ -280,7 +280,7 @@ def test_only_the_hole_changes_whatever_kind_the_image_is(trained: Path, tmp_pat
 def test_prediction_equals_the_networks_own_output(trained: Path, tmp_path: Path):
     """The command against the generator called by hand, on an image that needs no padding."""
     from saicinpainting.config import read_experiment_config
-    from saicinpainting.training.trainers import make_training_model
+    from saicinpainting.training.factory import make_training_model
 
     predict(
         trained, trained / "data" / "val", tmp_path / "out", "out_key=predicted_image", "model.checkpoint=last.ckpt"

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from saicinpainting.data.datasets import make_dataloader
-from saicinpainting.training.signals import SIGNALS
+from saicinpainting.io.signals import SIGNALS
 
 
 class Numbers(Dataset):

@@ -18,8 +18,8 @@ from saicinpainting.losses.perceptual import ResNetPL
 from saicinpainting.networks.padding import reflect_pad
 from saicinpainting.networks.resnet_encoder import ResNetEncoder
 from saicinpainting.training.epoch_loop import use_exact_epochs
+from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.optimizers import suit_this_run
-from saicinpainting.training.trainers import make_training_model
 from tests.helpers import assert_same, fill, golden_arrays, golden_values, rand
 from tests.training.trainers.test_golden_training import PATHS, STEPS, GoldenBatches, Recorder, golden_config
 

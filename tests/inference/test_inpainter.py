@@ -23,7 +23,7 @@ from saicinpainting.inference.tiling import Box, boxes_around_holes, resize_to_f
 from saicinpainting.io.device import available_memory, warn_of_emulation
 from saicinpainting.io.images import mirrored, pad_img_to_modulo
 from saicinpainting.networks import dft
-from saicinpainting.training.trainers import make_training_model
+from saicinpainting.training.factory import make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import fill, photo, rand
 from tests.training.trainers.test_golden_training import golden_config

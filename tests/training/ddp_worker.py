@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.strategy import make_ddp_strategy
-from saicinpainting.training.trainers import make_training_model
 from tests.helpers import fill, rand
 from tests.training.trainers.test_golden_training import golden_config
 

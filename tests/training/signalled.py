@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from saicinpainting.training import signals
-from saicinpainting.training.signals import StopSignals
+from saicinpainting.io import signals
+from saicinpainting.io.signals import StopSignals
 
 SIGNALS = StopSignals()
 SIGNALS.watch()

@@ -11,8 +11,8 @@ import torch
 from tests.test_checkpoint import lightning_1_checkpoint
 
 from saicinpainting.io.checkpoint import write_checkpoint
+from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
-from saicinpainting.training.trainers import make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import fill
 from tests.training.trainers.test_golden_training import golden_config

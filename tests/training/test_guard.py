@@ -12,8 +12,8 @@ import torch
 from pytorch_lightning.plugins import MixedPrecision
 from torch.utils.data import DataLoader
 
+from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.guard import LAG, NonFiniteGuard
-from saicinpainting.training.trainers import make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import fill
 from tests.training.trainers.test_golden_training import GoldenBatches, Recorder, golden_config

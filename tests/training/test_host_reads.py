@@ -11,8 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.monitors import ProgressBar
-from saicinpainting.training.trainers import make_training_model
 from tests.helpers import fill
 from tests.training.trainers.test_golden_training import GoldenBatches, golden_config
 

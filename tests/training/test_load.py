@@ -10,8 +10,8 @@ from tests.test_checkpoint import lightning_1_checkpoint
 
 from saicinpainting.io.checkpoint import write_checkpoint
 from saicinpainting.networks import make_generator
-from saicinpainting.training.load import check_fit, generator_settings
-from saicinpainting.training.trainers import load_checkpoint, make_training_model
+from saicinpainting.training.factory import make_training_model
+from saicinpainting.training.load import check_fit, generator_settings, load_checkpoint
 from saicinpainting.utils import InputError
 from tests.helpers import fill, golden_keys, golden_values, rand
 from tests.training.trainers.test_golden_training import golden_config

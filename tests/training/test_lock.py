@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from tests.training.test_experiment import compose_run
 
+from saicinpainting.io.signals import StopSignals
 from saicinpainting.training import lock
 from saicinpainting.training.lock import only_run_in
 from saicinpainting.training.run import train
-from saicinpainting.training.signals import StopSignals
 from saicinpainting.utils import InputError
 from tests.helpers import write_data
 

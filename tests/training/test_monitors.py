@@ -21,9 +21,9 @@ from saicinpainting.config import register_resolvers
 from saicinpainting.data.datamodule import InpaintingDataModule
 from saicinpainting.training import monitors as watching
 from saicinpainting.training.checkpoints import TensorsOnlyCheckpointIO
+from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.monitors import memory, watch
 from saicinpainting.training.run import make_data_module
-from saicinpainting.training.trainers import make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, shrunk, write_data
 

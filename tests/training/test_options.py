@@ -17,8 +17,9 @@ from saicinpainting.config import read_experiment_config
 from saicinpainting.io.checkpoint import read_checkpoint
 from saicinpainting.losses.distance_weighting import BlurredMask
 from saicinpainting.losses.feature_matching import feature_matching_loss, masked_l1_loss
+from saicinpainting.training.factory import make_training_model
+from saicinpainting.training.load import load_checkpoint
 from saicinpainting.training.run import train
-from saicinpainting.training.trainers import load_checkpoint, make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import rand, run_script, write_data
 from tests.training.trainers.test_golden_training import GoldenBatches, golden_config

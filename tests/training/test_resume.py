@@ -22,11 +22,11 @@ from tests.training.test_experiment import compose_run
 
 from saicinpainting import metrics
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
+from saicinpainting.io.signals import EXIT_STATUS
 from saicinpainting.training.interrupts import Stopped
+from saicinpainting.training.module import InpaintingModule
 from saicinpainting.training.resume import resume_path
 from saicinpainting.training.run import train
-from saicinpainting.training.signals import EXIT_STATUS
-from saicinpainting.training.trainers import DefaultInpaintingTrainingModule
 from saicinpainting.utils import InputError
 from tests.helpers import assert_same, write_data
 
@@ -87,7 +87,7 @@ def signal_in(monkeypatch: pytest.MonkeyPatch):
     """`signal_in(step, hook)`: this process gets a signal while it is in `hook` of that step, once."""
 
     def arm(step: int, hook: str = "training_step", number: signal.Signals = signal.SIGTERM) -> None:
-        original, sent = getattr(DefaultInpaintingTrainingModule, hook), []
+        original, sent = getattr(InpaintingModule, hook), []
 
         def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
             result = original(self, *args, **kwargs)
@@ -96,7 +96,7 @@ def signal_in(monkeypatch: pytest.MonkeyPatch):
                 os.kill(os.getpid(), number)
             return result
 
-        monkeypatch.setattr(DefaultInpaintingTrainingModule, hook, hooked)
+        monkeypatch.setattr(InpaintingModule, hook, hooked)
 
     return arm
 
@@ -182,9 +182,9 @@ def test_every_n_train_steps_keeps_last_up_to_date(root: Path, monkeypatch: pyte
             raise MemoryError
         original(self, *args, **kwargs)
 
-    original = DefaultInpaintingTrainingModule.training_step
+    original = InpaintingModule.training_step
     every = "trainer.checkpoint_kwargs.every_n_train_steps=2"
-    monkeypatch.setattr(DefaultInpaintingTrainingModule, "training_step", crash)
+    monkeypatch.setattr(InpaintingModule, "training_step", crash)
     with pytest.raises(MemoryError):
         run(root, "crash", every)
     monkeypatch.undo()
@@ -387,5 +387,5 @@ def test_a_validation_that_gives_no_best_is_not_repeated_either(root: Path, monk
     def validate(self: Any, *args: Any, **kwargs: Any) -> None:
         raise AssertionError("it was done before")
 
-    monkeypatch.setattr(DefaultInpaintingTrainingModule, "validation_step", validate)
+    monkeypatch.setattr(InpaintingModule, "validation_step", validate)
     run(root, "none kept", keep_none, "trainer.resume_from_checkpoint=auto")

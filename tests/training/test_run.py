@@ -17,10 +17,11 @@ from saicinpainting.config import read_experiment_config, register_resolvers
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.networks.batch_norm import BatchNorm2d
 from saicinpainting.training.checkpoints import make_checkpoint_callback
+from saicinpainting.training.factory import make_training_model
+from saicinpainting.training.load import load_checkpoint
 from saicinpainting.training.resume import resume_path
 from saicinpainting.training.run import make_trainer, train, validate_every_epoch
 from saicinpainting.training.strategy import NetworkwiseDDPStrategy
-from saicinpainting.training.trainers import load_checkpoint, make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, shrunk, write_data
 from tests.training.trainers.test_golden_training import golden_config

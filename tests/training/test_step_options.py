@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from saicinpainting.training import compilation
 from saicinpainting.training.compilation import COMPILE_FROM_STEPS, compile_networks, wants_compilation
-from saicinpainting.training.trainers import make_training_model
+from saicinpainting.training.factory import make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import fill
 from tests.training.trainers.test_golden_training import GoldenBatches, Recorder, golden_config

@@ -12,8 +12,8 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch.utils.data import DataLoader, Dataset
 
 from saicinpainting.networks.fourier import FourierUnit
+from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.run import make_trainer
-from saicinpainting.training.trainers import make_training_model
 from tests.helpers import fill, golden_arrays, golden_values, rand
 
 STEPS = 10

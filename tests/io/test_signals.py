@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from saicinpainting.training.signals import CHECK_EVERY, EXIT_STATUS, SIGNALS, StopSignals
+from saicinpainting.io.signals import CHECK_EVERY, EXIT_STATUS, SIGNALS, StopSignals
 from tests.bin.stopped_run import hears
 from tests.helpers import ROOT
 

@@ -1,0 +1,1 @@
+"""The official path of FID's network."""
