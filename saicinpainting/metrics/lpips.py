@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from saicinpainting.io.weights import load_exactly, read_state_dict, weights_file
+from saicinpainting.io.state_dict import load_exactly, read_state_dict
+from saicinpainting.io.weights import weights_file
 from saicinpainting.metrics.base import NetworkMetric, Row, Statistics, mean_and_std
 from saicinpainting.utils import InputError
 
