@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saicinpainting.io.files import write_whole
+from saicinpainting.io.memory import Attempts
 from saicinpainting.metrics import SEGMENTATION, make_metrics
 from saicinpainting.metrics.base import TOTAL, ImageMetric, NetworkMetric, Statistics
 from saicinpainting.utils import InputError, build, check_bool, did_you_mean
@@ -72,6 +73,7 @@ class InpaintingEvaluator(nn.Module):
         self.bins = bins
         self.costly_every = costly_every
         self.round = 0
+        self._attempts = Attempts()
 
     def _due(self) -> dict[str, ImageMetric]:
         """The metrics of this round."""
@@ -88,16 +90,46 @@ class InpaintingEvaluator(nn.Module):
         parts = list(self._unpadded_parts(batch))
         in_order = torch.tensor([place for _, places in parts for place in places]).argsort()
 
-        def measured(metric: ImageMetric, row: str, images: Mapping[str, Tensor], places: list[int]) -> Tensor:
+        groups = torch.cat([hole_share_bins(images["mask"], self.bins) for images, _ in parts])[in_order]
+        for metric in self._due().values():
+            rows = {
+                row: torch.cat([self._measured(metric, row, *part, batch, cache) for part in parts])[in_order]
+                for row in metric.rows
+            }
+            metric.append(rows, groups)
+
+    def _measured(
+        self,
+        metric: ImageMetric,
+        row: str,
+        images: Mapping[str, Tensor],
+        places: Sequence[int],
+        batch: Mapping[str, Any],
+        cache: RowCache | None,
+    ) -> Tensor:
+        """Row `row` of `images`, which have these `places` in `batch`; by halves where the memory is too small."""
+
+        def compute() -> Tensor:
             if cache is None:
                 return metric.measured(row, images)
             digests = {name: [values[i] for i in places] for name, values in batch["digests"].items()}
             return cache.measured(metric, row, images, digests)
 
-        groups = torch.cat([hole_share_bins(images["mask"], self.bins) for images, _ in parts])[in_order]
-        for metric in self._due().values():
-            rows = {row: torch.cat([measured(metric, row, *part) for part in parts])[in_order] for row in metric.rows}
-            metric.append(rows, groups)
+        height, width = images["mask"].shape[2:]
+        rows = self._attempts.attempt(len(places), height * width, compute)
+        if rows is not None:
+            return rows
+        if len(places) == 1:
+            raise InputError(
+                f"out of memory: {type(metric).__name__} cannot measure an image of {width} x {height} pixels on "
+                f"{metric.device}; free memory, set device=cpu, or leave that metric out"
+            )
+        middle = len(places) // 2
+        halves = [
+            ({name: tensor[half] for name, tensor in images.items()}, places[half])
+            for half in (slice(middle), slice(middle, None))
+        ]
+        return torch.cat([self._measured(metric, row, *part, batch, cache) for part in halves])
 
     def compute(self) -> Results:
         """Mean and std of each metric; FID and the integrals have no std. Groups without images are left out."""

@@ -24,6 +24,7 @@ from saicinpainting.metrics.evaluator import (
     results_table,
     write_results_csv,
 )
+from saicinpainting.metrics.row_cache import RowCache
 from saicinpainting.metrics.ssim import ssim
 from saicinpainting.utils import InputError, flatten_dict
 from tests.helpers import fill, rand
@@ -105,6 +106,42 @@ def test_groups_of_results() -> None:
     # FID needs two images and has no standard deviation.
     assert {key[1] for key in results if key[0] == "fid"} == {"total", "0-10%", "20-30%"}
     assert set(results["fid", "total"]) == {"mean"}
+
+
+class Crowded(MeanDifference):
+    """Has memory for so many images at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.tried = most, []
+
+    def measure(self, row: str, *inputs: torch.Tensor) -> torch.Tensor:
+        self.tried.append(len(inputs[0]))
+        if len(inputs[0]) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().measure(row, *inputs)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_images_are_measured_by_halves_where_memory_runs_out(tmp_path: Path, cached: bool) -> None:
+    data = batch(1, 1, 5, 5, 1, 19)
+    names = {name: [f"{name}{i}" for i in range(5)] for name in ("pred", "target", "mask")}
+    padded = {**data, "unpad_to_size": [torch.tensor([20, 20, 16, 20, 16]), torch.full((5,), 20)], "digests": names}
+    evaluators = [InpaintingEvaluator(metrics={"crowded": Crowded(most), "ssim": SSIMScore()}) for most in (9, 1)]
+    for number, evaluator in enumerate(evaluators):
+        with RowCache(tmp_path / f"{number}.originals", tmp_path / f"{number}.predictions") as cache:
+            evaluator.update(padded, cache if cached else None)
+    whole, halved = (evaluator.metrics["crowded"] for evaluator in evaluators)
+    assert isinstance(whole, Crowded)
+    assert isinstance(halved, Crowded)
+    assert (whole.tried, halved.tried) == ([3, 2], [3, 1, 2, 1, 1, 2, 1, 1])
+    for name, metric in evaluators[0].metrics.items():
+        rows = evaluators[1].metrics[name].gathered_rows()
+        for key, values in metric.gathered_rows().items():
+            torch.testing.assert_close(rows[key], values, atol=1e-6, rtol=0)
+    halved.most = 0
+    with pytest.raises(InputError, match=r"out of memory: Crowded cannot measure an image of 20 x 16 pixels on cpu"):
+        evaluators[1].update({**padded, "unpad_to_size": [torch.full((5,), 16), torch.full((5,), 20)]})
 
 
 @pytest.mark.parametrize("kind", ["ssim_fid100_f1", "lpips_fid100_f1"])
