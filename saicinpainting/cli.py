@@ -40,6 +40,7 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
             line = _line_of(error)
             if line is None:
                 raise
+            sys.unraisablehook = _ignore  # what is half built, such as a data loader, may have tracebacks of its own
         # The error is gone, and with it the progress bars it held, which have drawn their last.
         if line is None:
             print("interrupted", file=sys.stderr)
@@ -58,10 +59,8 @@ def run_command(main: Callable[[], None], *, overrides: bool = False) -> None:
     """
     if overrides:
         sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
-    # A name that is not UTF-8 is no reason to end.
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        _bear_names(stream)
     # Without this Hydra prints a config error over several lines and hides its cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     one_line_errors(main)()
@@ -98,8 +97,19 @@ def _killed_worker(error: Exception) -> str | None:
 def _bear_full_logs() -> None:
     """A log that cannot be written is told once, and does not end the work or show a traceback for every line."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
+        if isinstance(handler, logging.FileHandler) and not isinstance(handler.handleError, functools.partial):
             handler.handleError = functools.partial(_cannot_log, handler, [])  # type: ignore[method-assign]
+            _bear_names(handler.stream)
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+def _bear_names(stream: object) -> None:
+    """A file's name that is not UTF-8 is written with escapes; it is no reason to end."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _cannot_log(handler: logging.FileHandler, told: list[str], record: logging.LogRecord) -> None:
@@ -112,6 +122,7 @@ def _cannot_log(handler: logging.FileHandler, told: list[str], record: logging.L
 
 
 def _fail(message: str) -> NoReturn:
+    _bear_full_logs()  # Hydra sets logs up before it calls the command's function, and may fail in between
     line = " ".join(message.split())
     record = logging.LogRecord("saicinpainting", logging.ERROR, __file__, 0, "stopped: %s", (line,), None)
     for handler in logging.getLogger().handlers:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from tqdm import tqdm
 
 from saicinpainting.cli import one_line_errors, run_command
 from saicinpainting.utils import InputError
+from tests.disks import needs_full_device
 from tests.helpers import ROOT
 
 
@@ -38,6 +43,26 @@ def of_the_disk() -> None:
     raise PermissionError(errno.EACCES, "Permission denied", "/there/run")
 
 
+def of_the_disk_in_a_library() -> None:
+    """As `logging.config` wraps it."""
+    try:
+        raise OSError(errno.EROFS, "Read-only file system", "/there/run/train.log")
+    except OSError as error:
+        raise ValueError("Unable to configure handler 'file'") from error
+
+
+def of_a_full_disk_that_nobody_names() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def of_a_killed_worker() -> None:
+    raise RuntimeError("DataLoader worker (pid 17) is killed by signal: Killed. ")
+
+
+def of_little_shared_memory() -> None:
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device (28)")
+
+
 @pytest.mark.parametrize(
     ("function", "line"),
     [
@@ -45,6 +70,10 @@ def of_the_disk() -> None:
         (of_a_worker, "a.png is too large"),
         (of_a_missing_key, "model.path: missing config key; set it, for example on the command line: model.path=…"),
         (of_the_disk, "/there/run: permission denied; check the rights on it or give another path"),
+        (of_the_disk_in_a_library, "/there/run/train.log: read-only file system; give a path that can be written to"),
+        (of_a_full_disk_that_nobody_names, "no space left on device; make room, then start again"),
+        (of_a_killed_worker, "DataLoader worker (pid 17) is killed by signal: Killed; the memory or /dev/shm is full"),
+        (of_little_shared_memory, "unable to allocate shared memory(shm) for file"),
         (of_a_wrong_key, "config: Could not override 'model.paht'."),
     ],
 )
@@ -62,6 +91,47 @@ def test_what_the_user_can_mend_is_one_line(function: Callable[[], None], line: 
     assert error.startswith(f"error: {line}")
     assert error.count("\n") == 1
     assert (tmp_path / "run.log").read_text().startswith(f"stopped: {line}")
+
+
+@needs_full_device
+def test_a_log_on_a_full_disk_is_told_once_and_ends_nothing(capsys) -> None:
+    log = logging.FileHandler("/dev/full")
+    logging.getLogger().addHandler(log)
+
+    def work() -> None:
+        for _ in range(3):
+            logging.getLogger("saicinpainting").warning("a line")
+        raise InputError("the end")
+
+    try:
+        with pytest.raises(SystemExit):
+            one_line_errors(work)()
+    finally:
+        logging.getLogger().removeHandler(log)
+        with suppress(OSError):
+            log.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "warning: the log /dev/full has gaps: no space left on device; make room, then start again",
+        "error: the end",
+    ]
+
+
+def test_the_error_comes_after_the_progress(capsys) -> None:
+    def work() -> None:
+        for _ in tqdm(range(3)):
+            raise InputError("the end")
+
+    with pytest.raises(SystemExit):
+        one_line_errors(work)()
+    assert capsys.readouterr().err.replace("\r", "\n").endswith("\nerror: the end\n")
+
+
+def test_names_that_are_no_utf_8_can_be_told(tmp_path: Path) -> None:
+    script = "from saicinpainting.cli import run_command; run_command(lambda: print('caf\\udce9'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=True)
+    assert done.stdout == b"caf\\udce9\n"
 
 
 def test_an_interrupt_has_its_own_status_and_a_fault_of_ours_its_traceback(capsys) -> None:

@@ -36,7 +36,13 @@ def check(source: ImageSource, fitting: Fitting, *, n_jobs: int = 1) -> Iterator
     """A report of every image, in the order of the source, with a progress bar; `n_jobs` processes read."""
     work = partial(_check_one, source=source, fitting=fitting)
     reports = map_in_processes(
-        work, range(len(source)), n_jobs, chunksize=CHUNK, initializer=cv2.setNumThreads, initargs=(0,)
+        work,
+        range(len(source)),
+        n_jobs,
+        name_of=source.name,
+        chunksize=CHUNK,
+        initializer=cv2.setNumThreads,
+        initargs=(0,),
     )
     yield from tqdm(reports, total=len(source), unit="image")
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,9 @@ def write_shards(
     plans = list(_plans(source, root, shard_images, shuffle))
     _check_same(outdir, plans, source.companions)
     work = partial(_write_one, source=source, outdir=outdir)
-    shards = list(tqdm(map_in_processes(work, plans, n_jobs), total=len(plans), unit="shard"))
+    shards = list(
+        tqdm(map_in_processes(work, plans, n_jobs, name_of=attrgetter("name")), total=len(plans), unit="shard")
+    )
     write_index(outdir / INDEX, shards)
     for plan in plans:
         (outdir / f"{plan.name}{DONE}").unlink(missing_ok=True)

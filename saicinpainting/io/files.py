@@ -9,14 +9,19 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+from saicinpainting.utils import InputError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
+SHARED_MEMORY, SHARED_BYTES = "/dev/shm", 1 << 20
+"""Where processes share what they have read; with fewer bytes free it counts as full."""
 LONGEST_NAME = 255
 """Bytes of a file's name, on all usual file systems."""
 _PATH = "check the rights on it or give another path"
@@ -46,10 +51,16 @@ def disk_problem(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, OSError) and (error.errno in REMEDIES or (error is first and error.filename is not None)):
             file = error.filename2 or error.filename  # of a copy that failed: where it was to go
+            if file is None and error.errno == errno.ENOSPC and _is_full(SHARED_MEMORY):
+                return f"{SHARED_MEMORY} is full; make it larger, or set num_workers=0, which does not use it"
             where = "" if file is None else f"{os.fsdecode(file)}: "
             return f"{where}{str(error.strerror).lower()}; {remedy_of(error.errno)}"
         error = error.__cause__ or error.__context__
     return None
+
+
+def _is_full(folder: str) -> bool:
+    return os.path.isdir(folder) and shutil.disk_usage(folder).free < SHARED_BYTES
 
 
 def remedy_of(number: int | None) -> str:
@@ -119,6 +130,7 @@ def map_in_processes(
     items: Sequence[T],
     n_jobs: int,
     *,
+    name_of: Callable[[T], object] = str,
     chunksize: int = 1,
     initializer: Callable[..., Any] | None = None,
     initargs: tuple[Any, ...] = (),
@@ -127,14 +139,30 @@ def map_in_processes(
 
     A process gets `work` once, when it starts: what it holds may be large, and keeps what it builds for later items.
     Processes are spawned: they start clean on every system, while forked ones may inherit locks of OpenCV's threads.
+
+    Args:
+        name_of: what an error calls an item.
+
+    Raises:
+        InputError: a process was killed.
     """
     if n_jobs < 2:
         yield from map(work, items)
         return
     context = multiprocessing.get_context("spawn")
     given = (work, initializer, initargs)
+    done = 0
     with ProcessPoolExecutor(n_jobs, mp_context=context, initializer=_set_up, initargs=given) as pool:
-        yield from pool.map(_do, items, chunksize=chunksize)
+        try:
+            for result in pool.map(_do, items, chunksize=chunksize):
+                yield result
+                done += 1
+        except BrokenProcessPool as error:
+            last = min(done + n_jobs * chunksize, len(items)) - 1
+            raise InputError(
+                f"a process was killed, most often because the memory is full; it worked on an item from "
+                f"{name_of(items[done])} to {name_of(items[last])}; start again with fewer processes"
+            ) from error
 
 
 _work: Callable[[Any], Any]

@@ -45,7 +45,7 @@ def weights_file(place: str | Path | None, url: str, *, what: str) -> Path:
 
 
 def _digits(address: str) -> str | None:
-    found = re.search(r"-([0-9a-f]{8,})\.\w+$", address)
+    found = re.search(r"-([0-9a-f]{8,})\.\w+$", without_secrets(address))
     return found[1] if found else None
 
 

@@ -20,6 +20,7 @@ from saicinpainting.inference.export import ExportableInpainter, export
 from saicinpainting.inference.fast.folding import fold
 from saicinpainting.inference.onnx import OnnxInpainter
 from saicinpainting.utils import InputError
+from tests.disks import largest_file
 from tests.helpers import rand
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -125,6 +126,17 @@ def test_an_export_that_computes_something_else_is_no_file(
     with pytest.raises(InputError, match=r"lama\.pt: the export differs from the model by 0\.01, more than 0\.001"):
         export(model, tmp_path / "lama.pt", sizes=((1, 64, 128),))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_export_leaves_the_old_one(tmp_path: Path) -> None:
+    """TorchScript's own writer ends the process."""
+    network = torch.nn.Conv2d(4, 3, 1)
+    network.size_multiple, network.min_size = 8, 8  # type: ignore[assignment]
+    path = tmp_path / "lama.pt"
+    path.write_text("old")
+    with largest_file(300), pytest.raises(OSError, match=r"File too large: .*lama\.pt"):
+        export(ExportableInpainter(network).eval(), path, sizes=SIZES[:1])
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(path.name, "old")]
 
 
 def test_unknown_kinds_and_broken_files_are_named(model: ExportableInpainter, tmp_path: Path) -> None:

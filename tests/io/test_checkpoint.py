@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import pickle
@@ -307,6 +308,18 @@ def test_what_the_disk_refuses_is_told_and_the_old_file_stays(tmp_path: Path, na
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize(("number", "advice"), [("EIO", "fails; check it"), ("ENOSPC", "are free in .*; make room")])
+def test_only_a_full_disk_wants_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, advice: str):
+    def fails(descriptor: int) -> None:
+        raise OSError(getattr(errno, number), "It says")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(InputError, match=rf"last\.ckpt cannot be written \(It says\).*{advice}") as error:
+        write_checkpoint({"state_dict": STATE}, tmp_path / "last.ckpt")
+    assert ("make room" in str(error.value)) == (number == "ENOSPC")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_fault_of_ours_is_not_taken_for_a_full_disk(tmp_path: Path):

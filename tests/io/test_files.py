@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import cached_property
 from pathlib import Path
 
 import pytest
 
-from saicinpainting.io.files import link_or_copy, map_in_processes, whole, write_whole
+from saicinpainting.io.files import append, disk_problem, link_or_copy, map_in_processes, whole, write_whole
+from tests.disks import needs_full_device, no_room_for
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -20,6 +22,72 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == "\u00e4".encode()
     write_whole(path, b"bytes")
     assert path.read_bytes() == b"bytes"
+
+
+@needs_full_device
+def test_a_file_that_cannot_be_written_stays_what_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    write_whole(path, "old")
+    for content in (b"n", b"new" * 100_000):  # refused when the file is closed, and before
+        no_room_for(path)
+        with pytest.raises(OSError, match=r"No space left on device: '.*table\.csv'"):
+            write_whole(path, content)
+        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("table.csv", "old")]
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*full'"):
+        append(tmp_path / "full", "line")
+
+
+def test_names_may_be_as_long_as_the_disk_takes_and_no_utf_8(tmp_path: Path) -> None:
+    for name in ("n" * 255, "ä" * 127, os.fsdecode(b"caf\xe9")):
+        write_whole(tmp_path / name, f"of {name}")
+        assert (tmp_path / name).read_text() == f"of {name}".encode("utf-8", "backslashreplace").decode()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def wrapped(error: OSError) -> Exception:
+    try:
+        try:
+            raise error
+        except OSError as inner:
+            raise RuntimeError("a library fails") from inner
+    except RuntimeError as outer:
+        return outer
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        ("ENOSPC", "make room"),
+        ("EDQUOT", "make room"),
+        ("EROFS", "can be written to"),
+        ("EIO", "the disk, or the connection to it, fails"),
+        ("ESTALE", "the disk, or the connection to it, fails"),
+        ("EFBIG", "forbids a file of that size"),
+        ("EMFILE", "ulimit -n"),
+    ],
+)
+def test_every_error_of_a_disk_has_its_own_advice(number: str, advice: str) -> None:
+    error = OSError(getattr(errno, number), "It Says", "/there/a.png")
+    for found in (disk_problem(error), disk_problem(wrapped(error))):
+        assert found is not None
+        assert found.startswith("/there/a.png: it says; ")
+        assert advice in found
+        assert ("make room" in found) == (number in ("ENOSPC", "EDQUOT"))
+    unnamed = disk_problem(OSError(getattr(errno, number), "It says"))
+    assert unnamed is not None
+    assert unnamed.startswith("it says; ")
+
+
+def test_other_errors_are_of_a_disk_if_they_name_a_file() -> None:
+    assert disk_problem(IsADirectoryError(errno.EISDIR, "Is a directory", "out")) == (
+        "out: is a directory; check the rights on it or give another path"
+    )
+    copied = OSError(errno.ENOSPC, "No space left", "from", None, "to")
+    assert (disk_problem(copied) or "").startswith("to: no space left; make room")
+    for other in (OSError("text"), ConnectionResetError(errno.ECONNRESET, "reset"), KeyError("x"), None):
+        assert disk_problem(other) is None
+    assert disk_problem(wrapped(FileNotFoundError(errno.ENOENT, "No such file", "x"))) is None
 
 
 def test_a_link_where_there_are_links_and_a_copy_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
