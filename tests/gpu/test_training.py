@@ -21,7 +21,7 @@ from saicinpainting.training.epoch_loop import use_exact_epochs
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.optimizers import suit_this_run
 from tests.helpers import assert_same, fill, golden_arrays, golden_values, rand
-from tests.training.trainers.test_golden_training import PATHS, STEPS, GoldenBatches, Recorder, golden_config
+from tests.training.test_golden_training import PATHS, STEPS, GoldenBatches, Recorder, golden_config
 
 
 def make_model(**options: Any) -> Any:

@@ -26,7 +26,7 @@ from saicinpainting.networks import dft
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import fill, photo, rand
-from tests.training.trainers.test_golden_training import golden_config
+from tests.training.test_golden_training import golden_config
 
 
 @pytest.fixture(scope="module")

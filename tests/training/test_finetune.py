@@ -15,7 +15,7 @@ from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.utils import InputError
 from tests.helpers import fill
-from tests.training.trainers.test_golden_training import golden_config
+from tests.training.test_golden_training import golden_config
 
 State = dict[str, torch.Tensor]
 

@@ -16,7 +16,7 @@ from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.guard import LAG, NonFiniteGuard
 from saicinpainting.utils import InputError
 from tests.helpers import fill
-from tests.training.trainers.test_golden_training import GoldenBatches, Recorder, golden_config
+from tests.training.test_golden_training import GoldenBatches, Recorder, golden_config
 
 
 class SpoiledBatches(GoldenBatches):

@@ -14,7 +14,7 @@ from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.load import check_fit, generator_settings, load_checkpoint
 from saicinpainting.utils import InputError
 from tests.helpers import fill, golden_keys, golden_values, rand
-from tests.training.trainers.test_golden_training import golden_config
+from tests.training.test_golden_training import golden_config
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from saicinpainting.training.load import load_checkpoint
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import rand, run_script, write_data
-from tests.training.trainers.test_golden_training import GoldenBatches, golden_config
+from tests.training.test_golden_training import GoldenBatches, golden_config
 
 AVERAGE = ("generator_avg_beta=0.9", "average_generator_start_step=3", "average_generator_period=2")
 AVERAGING = ["+training_model.average_generator=true", *(f"+training_model.{setting}" for setting in AVERAGE)]

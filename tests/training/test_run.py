@@ -24,7 +24,7 @@ from saicinpainting.training.run import make_trainer, train, validate_every_epoc
 from saicinpainting.training.strategy import NetworkwiseDDPStrategy
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, shrunk, write_data
-from tests.training.trainers.test_golden_training import golden_config
+from tests.training.test_golden_training import golden_config
 
 CHECKPOINTS = {"checkpoint_kwargs": {"monitor": "val_ssim_total_mean"}}
 

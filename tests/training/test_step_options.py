@@ -15,7 +15,7 @@ from saicinpainting.training.compilation import COMPILE_FROM_STEPS, compile_netw
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import fill
-from tests.training.trainers.test_golden_training import GoldenBatches, Recorder, golden_config
+from tests.training.test_golden_training import GoldenBatches, Recorder, golden_config
 
 Model = Any
 
