@@ -80,9 +80,9 @@ class _Handler(BaseHTTPRequestHandler):
         part = data[first : first + server.cut_after] if cut else data[first:]
         for begin in range(0, len(part), 1 << 16):
             chunk = part[begin : begin + (1 << 16)]
-            self.wfile.write(chunk)
-            with server.lock:
+            with server.lock:  # before the client has it and asks for the count
                 server.sent += len(chunk)
+            self.wfile.write(chunk)
         if cut and server.hang:
             self.wfile.flush()
             server.go_on.wait(60)

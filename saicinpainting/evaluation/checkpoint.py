@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from saicinpainting.config import CONFIGS
 from saicinpainting.data.pairs import InpaintingDataset, PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.paper_results import PROTOCOLS, protocol_of, published_name
 from saicinpainting.evaluation.predictions import make_measuring_evaluator, measure_with, metric_switches
@@ -31,7 +32,7 @@ from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results
 from saicinpainting.utils import InputError, check_known_keys, check_whole, did_you_mean
 
 Settings = Mapping[str, Any]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = CONFIGS.parent
 MADE_BY = "made_by.json"
 PACKAGES = ("torchvision", "pytorch-lightning", "lpips", "pytorch-fid", "numpy", "opencv-python-headless")
 

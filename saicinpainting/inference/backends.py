@@ -98,7 +98,7 @@ def _refining(
 ) -> FillBatch:
     settings = _refiner_settings(refiner, precision)
     warn_of_emulation(dtype_of(settings["precision"]), device)
-    generator, generator_input = load_generator(read_experiment_config(model["path"]), checkpoint_file(model))
+    generator, generator_input = load_generator(checkpoint_file(model), read_experiment_config(model["path"]))
     if generator_input != GeneratorInput():
         raise InputError(
             "refine=true: refinement gives a network image and mask, but this one takes noise, or no mask; "

@@ -90,7 +90,7 @@ class Inpainter:
     @classmethod
     def from_run(cls, path: str | Path, checkpoint: str = "best.ckpt", **options: Any) -> Inpainter:
         """The generator of an experiment's folder, ours or a published one; `options`: those of the class."""
-        trained = load_generator(read_experiment_config(path), Path(path) / "models" / checkpoint)
+        trained = load_generator(Path(path) / "models" / checkpoint, read_experiment_config(path))
         return cls(trained.generator, generator_input=trained.generator_input, **options)
 
     # ---- arrays and tensors ----------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from saicinpainting.networks.base import Generator
 from saicinpainting.networks.ema import average_as_generator
 from saicinpainting.networks.fourier import set_fft_backend
 from saicinpainting.networks.inputs import GeneratorInput, make_noise_input
+from saicinpainting.networks.recognition import as_generator, generator_remedy, recognize_generator
 from saicinpainting.utils import InputError
 
 GENERATOR_OPTIONS = ("concat_mask", "add_noise_kwargs", "noise_fill_hole", "fft_backend")
@@ -56,19 +56,26 @@ def build_generator(
     return TrainedGenerator(generator, generator_input)
 
 
-def load_generator(config: DictConfig | Mapping[str, Any], path: str | Path) -> TrainedGenerator:
-    """The generator of `config`, a run's `config.yaml`, with the weights of the checkpoint at `path`.
+def load_generator(path: str | Path, config: DictConfig | Mapping[str, Any] | None = None) -> TrainedGenerator:
+    """The generator in the checkpoint at `path`.
 
     Averaged weights (`average_generator`) are taken where the file has them. Tensors are read, nothing else in the
     file is executed.
 
+    Args:
+        path: a checkpoint, or the generator's weights alone, as `read_checkpoint` takes them.
+        config: the run's `config.yaml`; None: the weights' names and shapes say which network it is.
+
     Raises:
-        InputError: the file is missing or damaged, or does not fit the config.
+        InputError: the file is missing or damaged, does not fit the config, or is no generator of LaMa's.
     """
-    sections = resolved_sections(config, ("training_model", "generator"))
-    options = {key: value for key, value in sections["training_model"].items() if key in GENERATOR_OPTIONS}
-    trained = build_generator(sections["generator"], **options)
-    state = average_as_generator(read_checkpoint(path)["state_dict"])
+    state = as_generator(average_as_generator(read_checkpoint(path)["state_dict"]))
+    if config is None:
+        trained = build_generator(recognize_generator(state, path))
+    else:
+        sections = resolved_sections(config, ("training_model", "generator"))
+        options = {key: value for key, value in sections["training_model"].items() if key in GENERATOR_OPTIONS}
+        trained = build_generator(sections["generator"], **options)
     holder = torch.nn.ModuleDict({"generator": trained.generator})
     check_fit(holder, state, path, prefix="generator.")
     holder.load_state_dict({name: tensor for name, tensor in state.items() if name.startswith("generator.")})
@@ -108,57 +115,6 @@ def misfit(own: StateDict, state: StateDict, names: Collection[str]) -> str:
         else f"first unknown: {surplus[0]}"
     )
     return f"{len(missing)} weights missing, {len(surplus)} too many, {len(shapes)} of another shape ({example})"
-
-
-# The generators of shipped configs. The celeba variants are the same networks.
-_CONFIGS: dict[tuple[Any, Any], str] = {
-    ("ffc_resnet", 9): "lama-fourier",
-    ("ffc_resnet", 18): "big-lama",
-    ("pix2pixhd_global", 9): "lama-regular",
-    ("pix2pixhd_global", 15): "big-lama-regular",
-    ("pix2pixhd_multidilated", 9): "ablv2_work_md",
-}
-
-
-def generator_remedy(own_state: StateDict, file_state: StateDict) -> str:
-    """Which settings of the generator differ in a file, and the config that has them; empty where nothing tells."""
-    own, file = generator_settings(own_state), generator_settings(file_state)
-    differing = [name for name in file if name in own and own[name] != file[name]]
-    if not differing:
-        return ""
-    found = ", ".join(f"{name}={file[name]} (config: {own[name]})" for name in differing)
-    settings = " ".join(f"generator.{name}={file[name]}" for name in differing)
-    config = _CONFIGS.get((file.get("kind"), file.get("n_blocks")))
-    shipped = f", or take the config {config}" if config and (file.get("ngf"), file.get("input_nc")) == (64, 4) else ""
-    return f"the generator in the file has {found}; set {settings}{shipped}"
-
-
-def generator_settings(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """What names and shapes of the weights `generator.*` tell of the config section `generator`.
-
-    `kind`, `n_blocks`, and, where the first convolution is an ordinary one, `ngf` and `input_nc`; empty without any.
-    """
-    names = [name for name in state if name.startswith("generator.")]
-    kinds = {
-        "ffc_resnet": ".ffc.",
-        "pix2pixhd_multidilated": ".conv_block.0.convs.",
-        "pix2pixhd_global": ".conv_block.",
-    }
-    kind = next((kind for kind, part in kinds.items() if any(part in name for name in names)), None)
-    if kind is None:
-        return {}
-    settings: dict[str, Any] = {"kind": kind, "n_blocks": _count_blocks(names)}
-    stem = "generator.model.1" + (".ffc.convl2l" if kind == "ffc_resnet" else "")
-    if f"{stem}.weight" in state and f"{stem.removesuffix('l2l')}l2g.weight" not in state:
-        settings["ngf"], settings["input_nc"] = state[f"{stem}.weight"].shape[:2]
-    return settings
-
-
-def _count_blocks(names: Collection[str]) -> int:
-    """Residual blocks in a row; one at full resolution (`out_ffc`) does not follow the others."""
-    found = [re.match(r"generator\.model\.(\d+)\.(?:conv1|conv_block)\.", name) for name in names]
-    places = sorted({int(match[1]) for match in found if match})
-    return sum(place - places[0] == i for i, place in enumerate(places))
 
 
 def networks_of(own: StateDict) -> set[str]:

@@ -14,7 +14,8 @@ from torch import nn
 from saicinpainting.io.checkpoint import StateDict, read_checkpoint
 from saicinpainting.networks.ema import PREFIX as AVERAGE_PREFIX
 from saicinpainting.networks.ema import average_as_generator
-from saicinpainting.networks.load import generator_remedy, misfit, networks_in
+from saicinpainting.networks.load import misfit, networks_in
+from saicinpainting.networks.recognition import generator_remedy
 from saicinpainting.training.module import InpaintingModule
 from saicinpainting.utils import InputError
 

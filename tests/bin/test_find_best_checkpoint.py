@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.training.test_experiment import compose_run
 
 from saicinpainting.training.reports.event_logs import read_runs
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, run_script, write_data
 from tests.training.reports.test_event_logs import write_log
+from tests.training.test_run import compose_run
 
 SSIM = "val_ssim_total_mean"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tests.test_checkpoint import lightning_1_checkpoint
 
 from saicinpainting.io.checkpoint import read_checkpoint
 from saicinpainting.networks import make_generator
 from tests.helpers import fill, run_script, shrunk, write_data
+from tests.io.test_checkpoint import lightning_1_checkpoint
 from tests.test_configs import composed
 
 

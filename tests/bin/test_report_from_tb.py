@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.training.test_experiment import compose_run
 
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, run_script, write_data
 from tests.training.reports.test_event_logs import write_log
+from tests.training.test_run import compose_run
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.test_checkpoint import lightning_1_checkpoint
 
 from saicinpainting.io.checkpoint import average_state_dicts, read_checkpoint
 from tests.helpers import photo, run_script, shrunk, write_data
+from tests.io.test_checkpoint import lightning_1_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
-from tests.evaluation.metrics.test_segmentation import BrightIsSky
 
 from saicinpainting.evaluation.checkpoint import _nested, evaluate_checkpoint
 from saicinpainting.evaluation.paper_results import protocol_of, published_name
@@ -25,6 +24,7 @@ from saicinpainting.evaluation.sets import make_set, plan_sets
 from saicinpainting.metrics.inception import _make_inception
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, fill, photo
+from tests.metrics.test_segmentation import BrightIsSky
 
 PHOTOS = 3
 Evaluate = Callable[..., Path]

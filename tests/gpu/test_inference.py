@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.evaluation.test_refinement import Inpainter as Refined
-from tests.evaluation.test_refinement import golden_picture, in_float32
 from torch import nn
 
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.refinement import refine_predict
 from saicinpainting.networks import make_generator
 from tests.helpers import fill, golden_arrays, golden_values, rand
+from tests.inference.test_refinement import Inpainter as Refined
+from tests.inference.test_refinement import golden_picture, in_float32
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tests.training.modules.test_folding import generator
 
 from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.inference.backends import load_filler
@@ -21,6 +20,7 @@ from saicinpainting.inference.memory import count_memory
 from saicinpainting.inference.overlap import Download
 from saicinpainting.networks import dft
 from tests.helpers import photo, rand, write_run
+from tests.inference.fast.test_folding import generator
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from tests.evaluation.test_placement import pretend_to
-from tests.training.modules.test_folding import generator
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saicinpainting.inference import export as module
@@ -22,6 +20,8 @@ from saicinpainting.inference.onnx import OnnxInpainter
 from saicinpainting.utils import InputError
 from tests.disks import largest_file
 from tests.helpers import rand
+from tests.inference.fast.test_folding import generator
+from tests.inference.test_placement import pretend_to
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SIZES = ((1, 256, 256), (3, 256, 256), (1, 512, 768), (3, 1000, 600))

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.inference.test_fillers import refining
 
 from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.inference.folders import predict_folder
 from saicinpainting.utils import InputError
 from tests.helpers import photo, write_run
+from tests.inference.test_backends import refining
 
 SIZES = ((40, 56), (64, 64), (33, 50), (64, 48))
 BROKEN = {7: "it is no image", 30: "truncated", 55: "is 48x64 pixels but"}

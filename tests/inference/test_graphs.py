@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from tests.training.modules.test_folding import generator
 from torch import Tensor, nn
 
 from saicinpainting.inference import graphs
@@ -19,6 +18,7 @@ from saicinpainting.inference.graphs import CudaCapture, GraphedNetwork, Tensors
 from saicinpainting.networks import dft
 from saicinpainting.networks.fourier import set_fft_backend
 from tests.helpers import rand
+from tests.inference.fast.test_folding import generator
 
 
 class StubbedCuda:

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.evaluation.test_placement import pretend_to
-from tests.training.modules.test_folding import generator
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -26,6 +24,8 @@ from saicinpainting.networks import dft
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import fill, photo, rand
+from tests.inference.fast.test_folding import generator
+from tests.inference.test_placement import pretend_to
 from tests.training.test_golden_training import golden_config
 
 

@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from tests.training.modules.test_folding import generator
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -14,6 +13,7 @@ from saicinpainting.inference.fast.folding import fold
 from saicinpainting.inference.memory import MEASURED, SIDES, Memory, count_memory
 from saicinpainting.networks.fourier import set_fft_backend
 from tests.helpers import rand
+from tests.inference.fast.test_folding import generator
 
 
 def test_tensors_are_counted_as_they_come_and_go() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.evaluation.test_refinement import Inpainter, golden_picture, picture
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -18,6 +17,7 @@ from saicinpainting.networks import make_generator
 from saicinpainting.networks.fourier import set_fft_backend
 from saicinpainting.utils import InputError
 from tests.helpers import fill, golden_values
+from tests.inference.test_refinement import Inpainter, golden_picture, picture
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.evaluation.metrics.test_fid import features
 
 from saicinpainting.metrics import FIDScore, SSIMScore
 from saicinpainting.metrics import segmentation as module
@@ -28,6 +27,7 @@ from saicinpainting.networks.ade20k import (
 from saicinpainting.networks.resnet_encoder import ResNetEncoder
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, fill, rand
+from tests.metrics.test_fid import features
 from tests.server import serving
 
 

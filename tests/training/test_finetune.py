@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_checkpoint import lightning_1_checkpoint
 
 from saicinpainting.io.checkpoint import write_checkpoint
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.utils import InputError
 from tests.helpers import fill
+from tests.io.test_checkpoint import lightning_1_checkpoint
 from tests.training.test_golden_training import golden_config
 
 State = dict[str, torch.Tensor]

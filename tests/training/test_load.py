@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.test_checkpoint import lightning_1_checkpoint
 
 from saicinpainting.io.checkpoint import write_checkpoint
 from saicinpainting.networks import make_generator
+from saicinpainting.networks.load import check_fit
+from saicinpainting.networks.recognition import generator_settings
 from saicinpainting.training.factory import make_training_model
-from saicinpainting.training.load import check_fit, generator_settings, load_checkpoint
+from saicinpainting.training.load import load_checkpoint
 from saicinpainting.utils import InputError
 from tests.helpers import fill, golden_keys, golden_values, rand
+from tests.io.test_checkpoint import lightning_1_checkpoint
 from tests.training.test_golden_training import golden_config
 
 

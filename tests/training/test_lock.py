@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.test_experiment import compose_run
 
 from saicinpainting.io.signals import StopSignals
 from saicinpainting.training import lock
@@ -23,6 +22,7 @@ from saicinpainting.training.lock import only_run_in
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import write_data
+from tests.training.test_run import compose_run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 SECONDS = 2.0  # of a lease

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from tests.training.test_experiment import compose_run
 from torch.utils.data import DataLoader
 
 from saicinpainting.config import read_experiment_config
@@ -23,6 +22,7 @@ from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import rand, run_script, write_data
 from tests.training.test_golden_training import GoldenBatches, golden_config
+from tests.training.test_run import compose_run
 
 AVERAGE = ("generator_avg_beta=0.9", "average_generator_start_step=3", "average_generator_period=2")
 AVERAGING = ["+training_model.average_generator=true", *(f"+training_model.{setting}" for setting in AVERAGE)]

@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.evaluation.test_evaluator import TinyFID
-from tests.training.test_experiment import compose_run
 
 from saicinpainting import metrics
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
@@ -29,6 +27,8 @@ from saicinpainting.training.resume import resume_path
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import assert_same, write_data
+from tests.metrics.test_evaluator import TinyFID
+from tests.training.test_run import compose_run
 
 STEPS = 4  # an epoch: seven images in batches of two
 QUIET = ("+trainer.kwargs.enable_progress_bar=false", "+trainer.kwargs.enable_model_summary=false")

@@ -11,13 +11,13 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.accelerators import CUDAAccelerator
-from tests.training.test_experiment import compose_run
 from torch.utils.data import DataLoader
 
 from saicinpainting.training import summary
 from saicinpainting.training.run import make_data_module, make_trainer
 from saicinpainting.training.summary import RunPlan, describe_run, plan_of
 from tests.helpers import write_data
+from tests.training.test_run import compose_run
 
 
 def plan_of_numbers(**changes: Any) -> RunPlan:

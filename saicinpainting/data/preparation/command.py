@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from saicinpainting.config import CONFIGS
 from saicinpainting.data.preparation.steps import Steps, check_location, write_location
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = CONFIGS.parent
 
 
 class Plan(Protocol):

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from saicinpainting.config import CONFIGS
 from saicinpainting.io.download import digest_of
 from saicinpainting.io.folders import images_in
 from saicinpainting.utils import InputError
 
-TABLE = Path(__file__).resolve().parents[2] / "configs" / "lama_small_sources.yaml"
+TABLE = CONFIGS / "lama_small_sources.yaml"
 ROLES = ("train", "val", "held_out")
 ELSEWHERE = "--no-debian leaves out Debian's packages, --photos FOLDER adds photographs of yours"
 

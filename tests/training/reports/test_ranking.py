@@ -10,7 +10,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.training.test_experiment import compose_run
 
 from saicinpainting.training.reports.event_logs import read_runs
 from saicinpainting.training.reports.ranking import rank_checkpoints, ranking_text
@@ -18,6 +17,7 @@ from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import write_data
 from tests.training.reports.test_event_logs import write_log
+from tests.training.test_run import compose_run
 
 SSIM = "val_ssim_total_mean"
 

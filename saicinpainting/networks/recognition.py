@@ -1,0 +1,144 @@
+"""Which generator a file of weights holds: its config section, from names and shapes alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from saicinpainting.networks.multidilated import COMB_MODES
+from saicinpainting.utils import InputError
+
+StateDict = Mapping[str, Tensor]
+PREFIX = "generator."
+
+# The generators of shipped configs. The celeba variants are the same networks.
+CONFIGS: dict[tuple[Any, Any], str] = {
+    ("ffc_resnet", 9): "lama-fourier",
+    ("ffc_resnet", 18): "big-lama",
+    ("pix2pixhd_global", 9): "lama-regular",
+    ("pix2pixhd_global", 15): "big-lama-regular",
+    ("pix2pixhd_multidilated", 9): "ablv2_work_md",
+}
+
+
+def as_generator(state: StateDict) -> dict[str, Tensor]:
+    """`state` with the generator's weights called `generator.model.…`, whatever wraps them in the file.
+
+    A generator alone (`model.1.…`), one inside `module.` (DDP), `_orig_mod.` (torch.compile) or both.
+    """
+    layer = re.compile(r"^(.*?)model\.\d+\.")
+    prefixes = {match[1] for name in state if (match := layer.match(name))}
+    wrapped = [prefix for prefix in prefixes if "generator." in prefix] or list(prefixes)
+    if PREFIX in prefixes or len(wrapped) != 1:
+        return dict(state)
+    (outer,) = wrapped
+    return {PREFIX + name.removeprefix(outer) if name.startswith(outer) else name: t for name, t in state.items()}
+
+
+def recognize_generator(state: StateDict, path: str | Path) -> dict[str, Any]:
+    """The config section `generator` that fits the weights `generator.*` of the file `path`.
+
+    What leaves no trace in weights is as in the shipped configs: a sigmoid at the end, reflected borders.
+
+    Raises:
+        InputError: the weights are of no generator of LaMa's.
+    """
+    settings = generator_settings(state)
+    if "input_nc" not in settings:
+        raise InputError(
+            f"checkpoint {path}: its weights are of no generator that is known here; give the run's folder, with its "
+            "config.yaml"
+        )
+    weights = {name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(f"{PREFIX}model.")}
+    first, _ = _blocks(weights)
+    outer = {"ratio_gin": 0, "ratio_gout": 0, "enable_lfu": False}
+    head = max((name for name in weights if name.endswith(".weight")), key=lambda name: int(name.split(".")[1]))
+    section = {**settings, "output_nc": weights[head].shape[0], "add_out_act": "sigmoid"}
+    if settings["kind"] == "ffc_resnet":
+        section |= {"n_downsampling": first - 2, "init_conv_kwargs": outer, "downsample_conv_kwargs": outer}
+        section["resnet_conv_kwargs"] = _ffc_settings(weights, f"model.{first}.conv1.ffc.")
+        width = sum(weights[f"model.{first}.conv1.{norm}.weight"].numel() for norm in _norms(weights, first))
+    else:
+        strided = [name for name in weights if re.fullmatch(r"model\.\d+\.weight", name) and weights[name].dim() == 4]
+        section["n_downsampling"] = sum(int(name.split(".")[1]) < first for name in strided) - 1
+        width = weights[[name for name in strided if int(name.split(".")[1]) < first][-1]].shape[0]
+    if settings["kind"] == "pix2pixhd_multidilated":
+        section["multidilation_kwargs"] = _multidilation(weights, f"model.{first}.conv_block.0.convs.", width)
+    if width < settings["ngf"] << section["n_downsampling"]:
+        section["max_features"] = width
+    return section
+
+
+def generator_remedy(own_state: StateDict, file_state: StateDict) -> str:
+    """Which settings of the generator differ in a file, and the config that has them; empty where nothing tells."""
+    own, file = generator_settings(own_state), generator_settings(file_state)
+    differing = [name for name in file if name in own and own[name] != file[name]]
+    if not differing:
+        return ""
+    found = ", ".join(f"{name}={file[name]} (config: {own[name]})" for name in differing)
+    settings = " ".join(f"generator.{name}={file[name]}" for name in differing)
+    config = CONFIGS.get((file.get("kind"), file.get("n_blocks")))
+    shipped = f", or take the config {config}" if config and (file.get("ngf"), file.get("input_nc")) == (64, 4) else ""
+    return f"the generator in the file has {found}; set {settings}{shipped}"
+
+
+def generator_settings(state: StateDict) -> dict[str, Any]:
+    """`kind`, `n_blocks`, and, where the first convolution is an ordinary one, `ngf` and `input_nc`; empty if unknown.
+
+    state: has the weights `generator.*`.
+    """
+    weights = {name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(PREFIX)}
+    kinds = {
+        "ffc_resnet": ".ffc.",
+        "pix2pixhd_multidilated": ".conv_block.0.convs.",
+        "pix2pixhd_global": ".conv_block.",
+    }
+    kind = next((kind for kind, part in kinds.items() if any(part in name for name in weights)), None)
+    if kind is None:
+        return {}
+    first, last = _blocks(weights)
+    settings: dict[str, Any] = {"kind": kind, "n_blocks": last - first + 1}
+    stem = "model.1" + (".ffc.convl2l" if kind == "ffc_resnet" else "")
+    if f"{stem}.weight" in weights and f"{stem.removesuffix('l2l')}l2g.weight" not in weights:
+        settings["ngf"], settings["input_nc"] = weights[f"{stem}.weight"].shape[:2]
+    return settings
+
+
+def _blocks(weights: StateDict) -> tuple[int, int]:
+    """The first and the last layer of the residual blocks; one at full resolution (`out_ffc`) does not follow them."""
+    found = [re.match(r"model\.(\d+)\.(?:conv1|conv_block)\.", name) for name in weights]
+    places = sorted({int(match[1]) for match in found if match})
+    if not places:
+        return 0, -1
+    return places[0], max(place for i, place in enumerate(places) if place - places[0] == i)
+
+
+def _norms(weights: StateDict, block: int) -> list[str]:
+    return [norm for norm in ("bn_l", "bn_g") if f"model.{block}.conv1.{norm}.weight" in weights]
+
+
+def _ffc_settings(weights: StateDict, ffc: str) -> dict[str, Any]:
+    """Settings of the residual blocks' `FFC`; ffc: what the names of one of them begin with."""
+    local, to_global = (weights.get(f"{ffc}conv{way}.weight") for way in ("l2l", "l2g"))
+    n_local = 0 if local is None else local.shape[0]
+    n_global = 0 if to_global is None else to_global.shape[0]
+    ratio = n_global / max(n_local + n_global, 1)
+    settings = {"ratio_gin": ratio, "ratio_gout": ratio, "enable_lfu": any(f"{ffc}convg2g.lfu." in n for n in weights)}
+    spectral = f"{ffc}convg2g.fu."
+    traces = {"gated": f"{ffc}gate.weight", "use_se": f"{spectral}se.fc.0.weight"}
+    settings |= {name: True for name, trace in traces.items() if trace in weights}
+    kernel = weights.get(f"{spectral}conv_layer.weight")
+    if kernel is not None and kernel.shape[1] == kernel.shape[0] + 2:
+        settings["spectral_pos_encoding"] = True
+    return settings
+
+
+def _multidilation(weights: StateDict, convs: str, width: int) -> dict[str, Any]:
+    kernels = [t for name, t in weights.items() if name.startswith(convs) and name.endswith(".weight")]
+    cut = (kernels[0].shape[1] < width, kernels[0].shape[0] < width)
+    mode = next(name for name, parts in COMB_MODES.items() if parts == cut)
+    return {"dilation_num": len(kernels), "comb_mode": mode}

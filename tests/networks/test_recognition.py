@@ -1,0 +1,64 @@
+"""A generator's config section from the names and shapes of its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from saicinpainting.networks import make_generator
+from saicinpainting.networks.load import load_generator
+from saicinpainting.networks.recognition import as_generator, recognize_generator
+from saicinpainting.utils import InputError
+from tests.helpers import fill, golden_values, rand
+
+FFC = golden_values()["ffc"]
+BLOCKS = FFC["resnet_conv_kwargs"]
+DILATED = {
+    "kind": "pix2pixhd_multidilated", "input_nc": 4, "output_nc": 3, "ngf": 8, "n_downsampling": 3, "n_blocks": 2,
+    "add_out_act": "sigmoid", "multidilation_kwargs": {"comb_mode": "cat_in", "dilation_num": 4},
+}  # fmt: skip
+SECTIONS: dict[str, dict[str, Any]] = {
+    "fourier": FFC,
+    "all local": {**FFC, "resnet_conv_kwargs": {**BLOCKS, "ratio_gin": 0, "ratio_gout": 0}},
+    "half global": {**FFC, "resnet_conv_kwargs": {**BLOCKS, "ratio_gin": 0.5, "ratio_gout": 0.5}},
+    "local Fourier units": {**FFC, "ngf": 16, "resnet_conv_kwargs": {**BLOCKS, "enable_lfu": True}},
+    "gated": {**FFC, "resnet_conv_kwargs": {**BLOCKS, "gated": True}},
+    "squeeze and excitation": {**FFC, "resnet_conv_kwargs": {**BLOCKS, "use_se": True}},
+    "coordinates": {**FFC, "resnet_conv_kwargs": {**BLOCKS, "spectral_pos_encoding": True}},
+    "two halvings": {**FFC, "n_downsampling": 2, "n_blocks": 5},
+    "narrow": {**FFC, "max_features": 32},
+    "regular": {key: DILATED[key] for key in DILATED if key != "multidilation_kwargs"} | {"kind": "pix2pixhd_global"},
+    "dilated": DILATED,
+    "dilated, outputs cut": {**DILATED, "multidilation_kwargs": {"comb_mode": "cat_out", "dilation_num": 2}},
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
+@pytest.mark.parametrize("wrapper", ["generator.", "", "module.", "_orig_mod.", "module.generator.", "net._orig_mod."])
+def test_a_file_without_a_config_gives_the_network_it_was_saved_from(section: dict, wrapper: str, tmp_path: Path):
+    network = fill(make_generator(**section)).eval()
+    state = {wrapper + name: tensor for name, tensor in network.state_dict().items()}
+    if "generator" in wrapper:
+        state |= {wrapper.replace("generator", "discriminator") + "model0.0.weight": torch.zeros(8, 3, 4, 4)}
+    torch.save(state, tmp_path / "weights.pth")
+    loaded = load_generator(tmp_path / "weights.pth").generator.eval()
+    x = rand(1, 1, 4, 96, 96)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), network(x))
+
+
+def test_weights_of_something_else_are_named(tmp_path: Path):
+    torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth: its weights are of no generator .*config\.yaml"):
+        load_generator(tmp_path / "other.pth")
+
+
+def test_published_sections_are_recognised(tmp_path: Path):
+    with torch.device("meta"):
+        state = make_generator(**{**FFC, "ngf": 64, "n_blocks": 18}).state_dict()
+    found = recognize_generator(as_generator(state), "big-lama.pth")
+    assert (found["kind"], found["n_blocks"], found["ngf"]) == ("ffc_resnet", 18, 64)
+    assert found["resnet_conv_kwargs"]["ratio_gin"] == 0.75
