@@ -19,6 +19,7 @@ import yaml
 from PIL import Image, ImageChops
 
 from saicinpainting.cli import run_command
+from saicinpainting.io.images import save_image
 from saicinpainting.masks.mask_sets import make_mask_set
 from saicinpainting.utils import InputError
 
@@ -36,16 +37,17 @@ def main() -> None:
     parser.add_argument("outdir", type=Path)
     outdir = parser.parse_args().outdir
     for folder in ("train", "val", "visual_test", "photos"):
-        shutil.rmtree(outdir / folder, ignore_errors=True)
+        if (outdir / folder).exists():
+            shutil.rmtree(outdir / folder)
         (outdir / folder).mkdir(parents=True)
     rng = np.random.default_rng(0)
     tiles = sum(save_tiles(name, outdir / "train", TRAIN_SIZE, rng) for name in TRAIN)
     for name in HELD_OUT:
-        find(name).save(outdir / "photos" / Path(name).with_suffix(".png"))
+        save_image(find(name), outdir / "photos" / Path(name).with_suffix(".png"))
     held_back = outdir / "val_photos"
     held_back.mkdir(exist_ok=True)
     for name in VAL:
-        find(name).save(held_back / Path(name).with_suffix(".png"))
+        save_image(find(name), held_back / Path(name).with_suffix(".png"))
     config = yaml.safe_load(MASKS.read_text(encoding="utf-8"))
     for seed, folder in enumerate(("val", "visual_test")):
         made = make_mask_set(config, held_back, outdir / folder, ext="png", seed=seed)
@@ -89,7 +91,7 @@ def save_tiles(name: str, folder: Path, size: int, rng: np.random.Generator) -> 
                 tile = small.crop((left, top, left + size, top + size))
                 pictures = [tint(tile, rng) for _ in range(3)] if grey else [tile]
                 for variant, picture in enumerate(pictures):
-                    picture.save(folder / f"{Path(name).stem}_{scale}_{top:04d}_{left:04d}_{variant}.png")
+                    save_image(picture, folder / f"{Path(name).stem}_{scale}_{top:04d}_{left:04d}_{variant}.png")
                 count += len(pictures)
     return count
 

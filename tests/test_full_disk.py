@@ -13,11 +13,11 @@ from PIL import Image
 
 from saicinpainting.cli import one_line_errors
 from saicinpainting.data.mask_statistics import measure, plot, write_samples
+from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.data.preparation.celeba import CelebaPlan, prepare_celeba
 from saicinpainting.data.preparation.steps import Steps, write_location
 from saicinpainting.data.shard_writing import write_shards
 from saicinpainting.data.sources import FolderSource
-from saicinpainting.evaluation.data import InpaintingDataset
 from saicinpainting.masks.mask_sets import make_mask_set, read_recipe
 from saicinpainting.metrics.evaluator import write_results_csv
 from saicinpainting.training.reports.report import write_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
 import torch
@@ -24,6 +24,7 @@ from saicinpainting.data.pairs import InpaintingDataset, InpaintingEvalOnlineDat
 from saicinpainting.data.sampler import EqualSizeBatches, TrainSampler, share_of
 from saicinpainting.data.sources import folders_of
 from saicinpainting.data.verification import require_sound
+from saicinpainting.io.images import ceil_modulo
 from saicinpainting.utils import InputError, call_with_settings, check_whole
 
 LOGGER = logging.getLogger(__name__)
@@ -184,6 +185,22 @@ class InpaintingDataModule(pl.LightningDataModule):
             for dataset, (where, settings) in zip(self._val_sets, self._val_sections, strict=True)
         ]
 
+    def require_sizes(self, multiple: int, least: int) -> None:
+        """Refuse evaluation images that a network cannot take, whose sides are multiples of `multiple` from `least` on.
+
+        Raises:
+            InputError: it names the first one.
+        """
+        for dataset, (where, _) in zip(self._val_sets or [], self._val_sections, strict=True):
+            names = (name for part in _parts(dataset) for name in part.img_filenames)
+            for name, (height, width) in zip(names, self._val_sizes[where], strict=True):
+                if min(height, width) < least or height % multiple or width % multiple:
+                    raise InputError(
+                        f"{where}: {name} comes to {width}x{height} pixels, but the network takes multiples of "
+                        f"{multiple} from {least} on; remove it, or set {where}.pad_out_to_modulo="
+                        f"{ceil_modulo(least, multiple)}"
+                    )
+
     def _val_loader(self, dataset: Dataset[Sample], where: str, settings: dict[str, Any]) -> DataLoader[Sample]:
         kwargs = plain(settings.get("dataloader_kwargs"))
         if kwargs.get("shuffle"):
@@ -237,9 +254,8 @@ class InpaintingDataModule(pl.LightningDataModule):
         self._require_folders(where, settings)
         dataset = make_default_val_dataset(**_without_loader(settings), where=where)
         sizes = self._val_sizes[where] = []
-        for part in dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset]:
+        for part in _parts(dataset):
             # Another image cannot take an image's place as in training, and the first validation is hours away.
-            assert isinstance(part, (InpaintingDataset, InpaintingEvalOnlineDataset))
             masks = part.mask_filenames if isinstance(part, InpaintingDataset) else None
             found = require_sound(part.img_filenames, masks, where=where)
             sizes += [part.size_of_sample(height, width) for width, height in found]
@@ -254,6 +270,12 @@ class InpaintingDataModule(pl.LightningDataModule):
             if not os.path.isdir(folder):
                 hint = f", or prepare the data: {self.prepare_hint}" if self.prepare_hint else ""
                 raise InputError(f"{where}.indir: no folder {folder}; set it or location.data_root_dir{hint}")
+
+
+def _parts(dataset: Dataset[Sample]) -> list[InpaintingDataset | InpaintingEvalOnlineDataset]:
+    parts = dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset]
+    assert all(isinstance(part, (InpaintingDataset, InpaintingEvalOnlineDataset)) for part in parts)
+    return cast("list[InpaintingDataset | InpaintingEvalOnlineDataset]", parts)
 
 
 def _without_order(dataloader_kwargs: Settings | None, *, where: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from saicinpainting.data.sources import MASK, WHERE, ImageSource, SourceError
-from saicinpainting.io.images import decode_image
+from saicinpainting.io.images import LONGEST_SIDE, decode_image
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ FEWEST_FAILURES = 10
 """Fewer unusable images than this never stop a run, whatever their share: small folders have large shares."""
 CHANCE = 4
 """Standard deviations by which the share of unusable images may exceed its limit while a part of the set is seen."""
-LONGEST_SIDE = (1 << 15) - 2
-"""What OpenCV can warp, in pixels."""
 TRIES_NEARBY = 10
 """How many others of its shard may take an unusable image's place before those of all shards do."""
 LONGEST_ROW = 100
@@ -90,6 +88,8 @@ def decode(data: bytes, name: str) -> Decoded:
     if finding is not None:
         try:
             return Decoded(simplejpeg.decode_jpeg(data, "RGBX", strict=True), finding)
+        except MemoryError as error:
+            raise InputError(f"cannot read the image {name}: it is too large for the memory") from error
         except ValueError:  # whatever libjpeg warns of; Pillow tells what is harmless
             pass
     return Decoded(np.asarray(decode_image(data, name)), _finding(data))
@@ -234,6 +234,8 @@ def failure_of(error: Exception) -> Finding:
 
 def reason_of(error: Exception, name: str) -> str:
     """An error about the file `name` without that name."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error).rpartition(name)[2].lstrip(": ")
 
 

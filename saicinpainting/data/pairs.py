@@ -41,7 +41,7 @@ class _SizedSamples(Dataset[Sample]):
     def size_of_sample(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) that an image of this size comes to."""
         if self.scale_factor is not None:
-            height, width = round(height * self.scale_factor), round(width * self.scale_factor)
+            height, width = (max(1, round(side * self.scale_factor)) for side in (height, width))
         mod = self.pad_out_to_modulo or 1
         return ceil_modulo(height, mod), ceil_modulo(width, mod)
 
@@ -214,6 +214,6 @@ class InpaintingEvalOnlineDataset(_SizedSamples):
     def __getitem__(self, i: int) -> Sample:
         image = load_image(self.img_filenames[i])
         name = Path(self.img_filenames[i]).relative_to(self.indir).as_posix()
-        rng = MaskRandom.seeded(zlib.crc32(name.encode()))
+        rng = MaskRandom.seeded(zlib.crc32(os.fsencode(name)))
         mask = self.mask_generator(image, raw_image=image, rng=rng)
         return self._padded(self._scaled(image, mask))

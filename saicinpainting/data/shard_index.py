@@ -216,12 +216,12 @@ def expand(patterns: Iterable[str]) -> Iterator[str]:
                     [pattern[: counted.start()] + str(number).zfill(len(first)) + pattern[counted.end() :]]
                 )
         elif not is_address(pattern) and os.path.isdir(pattern):
-            shards = sorted(Path(pattern).glob("*.tar"))
+            shards = [file for file in sorted(Path(pattern).glob("*.tar")) if file.is_file()]
             if not shards:
                 raise InputError(f"{pattern}: no shard *.tar there; name the folder of the shards, or their files")
             yield from map(str, shards)
         elif not is_address(pattern) and glob.has_magic(pattern):
-            found = sorted(glob.glob(pattern))
+            found = [file for file in sorted(glob.glob(pattern)) if os.path.isfile(file)]
             if not found:
                 raise InputError(f"no file matches {pattern}")
             yield from found

@@ -170,8 +170,8 @@ def _training_images(folder: PathLike) -> list[str]:
 def _listed(file_list: PathLike, folders: Sequence[PathLike]) -> list[str]:
     key = f"{WHERE}.file_list"
     try:
-        lines = Path(file_list).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = os.fsdecode(Path(file_list).read_bytes()).splitlines()
+    except OSError as error:
         raise InputError(f"{key}: cannot read {file_list}: {error}; expected a text file with a path a line") from error
     names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not names:

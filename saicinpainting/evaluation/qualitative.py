@@ -13,6 +13,7 @@ import numpy as np
 
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.report import NAMES, RANKING, picture_row, ranking_column, render, scores_of, worst_first
+from saicinpainting.io.files import printable
 from saicinpainting.metrics import HIGHER_IS_BETTER
 from saicinpainting.utils import InputError, did_you_mean
 
@@ -153,7 +154,7 @@ def _failure_rows(
                 datasets[key] = PrecomputedInpaintingResultsDataset(
                     folder, model / "predictions" / folder.name, inpainted_suffix=".png", **settings
                 )
-            mask = str(folder / row["image"])
-            samples.append(datasets[key][datasets[key].mask_filenames.index(mask)])
+            masks = [printable(mask) for mask in datasets[key].mask_filenames]
+            samples.append(datasets[key][masks.index(printable(str(folder / row["image"])))])
         caption = f"{row['set']} · {row['image']} · {scores_of(row, more=[DIFFERENCE])}"
         yield {"caption": caption, "pictures": picture_row(samples)}

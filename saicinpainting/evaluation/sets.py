@@ -96,5 +96,5 @@ def set_digest(dataset: InpaintingDataset) -> str:
     files = sorted({*dataset.img_filenames, *dataset.mask_filenames})
     for file in tqdm(files, desc="check", unit="file", leave=False):
         name = Path(os.path.relpath(file, dataset.datadir)).as_posix()
-        digest.update(f"{name} {digest_of_input(file)}\n".encode())
+        digest.update(os.fsencode(f"{name} {digest_of_input(file)}\n"))
     return digest.hexdigest()

@@ -104,17 +104,22 @@ def part_of(path: Path) -> Path:
     return path.with_name(name)
 
 
+def printable(text: str) -> str:
+    """`text` with escapes for what is no UTF-8 in the names of files."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write text (UTF-8; what of names is none, as escapes) or bytes, and the folders above."""
+    """Write text (see `printable`) or bytes, and the folders above."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
-        part.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+        part.write_bytes(printable(content).encode() if isinstance(content, str) else content)
 
 
 def append(path: Path, text: str) -> None:
     """Add `text` to a file; characters as `write_whole`."""
     with naming(path), path.open("ab") as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
+        file.write(printable(text).encode())
 
 
 def link_or_copy(source: Path, target: Path) -> None:

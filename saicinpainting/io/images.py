@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,8 +14,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from saicinpainting.io.files import write_whole
+from saicinpainting.io.files import whole, write_whole
 from saicinpainting.utils import InputError
+
+LONGEST_SIDE = (1 << 15) - 2
+"""What OpenCV can warp, in pixels."""
 
 
 def read_image(path: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
@@ -103,8 +107,10 @@ def _mirror(length: int, wanted: int, device: torch.device) -> Tensor:
 
 
 def scale_image(img: np.ndarray, factor: float, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
-    """img: (C, H, W) -> (C, round(H * factor), round(W * factor))."""
-    scaled = cv2.resize(img.transpose(1, 2, 0), dsize=None, fx=factor, fy=factor, interpolation=interpolation)
+    """img: (C, H, W) -> (C, round(H * factor), round(W * factor)), a side of 1 at least."""
+    height, width = (round(side * factor) for side in img.shape[1:])
+    size = None if height and width else (max(width, 1), max(height, 1))
+    scaled = cv2.resize(img.transpose(1, 2, 0), dsize=size, fx=factor, fy=factor, interpolation=interpolation)
     return scaled[None] if scaled.ndim == 2 else np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
@@ -143,3 +149,10 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
     if not written:
         raise InputError(f"{path}: a picture of shape {picture.shape} does not fit the format; use .png")
     write_whole(path, encoded.tobytes())
+
+
+def save_image(image: Image.Image, path: str | Path, **options: Any) -> None:
+    """Write an image of Pillow; options: those of its format. The file appears when it is whole."""
+    path = Path(path)
+    with whole(path) as part:
+        image.save(part, Image.registered_extensions()[path.suffix.lower()], **options)

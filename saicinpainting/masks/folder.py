@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from saicinpainting.io.folders import IMAGE_SUFFIXES, list_files
-from saicinpainting.io.images import read_image
+from saicinpainting.io.images import LONGEST_SIDE, read_image
 from saicinpainting.masks.generators import MaskGenerator, MaskRandom, Size
 from saicinpainting.utils import InputError
 
@@ -52,6 +52,8 @@ class FolderMaskGenerator(MaskGenerator):
 
     def _part(self, file: str, size: Size, rng: MaskRandom) -> np.ndarray:
         mask = (np.asarray(read_image(file, "L")) > 0).astype(np.uint8)
+        if (longest := round(max(mask.shape) * max(size) / min(mask.shape))) > LONGEST_SIDE:
+            raise InputError(f"{file}: {mask.shape[1]}x{mask.shape[0]} pixels would come to a side of {longest}")
         if rng.numpy.randint(2):
             mask = mask[:, ::-1]
         mask = self._covering(mask, size)

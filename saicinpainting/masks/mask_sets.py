@@ -19,9 +19,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from saicinpainting.config import CONFIGS, published_config
-from saicinpainting.io.files import LONGEST_NAME, append, map_in_processes, part_of, whole, write_whole
+from saicinpainting.io.files import LONGEST_NAME, append, disk_problem, map_in_processes, part_of, write_whole
 from saicinpainting.io.folders import IMAGE_SUFFIXES, images_in
-from saicinpainting.io.images import read_image
+from saicinpainting.io.images import LONGEST_SIDE, read_image, save_image
 from saicinpainting.masks.generators import MaskRandom
 from saicinpainting.masks.mixed import MixedMaskGenerator
 from saicinpainting.masks.segmentation import SegmentationMasks
@@ -55,11 +55,16 @@ class Cropping:
         self.out_square_crop, self.crop_min_overlap = out_square_crop, crop_min_overlap
 
     def resize(self, image: Image.Image) -> Image.Image | None:
-        """None: too small to use."""
+        """None: too small to use. An `InputError` if it is so thin that it would come to be too long."""
         shorter = min(image.size)
         if shorter < self.out_min_size and self.handle_small_mode == "drop":
             return None
         width, height = (round(side * self.out_min_size / shorter) for side in image.size)
+        if max(width, height) > LONGEST_SIDE:
+            raise InputError(
+                f"{image.width}x{image.height} pixels would come to {width}x{height}, and {LONGEST_SIDE} is the most; "
+                "cut it into parts"
+            )
         return image.resize((width, height), resample=Image.Resampling.BICUBIC)
 
     def crop(self, image: Image.Image, mask: np.ndarray, rng: MaskRandom) -> Proposal:
@@ -335,15 +340,12 @@ def _process_image(name: str, *, maker: MaskSetMaker, indir: Path, outdir: Path,
             raise InputError("its name is too long for those of its masks; rename it")
         proposals = maker.propose(read_image(indir / name), rng)
     except (InputError, MemoryError) as error:
+        if disk_problem(error) is not None:
+            raise  # what the next start may be able to read is not written down as skipped
         return 0, f"{name}: {str(error) or 'too large for the memory'}"
     base.parent.mkdir(parents=True, exist_ok=True)
     for i, (image, mask) in enumerate(proposals):
         crop = f"{base}_crop{i:03d}" if maker.cropping.out_square_crop else str(base)
-        _save(image, f"{crop}.png")
-        _save(Image.fromarray((mask * 255).astype(np.uint8)), f"{crop}_mask{i:03d}.png")
+        save_image(image, f"{crop}.png")
+        save_image(Image.fromarray((mask * 255).astype(np.uint8)), f"{crop}_mask{i:03d}.png")
     return len(proposals), None
-
-
-def _save(image: Image.Image, path: str) -> None:
-    with whole(Path(path)) as part:
-        image.save(part, "png")

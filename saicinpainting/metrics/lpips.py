@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saicinpainting.io.state_dict import load_exactly, read_state_dict
@@ -16,10 +17,12 @@ from saicinpainting.utils import InputError
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 WHAT = "VGG16 weights of LPIPS"
+LEAST_SIDE = 16
+"""Pixels that the network's four poolings leave one of."""
 
 
 class LPIPSScore(NetworkMetric):
-    """LPIPS distance of each image.
+    """LPIPS distance of each image; one that is too small for the network is continued by its last rows and columns.
 
     `weights_path`: VGG16 of torchvision, a file or an address (None: the one where torchvision keeps it; fetched if it
     is not there).
@@ -33,6 +36,10 @@ class LPIPSScore(NetworkMetric):
         super().__init__(make_lpips_vgg(path), rows={"values": Row()}, weights=[path])
 
     def measure(self, row: str, *inputs: Tensor) -> Tensor:
+        height, width = inputs[0].shape[2:]
+        if min(height, width) < LEAST_SIDE:
+            beyond = (0, max(0, LEAST_SIDE - width), 0, max(0, LEAST_SIDE - height))
+            inputs = tuple(F.pad(image, beyond, mode="replicate") for image in inputs)
         return self.network(*inputs, normalize=True).flatten()
 
     def summarize(self, rows: Mapping[str, Tensor]) -> Statistics:

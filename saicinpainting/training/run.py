@@ -22,6 +22,7 @@ from saicinpainting.data.datamodule import InpaintingDataModule
 from saicinpainting.io.checkpoint import remove_parts
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.signals import EXIT_STATUS, StopSignals
+from saicinpainting.networks.base import Generator
 from saicinpainting.training.checkpoints import TensorsOnlyCheckpointIO, make_checkpoint_callback
 from saicinpainting.training.epoch_loop import use_exact_epochs
 from saicinpainting.training.factory import make_training_model
@@ -80,6 +81,8 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
     data = make_data_module(settings, seed=seed)
     data.setup("fit")  # before anything heavy is built: a wrong folder is the commonest mistake
     model = make_training_model({**settings, "visualizer": _visualizer_in(out_dir, settings["visualizer"])})
+    if isinstance(model.generator, Generator):
+        data.require_sizes(model.generator.size_multiple, model.generator.min_size)
     if resume_from:
         check_resumable(resume_from, model)
     elif finetune_from:

@@ -297,3 +297,19 @@ def test_batches_for_a_gpu_lie_in_pinned_memory(sections, device, expected):
     assert [loader.pin_memory for loader in loaders] == [expected] * len(loaders)
     sections["train"]["dataloader_kwargs"] |= {"pin_memory": False}
     assert not data_on(device, sections).train_dataloader().pin_memory
+
+
+def test_evaluation_images_that_the_network_cannot_take_are_named_before_training(sections, tmp_path):
+    Image.new("RGB", (1, 2000)).save(tmp_path / "val" / "thin.png")
+    Image.new("L", (1, 2000), 255).save(tmp_path / "val" / "thin_mask000.png")
+    data = InpaintingDataModule(**sections)
+    data.setup("fit")
+    with pytest.raises(
+        InputError, match=r"data\.val: .*thin\.png comes to 1x2000 .* set data\.val\.pad_out_to_modulo=16"
+    ):
+        data.require_sizes(8, 16)
+    data.require_sizes(1, 1)
+    sections["val"]["pad_out_to_modulo"] = 16
+    data = InpaintingDataModule(**sections)
+    data.setup("fit")
+    data.require_sizes(8, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 from pathlib import Path
@@ -258,3 +259,20 @@ def test_a_flood_of_findings_is_counted_but_not_named(tmp_path, caplog):
     assert len(caplog.records) == NAMED + 1
     assert "counted, but not named" in caplog.records[-1].getMessage()
     assert images.findings() == {Finding.GREY: NAMED + 5}
+
+
+def test_what_the_disk_says_of_a_file_is_told(tmp_path, caplog, monkeypatch):
+    for name in "ab":
+        picture().save(tmp_path / f"{name}.jpg")
+    source = FolderSource(tmp_path)
+    read = FolderSource.read
+
+    def failing(self, index: int) -> bytes:
+        if index == 0:
+            raise OSError(errno.EIO, "Input/output error", self.name(index))
+        return read(self, index)
+
+    monkeypatch.setattr(FolderSource, "read", failing)
+    with caplog.at_level(logging.WARNING):
+        assert ImageLoader(source).load(0)[0] == 1
+    assert "a.jpg is unreadable; another image takes its place (Input/output error)" in caplog.text

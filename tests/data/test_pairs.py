@@ -315,3 +315,8 @@ def test_online_set_without_images(tmp_path):
     save(tmp_path / "a.png", picture())
     with pytest.raises(InputError, match=r"expected images \*\.jpg, found 1 \.png; set img_suffix"):
         InpaintingEvalOnlineDataset(tmp_path, get_mask_generator())
+
+
+def test_a_side_does_not_vanish_when_an_image_is_scaled():
+    assert scale_image(np.zeros((3, 1, 200), np.float32), 0.25).shape == (3, 1, 50)
+    assert scale_image(np.zeros((1, 200, 1), np.float32), 0.25, cv2.INTER_NEAREST).shape == (1, 50, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +52,16 @@ def test_the_deviation_is_that_of_the_other_tables(evaluation: Path) -> None:
     assert list(table.index) == ["0-10%", "10-20%"]
     assert table["std"].tolist() == [0, pytest.approx(0.1)]
     assert table["count"].tolist() == [1, 2]
+
+
+def test_images_may_have_any_name_and_shape(evaluation: Path, tmp_path: Path) -> None:
+    (data,) = (tmp_path / path.name for path in (evaluation / "predictions").iterdir())
+    name = os.fsdecode(b"caf\xe9")
+    for folder, file in ((data, f"{name}.png"), (data, f"{name}_mask000.png"), (evaluation, "")):
+        target = folder / file if file else evaluation / "predictions" / data.name / f"{name}_mask000.png"
+        Image.new("RGB", (1, 2000)).save(target)
+    with (evaluation / "images.csv").open("a") as table:
+        table.write(f"{data.name}\tcaf\\udce9_mask000.png\t10-20%\t0.9\t0.9\n")
+    failures = find_failures(evaluation, by="l1")
+    write_failures(evaluation, failures, tmp_path / "page.html", top=1)
+    assert (tmp_path / "page.html").read_text().count('src="data:image/jpeg') == 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +150,33 @@ def test_shipped_configs(name):
     [(image, mask)] = MaskSetMaker(**settings).propose(picture(300, 200), MaskRandom.seeded(0))
     assert image.size == (side, side)
     assert 0 < mask.mean() <= 0.5
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_an_image_that_would_come_to_be_too_long_is_skipped_and_named(tmp_path, n_jobs):
+    for name, size in {"a.png": (80, 70), "thin.png": (1, 20000), "wide.png": (20000, 1)}.items():
+        picture(*size).save(tmp_path / name)
+    picture(80, 70).save(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    summary = make_mask_set(config(), tmp_path, tmp_path / "out", ext="png", n_jobs=n_jobs)
+    assert (summary.images, summary.masks) == (2, 2)
+    assert [reason.partition(":")[0] for reason in summary.skipped] == ["thin.png", "wide.png"]
+    assert os.fsdecode(b"caf\xe9_crop000_mask000.png") in os.listdir(tmp_path / "out")
+
+
+def test_what_a_failing_disk_does_not_give_is_tried_again(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        picture(80, 70).save(tmp_path / "in" / name)
+    read_bytes = Path.read_bytes
+
+    def failing(path):
+        if path.name == "b.png":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(InputError, match=r"b\.png: Input/output error"):
+        make_mask_set(config(), tmp_path / "in", tmp_path / "out", ext="png")
+    monkeypatch.undo()
+    summary = make_mask_set(config(), tmp_path / "in", tmp_path / "out", ext="png")
+    assert (summary.images, summary.skipped) == (2, [])

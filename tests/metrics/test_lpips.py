@@ -95,3 +95,11 @@ def test_missing_weights_name_address_and_file(tmp_path: Path, monkeypatch: pyte
         LPIPSScore()
     assert "https://download.pytorch.org/models/vgg16-397923af.pth" in str(caught.value)
     assert str(tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth") in str(caught.value)
+
+
+def test_images_too_small_for_the_network_are_continued_by_their_border(metric: LPIPSScore) -> None:
+    pred, target = rand(3, 2, 3, 1, 50), rand(4, 2, 3, 1, 50)
+    measured = metric.measured("values", {"pred": pred, "target": target})
+    rows = metric.measured("values", {"pred": pred.expand(-1, -1, 16, -1), "target": target.expand(-1, -1, 16, -1)})
+    torch.testing.assert_close(measured, rows)
+    assert measured.isfinite().all()

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from saicinpainting.data.preparation.sets import draw, make_set
 from saicinpainting.data.preparation.steps import Archive, Steps
+from saicinpainting.data.verification import upright_size
 from saicinpainting.io.connection import without_secrets
 from saicinpainting.io.files import link_or_copy, whole
 from saicinpainting.io.folders import images_in
@@ -92,8 +93,7 @@ def _fill(folder: Path, original: Path, names: Sequence[str]) -> str:
     """Images of 256 px are linked, or copied where that is impossible; others are resized and saved as PNG."""
     resized = 0
     for name in tqdm(names, desc=folder.name, unit="image"):
-        with Image.open(original / name) as file:
-            fits = file.size == (SIZE, SIZE)
+        fits = upright_size(str(original / name)) == (SIZE, SIZE)
         target = folder / (name if fits else f"{os.path.splitext(name)[0]}.png")
         resized += not fits
         if target.is_file():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,10 +21,11 @@ from saicinpainting.data.preparation.photographs import Found
 from saicinpainting.data.preparation.tiles import Cutting, activity, cut_tiles
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.folders import images_in
-from saicinpainting.io.images import read_image
+from saicinpainting.io.images import read_image, save_image
 from saicinpainting.utils import InputError
 
 SOURCES = "sources.json"
+FOLDERS = ("train", "val", "held_out")
 
 
 @dataclass(frozen=True)
@@ -55,33 +58,41 @@ def write_data(found: Sequence[Found], outdir: Path, recipe: Recipe) -> dict[str
     """
     if not any(one.photograph.role == "train" for one in found):
         raise InputError("no photograph to train on: all packages are left out or missing; give --photos FOLDER")
-    for name in ("train", "val", "held_out"):
+    for name in FOLDERS:
         if (outdir / name).exists():
             raise InputError(f"{outdir / name} exists; give an empty folder: a training may be reading this one")
-        (outdir / name).mkdir(parents=True)
+    unfinished = outdir / ".unfinished"
+    if unfinished.exists():  # of a start that was interrupted
+        shutil.rmtree(unfinished)
+    for name in FOLDERS:
+        (unfinished / name).mkdir(parents=True)
     tiles: Counter[str] = Counter()
     for one in tqdm(found, desc="photographs", unit="photograph"):
         name, role = one.photograph.name, one.photograph.role
         image = read_image(one.path)
         if role == "train":
-            tiles[name] = _write_tiles(image, name, outdir / "train", recipe)
+            tiles[name] = _write_tiles(image, name, unfinished / "train", recipe)
         else:
             side = recipe.val_side if role == "val" else recipe.held_out_side
-            shrink(image, side).save(outdir / role / f"{name}.png")
-    drawn = _write_patterns(outdir / "train", recipe)
+            save_image(shrink(image, side), unfinished / role / f"{name}.png")
+    drawn = _write_patterns(unfinished / "train", recipe)
     facts = {
         "recipe": asdict(recipe),
         "tiles": {"photographs": sum(tiles.values()), "patterns": drawn},
         "photographs": [{**one.describe(), "tiles": tiles[one.photograph.name]} for one in found],
     }
-    write_whole(outdir / SOURCES, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    write_whole(unfinished / SOURCES, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    for name in (*FOLDERS, SOURCES):
+        os.replace(unfinished / name, outdir / name)
+    unfinished.rmdir()
     return facts
 
 
 def _write_tiles(image: Image.Image, name: str, folder: Path, recipe: Recipe) -> int:
     tiles = cut_tiles(image, recipe.cutting, np.random.default_rng([recipe.seed, zlib.crc32(name.encode())]))
     for tile in tiles:
-        tile.image.save(folder / f"{name}_{tile.side}_{tile.left}_{tile.top}.jpg", quality=recipe.quality)
+        path = folder / f"{name}_{tile.side}_{tile.left}_{tile.top}.jpg"
+        save_image(tile.image, path, quality=recipe.quality)
     return len(tiles)
 
 
@@ -93,7 +104,7 @@ def _write_patterns(folder: Path, recipe: Recipe) -> int:
         rng = np.random.default_rng([recipe.seed, i])
         behind = np.asarray(read_image(folder / tiles[int(rng.integers(len(tiles)))]))
         image = _draw_clearly(behind, recipe.cutting, rng)
-        image.save(folder / f"pattern_{i:05d}.jpg", quality=recipe.quality)
+        save_image(image, folder / f"pattern_{i:05d}.jpg", quality=recipe.quality)
     return count
 
 

@@ -29,8 +29,8 @@ def draw(names: Sequence[str], seed: int, *counts: int) -> list[list[str]]:
 def named(wanted: Path, folders: Sequence[Path]) -> tuple[Path, list[str]]:
     """The images that a list names, with or without folders and endings, and the first of `folders` that has all."""
     try:
-        lines = wanted.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = os.fsdecode(wanted.read_bytes()).split()
+    except OSError as error:
         raise InputError(f"--eval-list: cannot read {wanted}: {error}") from error
     stems = list(dict.fromkeys(_stem(line) for line in lines))
     if not stems:
@@ -64,5 +64,5 @@ def make_set(
             steps.say(f"skipped {reason}")
         return str(summary)
 
-    chosen = f"{len(names)} images, {zlib.crc32(' '.join(names).encode()):08x}"
+    chosen = f"{len(names)} images, {zlib.crc32(os.fsencode(' '.join(names))):08x}"
     steps.take(folder, {"masks": recipe, "seed": seed, "images": chosen}, work)

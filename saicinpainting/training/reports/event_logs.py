@@ -107,7 +107,7 @@ def read_runs(path: str | Path) -> list[RunLog]:
     """
     top = logs_of(Path(path))
     runs: dict[Path, list[Path]] = {}
-    for file in [top] if top.is_file() else sorted(top.rglob(EVENT_FILES)):
+    for file in [top] if top.is_file() else _event_files(top):
         runs.setdefault(_run_folder(file, top), []).append(file)
     read, empty = [], []
     for run, files in runs.items():
@@ -137,15 +137,19 @@ def logs_of(path: Path) -> Path:
     """Where the event files of `path` are: there, or where the `config.yaml` of the experiment folder says."""
     if not path.exists():
         raise InputError(f"{path} does not exist; expected an experiment folder or a folder of TensorBoard")
-    if path.is_file() or any(path.rglob(EVENT_FILES)):
+    if path.is_file() or _event_files(path):
         return path
     if not (path / "config.yaml").is_file():
         raise InputError(f"{path}: neither config.yaml nor {EVENT_FILES} in it; name a run's folder in TensorBoard's")
     tb_dir = (read_experiment_config(path).get("location") or {}).get("tb_dir")
     folder = Path(str(tb_dir)) / path.resolve().name
-    if not tb_dir or not any(folder.rglob(EVENT_FILES)):
+    if not tb_dir or not _event_files(folder):
         raise InputError(f"{path}: no logs in {folder}, where its config.yaml has them; name their folder instead")
     return folder
+
+
+def _event_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob(EVENT_FILES) if file.is_file())
 
 
 def _run_folder(file: Path, top: Path) -> Path:

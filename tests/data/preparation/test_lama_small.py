@@ -17,6 +17,7 @@ from saicinpainting.data.preparation.packing import pack, unpack
 from saicinpainting.data.preparation.photographs import Found, Photograph
 from saicinpainting.data.preparation.tiles import Cutting
 from saicinpainting.utils import InputError
+from tests.disks import largest_file
 from tests.helpers import photo
 
 RECIPE = Recipe(
@@ -146,3 +147,12 @@ def test_another_tar_is_refused(tmp_path):
         tar.add(__file__, "test.py")
     with pytest.raises(InputError, match=r"other\.tar: no sources\.json in it"):
         unpack(tmp_path / "other.tar", tmp_path / "photographs")
+
+
+@pytest.mark.parametrize("limit", [1000, 3000])
+def test_a_full_disk_leaves_nothing_that_the_next_start_would_refuse(found, tmp_path, limit):
+    with largest_file(limit), pytest.raises(OSError, match=r"File too large: .*(jpg|png|json)"):
+        write_data(found, tmp_path / "data", RECIPE)
+    write_data(found, tmp_path / "data", RECIPE)
+    write_data(found, tmp_path / "whole", RECIPE)
+    assert content(tmp_path / "data") == content(tmp_path / "whole")
