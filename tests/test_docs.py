@@ -1,0 +1,29 @@
+"""The documents: their links lead somewhere, and what they name is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"\b(bin/\w+\.(?:py|sh)|benchmarks/\w+\.(?:py|sh))")
+FILE = re.compile(r"`((?:saicinpainting|tests|configs|benchmarks|docs)/[\w./-]+\.\w+)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_are_there(page: Path):
+    text = page.read_text()
+    links = {link.partition("#")[0] for link in LINK.findall(text) if "://" not in link}
+    missing = [link for link in links if link and not (page.parent / link).exists()]
+    missing += [name for name in {*COMMAND.findall(text), *FILE.findall(text)} if "my_" not in name and not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_the_readme_is_short_and_leads_to_every_page():
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 200
+    assert [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in readme] == []
