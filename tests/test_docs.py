@@ -19,7 +19,8 @@ def test_links_and_files_are_there(page: Path):
     text = page.read_text()
     links = {link.partition("#")[0] for link in LINK.findall(text) if "://" not in link}
     missing = [link for link in links if link and not (page.parent / link).exists()]
-    missing += [name for name in {*COMMAND.findall(text), *FILE.findall(text)} if "my_" not in name and not (ROOT / name).exists()]
+    named = {*COMMAND.findall(text), *FILE.findall(text)}
+    missing += [name for name in named if "my_" not in name and not (ROOT / name).exists()]
     assert not missing
 
 
