@@ -18,14 +18,14 @@ from saicinpainting.config import register_resolvers
 @hydra.main(config_path=str(ROOT / "configs" / "prediction"), config_name="demo", version_base="1.3")
 @one_line_errors
 def main(config: DictConfig) -> None:
-    from saicinpainting.inference.backends import array_filler
+    from saicinpainting.inference.backends import load_array_backend
     from saicinpainting.inference.page import MAX_UPLOAD_MB, PLAIN, REFINED, make_page
 
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     where, precision = (settings["model"], settings["device"]), settings["precision"]
     fills = {
-        PLAIN: array_filler(*where, precision=precision),
-        REFINED: array_filler(*where, refine=True, refiner=settings["refiner"], precision=precision),
+        PLAIN: load_array_backend(*where, precision=precision),
+        REFINED: load_array_backend(*where, refine=True, refiner=settings["refiner"], precision=precision),
     }
     page = make_page(fills, title=f"LaMa: {settings['model']['path']}", max_megapixels=settings["max_megapixels"])
     page.queue(max_size=8, default_concurrency_limit=1)

@@ -22,7 +22,7 @@ from saicinpainting.metrics.evaluator import results_table, write_results_csv
 def main() -> None:
     args = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    overrides = {"device": args.device, "batch_size": args.batch_size, "cache_dir": args.cache_dir}
+    overrides = {"device": args.device, "batch_size": args.batch_size}
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if args.metrics is not None:
         overrides |= metric_switches(args.metrics)
@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
         "--metrics", help="some of ssim,lpips,fid,ids,psnr,l1,segm, with commas; default: as in the config"
     )
     parser.add_argument("--device", help="auto, cpu, cuda, ...; default: as in the config")
-    parser.add_argument("--cache-dir", help="keep values here: goes on after an interruption, originals are seen once")
+
     parser.add_argument("--batch-size", type=int, help="images a step; default: as in the config")
     return parser.parse_args()
 

@@ -18,7 +18,7 @@ from saicinpainting.config import register_resolvers
 @one_line_errors
 def main(config: DictConfig) -> None:
     from saicinpainting.data.datasets import make_default_val_dataset
-    from saicinpainting.inference.backends import load_filler, warn_of_plain
+    from saicinpainting.inference.backends import load_backend, warn_of_unrefined
     from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
     from saicinpainting.utils import InputError
 
@@ -27,10 +27,10 @@ def main(config: DictConfig) -> None:
     check_folder_settings(**writing)
     dataset = make_default_val_dataset(settings["indir"], **settings["dataset"])
     keys = ("dataset", "out_key", "refine", "precision", "strategy", "memory_gb")
-    refiner = settings["refiner"] if settings["refine"] else None  # what nothing follows decides nothing
+    refiner = settings["refiner"] if settings["refine"] else None  # ignored unless refine is on
     made_by = origin(settings["model"], {**{key: settings[key] for key in keys}, "refiner": refiner})
     options = {key: settings[key] for key in ("precision", "strategy", "memory_gb", "fold", "cuda_graphs")}
-    fill = load_filler(
+    backend = load_backend(
         settings["model"],
         settings["device"],
         out_key=settings["out_key"],
@@ -40,7 +40,7 @@ def main(config: DictConfig) -> None:
         **options,
     )
     summary = predict_folder(
-        fill,
+        backend,
         dataset,
         settings["indir"],
         settings["outdir"],
@@ -48,7 +48,7 @@ def main(config: DictConfig) -> None:
         made_by=made_by,
         **writing,
     )
-    warn_of_plain(fill)
+    warn_of_unrefined(backend)
     print(f"{summary}: {settings['outdir']}")
     if summary.skipped:
         reasons = "; ".join(summary.skipped.values())

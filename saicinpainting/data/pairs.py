@@ -6,8 +6,9 @@ import logging
 import os
 import zlib
 from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -20,6 +21,27 @@ from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
 Sample = dict[str, Any]
+T = TypeVar("T")
+
+
+def batches_of_equal_size(
+    samples: Iterable[T], batch_size: int, size_of: Callable[[T], Hashable], *, waiting: int = 0
+) -> Iterator[list[T]]:
+    """Up to `batch_size` samples of one size, as soon as there are as many.
+
+    waiting: how many of other sizes may wait for more of theirs; then those that have waited longest go, for where
+    nearly every image has a size of its own all of them would wait in memory for the end. With 0 the order is kept.
+    """
+    groups: dict[Hashable, list[T]] = {}
+    for sample in samples:
+        size = size_of(sample)
+        group = groups.setdefault(size, [])
+        group.append(sample)
+        if len(group) == batch_size:
+            yield groups.pop(size)
+        elif sum(map(len, groups.values())) - len(group) > waiting:
+            yield groups.pop(next(iter(groups)))
+    yield from groups.values()
 
 
 def _describe(files: list[str]) -> str:

@@ -19,21 +19,26 @@ from PIL import Image
 from saicinpainting.config import CONFIGS
 from saicinpainting.data.pairs import InpaintingDataset, PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.paper_results import PROTOCOLS, protocol_of, published_name
-from saicinpainting.evaluation.predictions import make_measuring_evaluator, measure_with, metric_switches
+from saicinpainting.evaluation.predictions import (
+    Measurement,
+    make_measuring_evaluator,
+    measure_with,
+    metric_switches,
+)
 from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_report
-from saicinpainting.evaluation.sets import make_set, plan_sets, set_digest
-from saicinpainting.inference.backends import FillBatch, checkpoint_file, load_filler, warn_of_plain
+from saicinpainting.evaluation.sets import make_set, plan_sets
+from saicinpainting.inference.backends import Backend, checkpoint_file, load_backend, warn_of_unrefined
 from saicinpainting.inference.folders import origin, predict_folder
-from saicinpainting.inference.provenance import RECORD, difference
+from saicinpainting.inference.results import results_in
 from saicinpainting.io.connection import settings_without_secrets
 from saicinpainting.io.device import pick_device
 from saicinpainting.io.files import write_whole
+from saicinpainting.io.provenance import Provenance, digest_of_files
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results
 from saicinpainting.utils import InputError, check_known_keys, check_whole, did_you_mean
 
 Settings = Mapping[str, Any]
 ROOT = CONFIGS.parent
-MADE_BY = "made_by.json"
 PACKAGES = ("torchvision", "pytorch-lightning", "lpips", "pytorch-fid", "numpy", "opencv-python-headless")
 
 
@@ -50,19 +55,20 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     name = _model_name(settings["model"])
     folder = outdir / name
     plans = plan_sets(settings, outdir)
-    made_by = _origin(folder, settings)
-    # Networks before pictures: what is wrong with them, or missing, must not show after hours.
-    fill = _filler(settings)
+    made_by = _made_by(settings)
+    provenance = Provenance(folder, "made_by")
+    provenance.check(made_by, what="an evaluation", remedy="set model.name to write beside it, or remove that folder")
+    # Networks before images: what is wrong with them, or missing, must not show after hours.
+    backend = _backend(settings)
     kept = ("lpips_weights", "fid_weights", "segm_weights", "device")
     options: dict[str, Any] = {**switches, **{key: settings[key] for key in kept}}
     evaluator = make_measuring_evaluator(**options, remedy="metrics=[ssim]")
     # Settings that were refused made nothing: they must not stand in the way of the next start.
-    write_whole(folder / MADE_BY, json.dumps(made_by, indent=1))
+    provenance.begin(made_by)
     sets = [make_set(plan, settings) for plan in plans]
-    for one in sets:
-        _predict(one, settings, fill, folder, made_by)
-    warn_of_plain(fill)
-    results = [_measure(one, settings, evaluator, outdir, folder) for one in sets]
+    made_of = [_predict(one, settings, backend, folder, made_by) for one in sets]
+    warn_of_unrefined(backend)
+    results = [_measure(*pair, settings, evaluator, provenance) for pair in zip(sets, made_of, strict=True)]
     checkpoint = str(checkpoint_file(settings["model"]))
     origins = {one.name: one.origin for one in sets}
     history = {"checkpoint": checkpoint, **made_by, "name": name, "sets": origins, **_circumstances(settings)}
@@ -95,31 +101,21 @@ def _model_name(model: Settings) -> str:
     else:
         checkpoint = Path(model["checkpoint"]).stem
         name = Path(model["path"]).resolve().name + ("" if checkpoint == "best" else f"_{checkpoint}")
-    if name in ("sets", "cache") or Path(name).name != name:
+    if name == "sets" or Path(name).name != name:
         raise InputError(f"model.name: {name!r} cannot be a folder's name here; choose another")
     return name
 
 
-def _origin(folder: Path, settings: Settings) -> dict[str, Any]:
-    """What decides the predictions in `folder` besides the set; an `InputError` if others lie there."""
+def _made_by(settings: Settings) -> dict[str, Any]:
+    """What decides the predictions of a set: the checkpoint and the settings."""
     refiner = settings["refiner"] if settings["refine"] else None
     own = {"refiner": refiner, "precision": settings["precision"], "dataset": dict(settings["dataset"])}
-    made_by = origin(settings["model"], own)
-    record = folder / MADE_BY
-    if not record.is_file() and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty and holds no evaluation; set model.name or another outdir")
-    other = difference(record, made_by)
-    if other:
-        raise InputError(
-            f"{folder} holds predictions of another model or setting ({other}); set model.name to write beside them, "
-            "or remove that folder"
-        )
-    return made_by
+    return origin(settings["model"], own)
 
 
-def _filler(settings: Settings) -> FillBatch:
+def _backend(settings: Settings) -> Backend:
     options = {key: settings[key] for key in ("refine", "refiner", "precision")}
-    return load_filler(settings["model"], settings["device"], **options)
+    return load_backend(settings["model"], settings["device"], **options)
 
 
 # ---- the steps -----------------------------------------------------------------------------------------------------
@@ -129,67 +125,82 @@ def _predictions(folder: Path, one: EvaluationSet) -> Path:
     return folder / "predictions" / one.folder_name
 
 
-def _predict(one: EvaluationSet, settings: Settings, fill: FillBatch, folder: Path, made_by: Settings) -> None:
+def _predict(
+    one: EvaluationSet, settings: Settings, backend: Backend, folder: Path, made_by: Settings
+) -> dict[str, Any]:
+    """Predict what is not there yet; what decides the predictions: `made_by` and the set's content."""
     outdir = _predictions(folder, one)
     print(f"predictions of {one.name}: {outdir}", flush=True)
     dataset_settings = {key: value for key, value in settings["dataset"].items() if key != "kind"}
     dataset = InpaintingDataset(one.folder, **dataset_settings)
-    wanted = {**made_by, "set": set_digest(dataset)}
-    if difference(outdir / RECORD, wanted):
+    made_of = {**made_by, "set": digest_of_files([*dataset.img_filenames, *dataset.mask_filenames], one.folder)}
+    if results_in(outdir).difference(made_of):
         raise InputError(
             f"{outdir} holds predictions of other images or masks than {one.folder} has now; remove it to predict "
             "anew, or set model.name or another outdir"
         )
     summary = predict_folder(
-        fill,
+        backend,
         dataset,
         one.folder,
         outdir,
         batch_size=int(settings["batch_size"]),
         one_size=settings["refine"],
         num_workers=settings["num_workers"],
-        made_by=wanted,
+        made_by=made_of,
     )
     if summary.skipped:
         raise InputError(f"{one.name}: {'; '.join(summary.skipped.values())}; mend or remove these images")
+    return made_of
 
 
 def _measure(
-    one: EvaluationSet, settings: Settings, evaluator: InpaintingEvaluator, outdir: Path, folder: Path
+    one: EvaluationSet,
+    made_of: Settings,
+    settings: Settings,
+    evaluator: InpaintingEvaluator,
+    provenance: Provenance,
 ) -> SetResult:
-    print(f"metrics of {one.name}", flush=True)
+    """Measure a set, unless `provenance` has what the same metrics said of the same predictions."""
+    predictions = _predictions(provenance.folder, one)
     dataset = PrecomputedInpaintingResultsDataset(
         one.folder,
-        _predictions(folder, one),
+        predictions,
         inpainted_suffix=".png",
         img_suffix=settings["dataset"].get("img_suffix", ".jpg"),
         scale_factor=settings["dataset"].get("scale_factor"),
     )
-    measured = measure_with(
-        evaluator,
-        dataset,
-        batch_size=settings["batch_size"],
-        num_workers=settings["num_workers"],
-        cache_dir=outdir / "cache",
-        rows_file=folder / "rows.sqlite",
-    )
-    return SetResult(one, measured.results, measured.images, dataset, measured.computed)
+    made_of = {
+        **made_of,
+        "predictions": digest_of_files(dataset.pred_filenames, predictions),
+        "switches": list(settings["metrics"]),
+        "metrics": {name: metric.signature for name, metric in evaluator.metrics.items()},
+    }
+    measured = provenance.done.get(one.folder_name, {})
+    known = measured.get("made_of") == made_of
+    print(f"metrics of {one.name}{': measured before' if known else ''}", flush=True)
+    if not known:
+        workload = {key: settings[key] for key in ("batch_size", "num_workers")}
+        measured = {"made_of": made_of, **measure_with(evaluator, dataset, **workload).as_json()}
+        provenance.add(one.folder_name, measured)
+    measurement = Measurement.from_json(measured)
+    return SetResult(one, measurement.results, measurement.images, dataset)
 
 
 # ---- what comes out ------------------------------------------------------------------------------------------------
 
 
 def _paper(paper: str | None, results: Sequence[SetResult]) -> str | None:
-    """The protocol to show; `auto`: that of the size of all pictures of the sets that the paper has."""
+    """The protocol to show; `auto`: that of the size of all images of the sets that the paper has."""
     if paper != "auto":
         return paper
     files = [file for one in results if published_name(one.set.name) for file in one.dataset.pred_filenames]
-    return protocol_of(_picture_size(file) for file in files)
+    return protocol_of(_image_size(file) for file in files)
 
 
-def _picture_size(file: str) -> tuple[int, int]:
-    with Image.open(file) as picture:
-        return picture.size
+def _image_size(file: str) -> tuple[int, int]:
+    with Image.open(file) as image:
+        return image.size
 
 
 def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[str, Any]) -> None:
@@ -212,7 +223,6 @@ def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[st
             one.set.name: {
                 "folder": str(one.set.folder.resolve()),
                 "images": len(one.images),
-                "computed": dict(one.computed),  # the rest was known, from another checkpoint or an earlier start
                 "results": _nested(one.results),
             }
             for one in results

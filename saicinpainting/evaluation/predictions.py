@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,10 @@ from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from saicinpainting.config import CONFIGS, published_config
-from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
+from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset, batches_of_equal_size
 from saicinpainting.io.device import move_to_device, pick_device
 from saicinpainting.metrics import METRICS, make_metrics
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results, bin_label
-from saicinpainting.metrics.row_cache import RowCache, WithDigests
 from saicinpainting.utils import InputError, call_with_settings, check_known_keys, check_whole, did_you_mean
 
 if TYPE_CHECKING:
@@ -51,14 +49,23 @@ def evaluate_predictions(
 
 @dataclass(frozen=True)
 class Measurement:
-    """results: by metric and group. images: a row an image in the set's order, a column a metric with one value each.
-
-    computed: images that each metric had to look at, where a cache was used.
-    """
+    """results: by metric and group. images: a row an image in the set's order, a column a metric with values."""
 
     results: Results
     images: pandas.DataFrame
-    computed: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Numbers and texts in lists, for a file."""
+        results = [[*key, statistics] for key, statistics in self.results.items()]
+        return {"results": results, "images": self.images.to_dict("list")}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Measurement:
+        """What `as_json` made: every number comes back the same."""
+        import pandas
+
+        results = {(metric, group): statistics for metric, group, statistics in content["results"]}
+        return cls(results, pandas.DataFrame(content["images"]))
 
 
 def measure_images(dataset: PrecomputedInpaintingResultsDataset, **settings: Any) -> Measurement:
@@ -108,14 +115,8 @@ def measure_with(
     *,
     batch_size: int = 8,
     num_workers: int = 0,
-    cache_dir: str | Path | None = None,
-    rows_file: str | Path | None = None,
 ) -> Measurement:
     """All metrics of `evaluator`, which forgets what it saw before, in one pass over `dataset`.
-
-    `cache_dir`: a folder where the metrics' values are kept by what they were computed from: an
-    interrupted evaluation goes on, and the originals are looked at once for all predictions. `rows_file`: another file
-    than one in there for what belongs to these predictions.
 
     Images of different sizes are legal: a batch ends where the size changes.
     """
@@ -124,17 +125,12 @@ def measure_with(
     check_whole("evaluator_kwargs.num_workers", num_workers)
     evaluator.reset()
     device = next((metric.device for metric in evaluator.metrics.values()), torch.device("cpu"))
-    with contextlib.ExitStack() as stack:
-        cache = None
-        if cache_dir is not None:
-            rows_file = rows_file or Path(cache_dir) / "predictions.sqlite"
-            cache = stack.enter_context(RowCache(Path(cache_dir) / "originals.sqlite", rows_file))
-        progress = stack.enter_context(tqdm(total=len(dataset), desc="evaluate", unit="image"))
-        samples = DataLoader(WithDigests(dataset) if cache else dataset, batch_size=None, num_workers=num_workers)
-        for batch in batches_of_equal_size(samples, batch_size):
-            evaluator.update(move_to_device(batch, device), cache)
-            progress.update(len(batch["image"]))
-    return Measurement(evaluator.compute(), _by_image(dataset, evaluator), cache.computed if cache else {})
+    samples = DataLoader(dataset, batch_size=None, num_workers=num_workers)
+    with tqdm(total=len(dataset), desc="evaluate", unit="image") as progress:
+        for batch in batches_of_equal_size(samples, batch_size, lambda sample: sample["image"].shape):
+            evaluator.update(move_to_device(default_collate(batch), device))
+            progress.update(len(batch))
+    return Measurement(evaluator.compute(), _by_image(dataset, evaluator))
 
 
 def _by_image(dataset: PrecomputedInpaintingResultsDataset, evaluator: InpaintingEvaluator) -> pandas.DataFrame:
@@ -146,21 +142,8 @@ def _by_image(dataset: PrecomputedInpaintingResultsDataset, evaluator: Inpaintin
         rows = metric.gathered_rows()
         columns.setdefault("hole", [bin_label(group, evaluator.bins) for group in rows["groups"].tolist()])
         if "values" in rows:
-            columns[name] = rows["values"].numpy()
+            columns[name] = rows["values"].double().numpy()
     return pandas.DataFrame(columns)
-
-
-def batches_of_equal_size(samples: Iterable[Mapping[str, Any]], batch_size: int) -> Iterator[Mapping[str, Any]]:
-    """Collate up to `batch_size` successive samples whose images have the same size, in order."""
-    waiting: list[Mapping[str, Any]] = []
-    for sample in samples:
-        full = len(waiting) == batch_size
-        if waiting and (full or sample["image"].shape != waiting[0]["image"].shape):
-            yield default_collate(waiting)
-            waiting = []
-        waiting.append(sample)
-    if waiting:
-        yield default_collate(waiting)
 
 
 def metric_switches(names: str | Sequence[str], *, where: str = "--metrics") -> dict[str, bool]:

@@ -64,13 +64,12 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class SetResult:
-    """images: the table of `measure_images`; dataset: what was measured; computed: see `Measurement`."""
+    """images: the table of `measure_images`; dataset: what was measured."""
 
     set: EvaluationSet
     results: Results
     images: pandas.DataFrame
     dataset: PrecomputedInpaintingResultsDataset
-    computed: Mapping[str, int]
 
 
 def write_report(

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from tqdm import tqdm
 
-from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.evaluation.report import EvaluationSet
 from saicinpainting.io.device import pick_device
-from saicinpainting.io.download import digest_of_input
 from saicinpainting.masks.mask_sets import RECIPES, check_outside, make_mask_set, read_recipe
 from saicinpainting.utils import InputError, did_you_mean
 
@@ -85,16 +80,3 @@ def make_set(plan: SetPlan, settings: Settings) -> EvaluationSet:
     if not summary.masks:
         raise InputError(f"no image of {indir} gave a mask of {recipe.name}; see the reasons above")
     return EvaluationSet(plan.name, out, f"{recipe.stem}, seed {settings['seed']}, of {indir}: {summary}")
-
-
-def set_digest(dataset: InpaintingDataset) -> str:
-    """Of the names and contents of images and masks.
-
-    Contents, not times: a set that was copied, or drawn again, is the same one. Measuring reads all of it anyway.
-    """
-    digest = hashlib.sha256()
-    files = sorted({*dataset.img_filenames, *dataset.mask_filenames})
-    for file in tqdm(files, desc="check", unit="file", leave=False):
-        name = Path(os.path.relpath(file, dataset.datadir)).as_posix()
-        digest.update(os.fsencode(f"{name} {digest_of_input(file)}\n"))
-    return digest.hexdigest()

@@ -27,7 +27,7 @@ from saicinpainting.utils import InputError, check_known_keys, check_whole
 
 LOGGER = logging.getLogger(__name__)
 Batch = dict[str, Any]
-FillBatch = Callable[[Batch], torch.Tensor]
+Backend = Callable[[Batch], torch.Tensor]
 """Images of one padded size with masks to the filled images (B, 3, H, W) in [0, 1], on whatever device."""
 
 
@@ -36,7 +36,7 @@ def checkpoint_file(model: Mapping[str, Any]) -> Path:
     return Path(model["path"]) / "models" / model["checkpoint"]
 
 
-def load_filler(
+def load_backend(
     model: Mapping[str, Any],
     device: torch.device | str,
     *,
@@ -44,7 +44,7 @@ def load_filler(
     refine: bool = False,
     refiner: Mapping[str, Any] | None = None,
     **options: Any,
-) -> FillBatch:
+) -> Backend:
     """What fills batches with the trained network of `model`.
 
     model: `path`, a run's folder, and `checkpoint`, a file of its `models/`. out_key: `inpainted`, or
@@ -95,7 +95,7 @@ def _refining(
     fold: bool = True,
     precision: str = "fp32",
     **_: Any,
-) -> FillBatch:
+) -> Backend:
     settings = _refiner_settings(refiner, precision)
     warn_of_emulation(dtype_of(settings["precision"]), device)
     generator, generator_input = load_generator(checkpoint_file(model), read_experiment_config(model["path"]))
@@ -111,7 +111,7 @@ def _refining(
             f"refiner.modulo: expected a multiple of {multiple}, which this network needs, got {settings['modulo']}; "
             f"set refiner.modulo={multiple}"
         )
-    return Refining(network, settings)
+    return RefinementBackend(network, settings)
 
 
 def _refiner_settings(refiner: Mapping[str, Any], precision: str) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _refiner_settings(refiner: Mapping[str, Any], precision: str) -> dict[str, A
     return settings
 
 
-class Refining:
+class RefinementBackend:
     """Fills batches with refinement; counts the images, and those that were filled plainly, at least in part.
 
     generator: (B, 4, H, W) to (B, 3, H, W). settings: all of `refine_predict`.
@@ -161,7 +161,7 @@ class Refining:
         halves = zip(image.chunk(2), mask.chunk(2), strict=True)
         return torch.cat([self._refined(*half) for half in halves])
 
-    def warn_of_plain(self) -> None:
+    def warn_of_unrefined(self) -> None:
         """One warning for all images so far that have no coarser scale to be refined by."""
         if not self.n_plain:
             return
@@ -215,17 +215,17 @@ class Refining:
         self.n_plain += n_images * plain
 
 
-def warn_of_plain(fill: FillBatch) -> None:
+def warn_of_unrefined(fill: Backend) -> None:
     """What is to be said of `fill` at the end of a run: images that refinement left as they were."""
-    if isinstance(fill, Refining):
-        fill.warn_of_plain()
+    if isinstance(fill, RefinementBackend):
+        fill.warn_of_unrefined()
 
 
-def array_filler(
+def load_array_backend(
     model: Mapping[str, Any], device: torch.device | str, **options: Any
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """What fills a uint8 image (H, W, 3) where its mask (H, W) is not 0; options: those of `load_filler`."""
-    fill = load_filler(model, device, **options)
+    """What fills a uint8 image (H, W, 3) where its mask (H, W) is not 0; options: those of `load_backend`."""
+    fill = load_backend(model, device, **options)
 
     def fill_array(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         hole = mask > 0

@@ -14,9 +14,10 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from saicinpainting.inference.backends import Batch, FillBatch, checkpoint_file
+from saicinpainting.data.pairs import batches_of_equal_size
+from saicinpainting.inference.backends import Backend, Batch, checkpoint_file
 from saicinpainting.inference.overlap import Download
-from saicinpainting.inference.provenance import Pair, add_inputs, claim_results, inputs_digest
+from saicinpainting.inference.results import Pair, claim_results, inputs_digest
 from saicinpainting.io.download import digest_of
 from saicinpainting.io.images import check_ending, write_picture
 from saicinpainting.io.memory import Attempts
@@ -55,7 +56,7 @@ class FolderSummary:
 
 
 def predict_folder(
-    fill: FillBatch,
+    backend: Backend,
     dataset: MaskedImages,
     indir: str | Path,
     outdir: str | Path,
@@ -73,7 +74,7 @@ def predict_folder(
     computed. An image that cannot be read or filled, or does not fit its mask or into the memory, is skipped.
 
     Args:
-        fill: a batch of images of one padded size in, the filled images (B, 3, H, W) in [0, 1] out, on any device.
+        backend: a batch of images of one padded size in, the filled images (B, 3, H, W) in [0, 1] out, on any device.
         dataset: images with masks, as `make_default_val_dataset` makes them.
         indir: the folder the data set was made from; the results keep its sub-folders.
         outdir: where the results go.
@@ -96,8 +97,10 @@ def predict_folder(
     files = [outdir / name.with_suffix(_ending(out_ext)) for name in names]
     _check_results(files, dataset)
     pairs = list(zip(dataset.img_filenames, dataset.mask_filenames, strict=True))
+    results = None
     if made_by is not None:
-        claim_results(outdir, dict(zip(files, pairs, strict=True)), made_by, overwrite=existing == "overwrite")
+        overwrite = existing == "overwrite"
+        results = claim_results(outdir, dict(zip(files, pairs, strict=True)), made_by, overwrite=overwrite)
     left = [i for i, file in enumerate(files) if existing == "overwrite" or not file.is_file()]
     summary.kept = len(files) - len(left)
     reader = DataLoader(_Tolerant(dataset, pairs, left), batch_size=None, num_workers=num_workers)
@@ -111,18 +114,23 @@ def predict_folder(
         def cannot_fill(index: int, reason: str) -> None:
             skip(index, f"{dataset.mask_filenames[index]}: {reason}")
 
+        def size_of(read: _Read) -> tuple[int, ...]:
+            sample: Any = read.sample
+            return (*sample["image"].shape, *(sample.get("unpad_to_size", ()) if one_size else ()))
+
         def write(read: _Read, picture: np.ndarray) -> None:
             file = files[read.item]
-            if made_by is not None:
-                add_inputs(outdir, file, read.inputs)
+            if results is not None:  # before the result, which then has its line whatever is interrupted
+                results.add(file.relative_to(outdir).as_posix(), read.inputs)
             writes.append(pool.submit(write_picture, file, picture))
             summary.written.append(file)
             progress.update()
             while len(writes) > WAITING_WRITES:
                 writes.pop(0).result()
 
-        filling, under_way = _Filling(fill, write, cannot_fill), deque[_Filled]()
-        for samples in _batches(reader, batch_size, skip, one_size=one_size):
+        filling, under_way = _Filling(backend, write, cannot_fill), deque[_Filled]()
+        read = _readable(reader, skip)
+        for samples in batches_of_equal_size(read, batch_size, size_of, waiting=WAITING_BATCHES * batch_size):
             for filled in filling.start(samples):
                 under_way.append(filled)
                 while len(under_way) > filled.images.is_under_way:
@@ -205,27 +213,12 @@ class _Tolerant(Dataset[_Read]):
             return _Read(index, f"{self.pairs[index][0]}: too large for this machine's memory")
 
 
-def _batches(
-    reader: DataLoader[Any], batch_size: int, skip: Callable[[int, str], None], *, one_size: bool
-) -> Iterator[list[_Read]]:
-    """Samples of one size, as soon as there are `batch_size` of it, or those that have waited longest.
-
-    Where nearly every image has a size of its own, all of them would otherwise wait in memory for the end.
-    """
-    waiting: dict[tuple[int, ...], list[_Read]] = {}
+def _readable(reader: DataLoader[Any], skip: Callable[[int, str], None]) -> Iterator[_Read]:
     for read in reader:
-        sample = read.sample
-        if isinstance(sample, str):
-            skip(read.item, sample)
-            continue
-        size = (*sample["image"].shape, *(sample.get("unpad_to_size", ()) if one_size else ()))
-        alike = waiting.setdefault(size, [])
-        alike.append(read)
-        if len(alike) == batch_size:
-            yield waiting.pop(size)
-        elif sum(map(len, waiting.values())) > WAITING_BATCHES * batch_size:
-            yield waiting.pop(next(iter(waiting)))
-    yield from waiting.values()
+        if isinstance(read.sample, str):
+            skip(read.item, read.sample)
+        else:
+            yield read
 
 
 class _Filled(NamedTuple):
@@ -244,9 +237,9 @@ class _Filling:
     """
 
     def __init__(
-        self, fill: FillBatch, write: Callable[[_Read, np.ndarray], None], skip: Callable[[int, str], None]
+        self, backend: Backend, write: Callable[[_Read, np.ndarray], None], skip: Callable[[int, str], None]
     ) -> None:
-        self._fill, self._write, self._skip = fill, write, skip
+        self._backend, self._write, self._skip = backend, write, skip
         self._attempts = Attempts()
 
     def start(self, samples: Sequence[_Read]) -> Iterator[_Filled]:
@@ -266,7 +259,7 @@ class _Filling:
 
     def _compute(self, samples: Sequence[_Read]) -> _Filled:
         batch: Batch = default_collate([read.sample for read in samples])
-        return _Filled(samples, batch, Download(self._fill(batch)))
+        return _Filled(samples, batch, Download(self._backend(batch)))
 
     def _start_smaller(self, samples: Sequence[_Read], size: int, reason: str) -> Iterator[_Filled]:
         if len(samples) == 1:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from saicinpainting.config import read_experiment_config
 from saicinpainting.inference.fast.folding import fold as folded
+from saicinpainting.inference.footprint import MEASURED, Memory, count_memory
 from saicinpainting.inference.graphs import CudaCapture, GraphedNetwork
-from saicinpainting.inference.memory import MEASURED, Memory, count_memory
 from saicinpainting.inference.overlap import upload
 from saicinpainting.inference.tiling import fill_parts, resize_to_fit
 from saicinpainting.io.device import available_memory, dtype_of, pick_device, warn_of_emulation

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from saicinpainting.inference.placement import GpuIds, decoder_parts, gpus, place
+from saicinpainting.inference.devices import GpuIds, decoder_parts, gpus, spread_over
 from saicinpainting.io.device import dtype_of
 from saicinpainting.io.images import pad_tensor_to_modulo
 from saicinpainting.utils import InputError
@@ -69,7 +69,7 @@ def refine_predict(
         batch: image (B, 3, H, W) in [0, 1], mask (B, 1, H, W), 1 = hole, both padded, and unpad_to_size, the (H, W)
             that all pictures have without the padding.
         inpainter: has the `generator`. It is moved to `device` or the GPUs `gpu_ids` and left there; without
-            either it runs where it is. Several devices share the residual blocks, see `placement.place`.
+            either it runs where it is. Several devices share the residual blocks, see `devices.spread_over`.
         min_side: shorter side below which no coarser scale is made.
         max_scales: how many scales at most.
         px_budget: pixels of one picture.
@@ -83,7 +83,7 @@ def refine_predict(
     generator: Any = inpainter.generator
     devices = gpus(gpu_ids) if device is None else _listed(device)
     if devices:
-        place(generator, devices)
+        spread_over(generator, devices)
     # fp32 leaves the weights' own type, float64 too.
     half = None if dtype == torch.float32 else dtype
     network = _Network(generator, next(generator.parameters()).device, half)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from saicinpainting.config import CONFIGS, published_config
-from saicinpainting.io.files import LONGEST_NAME, append, disk_problem, map_in_processes, part_of, write_whole
+from saicinpainting.io.files import LONGEST_NAME, disk_problem, map_in_processes
 from saicinpainting.io.folders import IMAGE_SUFFIXES, images_in
 from saicinpainting.io.images import LONGEST_SIDE, read_image, save_image
+from saicinpainting.io.provenance import Provenance
 from saicinpainting.masks.generators import MaskRandom
 from saicinpainting.masks.mixed import MixedMaskGenerator
 from saicinpainting.masks.segmentation import SegmentationMasks
@@ -153,21 +152,19 @@ class MaskSetMaker:
         raise InputError(f"no mask of {ROUNDS * self.masks.variants_n} kept max_tamper_area, or none could be drawn")
 
 
-@dataclass
-class Summary:
-    """What a run has made, and why it skipped files."""
+@dataclass(frozen=True)
+class MaskSet:
+    """What a set holds; skipped: why images gave no mask."""
 
-    images: int = 0
-    masks: int = 0
-    skipped: list[str] = field(default_factory=list)
+    images: int
+    masks: int
+    skipped: list[str]
 
-    def add(self, masks: int, problem: str | None) -> None:
-        """Of one image; `problem`: why it gave none."""
-        self.masks += masks
-        if problem is None:
-            self.images += 1
-        else:
-            self.skipped.append(problem)
+    @classmethod
+    def of(cls, masks_or_problems: Collection[int | str]) -> MaskSet:
+        """The set whose images gave so many masks, or none for that reason."""
+        drawn = [item for item in masks_or_problems if isinstance(item, int)]
+        return cls(len(drawn), sum(drawn), [item for item in masks_or_problems if isinstance(item, str)])
 
     def __str__(self) -> str:
         return f"{self.images} images, {self.masks} masks, {len(self.skipped)} images skipped"
@@ -182,7 +179,7 @@ def make_mask_set(
     n_jobs: int = 1,
     seed: int = 0,
     names: Sequence[str] | None = None,
-) -> Summary:
+) -> MaskSet:
     """Write the evaluation set of `config` for every image under `indir` to the same folders under `outdir`.
 
     The result follows from the images, their names, `config` and `seed`, never from `n_jobs`. What an interruption
@@ -199,19 +196,18 @@ def make_mask_set(
     maker = call_with_settings(MaskSetMaker, config, where="config")
     found = _find_images(indir, ext) if names is None else sorted(names)
     _check_names(found)
-    log = _Log(outdir, config=config, seed=seed, photographs=_photographs(indir, found, outdir))
-    summary = Summary()
-    for masks, problem in log.done.values():
-        summary.add(masks, problem)
-    left = [name for name in found if name not in log.done]
+    provenance = Provenance(outdir, ".mask_set")
+    made_of = {"config": config, "seed": seed, "photographs": _photographs(indir, found, outdir)}
+    provenance.check(made_of, what="a mask set", remedy="write to another folder, or remove that one")
+    provenance.begin(made_of)
+    left = [name for name in found if name not in provenance.done]
     if left:
         maker.masks.prepare()
     work = partial(_process_image, maker=maker, indir=indir, outdir=outdir, seed=seed)
     made = tqdm(map_in_processes(work, left, n_jobs, chunksize=4), total=len(left), unit="image")
-    for name, (masks, problem) in zip(left, made, strict=True):
-        log.add(name, masks, problem)
-        summary.add(masks, problem)
-    return summary
+    for name, masks_or_problem in zip(left, made, strict=True):
+        provenance.add(name, masks_or_problem)
+    return MaskSet.of(provenance.done.values())
 
 
 def read_recipe(path: Path, *, device: str | None = None) -> dict[str, Any]:
@@ -262,10 +258,10 @@ def _check_names(names: Sequence[str]) -> None:
         seen[stem] = name
 
 
-def _photographs(indir: Path, names: Sequence[str], outdir: Path) -> str:
-    """A digest of the images' names and sizes (contents would take as long as the set), and the way to them.
+def _photographs(indir: Path, names: Sequence[str], outdir: Path) -> dict[str, str]:
+    """The images' folder, as the way there from `outdir`, so that both may move, and a digest of names and sizes.
 
-    The way from `outdir`, so that both may move together.
+    A digest of contents would take as long as drawing the set.
     """
     digest = hashlib.sha256()
     for name in names:
@@ -273,66 +269,11 @@ def _photographs(indir: Path, names: Sequence[str], outdir: Path) -> str:
         digest.update(os.fsencode(f"{name}\t{file.stat().st_size if file.is_file() else 'missing'}\n"))
     folder, start = indir.resolve(), outdir.resolve()
     way = Path(os.path.relpath(folder, start)) if folder.drive == start.drive else folder
-    return f"{digest.hexdigest()} {_escaped(way.as_posix())}"
+    return {"folder": way.as_posix(), "digest": digest.hexdigest()}
 
 
-class _Log:
-    """What has been made of which image, a line each, beside the set: `.mask_set.tsv`.
-
-    The two lines above them say what decides the set: config and seed, and the photographs.
-
-    done: number of masks, or why there are none, by the image's name.
-    """
-
-    def __init__(self, outdir: Path, *, config: Mapping[str, Any], seed: int, photographs: str) -> None:
-        self.file = outdir / ".mask_set.tsv"
-        recipe = json.dumps({"config": config, "seed": seed}, sort_keys=True, default=str)
-        header = [f"# {zlib.crc32(recipe.encode()):08x} {recipe}", f"# {photographs}"]
-        self.done: dict[str, tuple[int, str | None]] = {}
-        outdir.mkdir(parents=True, exist_ok=True)
-        if self.file.is_file():
-            self._read(header)
-        elif any(file != part_of(self.file) for file in outdir.iterdir()):
-            raise InputError(f"{outdir} is not empty and holds no set that was begun here; write to another folder")
-        else:
-            write_whole(self.file, "".join(f"{line}\n" for line in header))
-
-    def _read(self, header: Sequence[str]) -> None:
-        content = self.file.read_bytes()
-        lines = content.decode("utf-8", "replace").split("\n")
-        if lines[0] != header[0]:
-            raise InputError(f"{self.file.parent} holds a set of another config or seed; write to another folder")
-        if lines[1] != header[1]:
-            begun = re.match(r"# [0-9a-f]+ (.*)", lines[1])
-            source = (self.file.parent / _unescaped(begun[1])).resolve() if begun else "some folder"
-            raise InputError(
-                f"{self.file.parent} holds a set of other photographs than there are now: those that {source} had "
-                "when it was begun; write to another folder, or remove that one to have the set drawn anew"
-            )
-        try:
-            for line in lines[2:-1]:  # what follows the last line break is half a line at most
-                name, masks, problem = line.split("\t", 2)
-                self.done[_unescaped(name)] = (int(masks), problem or None)
-        except ValueError as error:
-            raise InputError(f"{self.file} is damaged ({error}); write the set anew, to another folder") from error
-        if lines[-1]:
-            os.truncate(self.file, content.rindex(b"\n") + 1)
-
-    def add(self, name: str, masks: int, problem: str | None) -> None:
-        append(self.file, f"{_escaped(name)}\t{masks}\t{' '.join((problem or '').split())}\n")
-
-
-def _escaped(name: str) -> str:
-    """ASCII without tabs and line breaks; of most names, the name. A name may be anything, even no UTF-8."""
-    return json.dumps(name)[1:-1]
-
-
-def _unescaped(name: str) -> str:
-    return json.loads(f'"{name}"')
-
-
-def _process_image(name: str, *, maker: MaskSetMaker, indir: Path, outdir: Path, seed: int) -> tuple[int, str | None]:
-    """How many masks were written, and why none."""
+def _process_image(name: str, *, maker: MaskSetMaker, indir: Path, outdir: Path, seed: int) -> int | str:
+    """How many masks were written, or why none."""
     rng = MaskRandom.seeded(zlib.crc32(os.fsencode(f"{seed}:{name}")))
     base = outdir / os.path.splitext(name)[0]
     try:
@@ -342,10 +283,10 @@ def _process_image(name: str, *, maker: MaskSetMaker, indir: Path, outdir: Path,
     except (InputError, MemoryError) as error:
         if disk_problem(error) is not None:
             raise  # what the next start may be able to read is not written down as skipped
-        return 0, f"{name}: {str(error) or 'too large for the memory'}"
+        return f"{name}: {' '.join(str(error).split()) or 'too large for the memory'}"
     base.parent.mkdir(parents=True, exist_ok=True)
     for i, (image, mask) in enumerate(proposals):
         crop = f"{base}_crop{i:03d}" if maker.cropping.out_square_crop else str(base)
         save_image(image, f"{crop}.png")
         save_image(Image.fromarray((mask * 255).astype(np.uint8)), f"{crop}_mask{i:03d}.png")
-    return len(proposals), None
+    return len(proposals)

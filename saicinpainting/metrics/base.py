@@ -26,14 +26,10 @@ Statistics = dict[str, float]
 
 @dataclass(frozen=True)
 class Row:
-    """What a metric keeps of each image: `shape`, computed from these `inputs` (of `pred`, `target`, `mask`) alone.
-
-    kind: what it is, for rows of the same thing, as the features of both pictures are; None: its own name.
-    """
+    """What a metric keeps of each image: `shape`, computed from these `inputs` (of `pred`, `target`, `mask`) alone."""
 
     inputs: tuple[str, ...] = ("pred", "target")
     shape: tuple[int, ...] = ()
-    kind: str | None = None
 
 
 class ImageMetric(Metric):
@@ -42,7 +38,7 @@ class ImageMetric(Metric):
     `compute()` returns the statistics (`mean` and, where it is defined, `std`) of all images under `TOTAL` and
     of each group under its number. Rows and group numbers are gathered from all ranks in the same order.
 
-    rows: the rows by name. signature: names how rows are computed, the device and weights included; rows of equal
+    rows: the rows by name. signature: names how rows are computed, the device and weights included; values of equal
     signatures may stand for each other. version: to be raised whenever `measure` gives other values than before.
     packages: those whose code computes the rows.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,8 +18,6 @@ from saicinpainting.utils import InputError, build, check_bool, did_you_mean
 
 if TYPE_CHECKING:
     import pandas
-
-    from saicinpainting.metrics.row_cache import RowCache
 
 # (metric, group) -> statistics; the group is `total` or a bin such as `10-20%`.
 Results = dict[tuple[str, str], Statistics]
@@ -81,11 +79,10 @@ class InpaintingEvaluator(nn.Module):
         return {n: m for n, m in self.metrics.items() if all_due or not isinstance(m, NetworkMetric)}
 
     @torch.no_grad()
-    def update(self, batch: Mapping[str, Any], cache: RowCache | None = None) -> None:
+    def update(self, batch: Mapping[str, Any]) -> None:
         """Add a batch: `image` and `inpainted_key` (B, 3, H, W) in [0, 1], `mask` (B, 1, H, W), 1 = hole.
 
-        Padding that `unpad_to_size` tells of is not measured. With `cache` only what it does not know is computed; the
-        batch needs the `digests` of `WithDigests`.
+        Padding that `unpad_to_size` tells of is not measured.
         """
         parts = list(self._unpadded_parts(batch))
         in_order = torch.tensor([place for _, places in parts for place in places]).argsort()
@@ -93,43 +90,25 @@ class InpaintingEvaluator(nn.Module):
         groups = torch.cat([hole_share_bins(images["mask"], self.bins) for images, _ in parts])[in_order]
         for metric in self._due().values():
             rows = {
-                row: torch.cat([self._measured(metric, row, *part, batch, cache) for part in parts])[in_order]
+                row: torch.cat([self._measured(metric, row, images) for images, _ in parts])[in_order]
                 for row in metric.rows
             }
             metric.append(rows, groups)
 
-    def _measured(
-        self,
-        metric: ImageMetric,
-        row: str,
-        images: Mapping[str, Tensor],
-        places: Sequence[int],
-        batch: Mapping[str, Any],
-        cache: RowCache | None,
-    ) -> Tensor:
-        """Row `row` of `images`, which have these `places` in `batch`; by halves where the memory is too small."""
-
-        def compute() -> Tensor:
-            if cache is None:
-                return metric.measured(row, images)
-            digests = {name: [values[i] for i in places] for name, values in batch["digests"].items()}
-            return cache.measured(metric, row, images, digests)
-
-        height, width = images["mask"].shape[2:]
-        rows = self._attempts.attempt(len(places), height * width, compute)
+    def _measured(self, metric: ImageMetric, row: str, images: Mapping[str, Tensor]) -> Tensor:
+        """Row `row` of `images`; by halves where the memory is too small."""
+        count, height, width = len(images["mask"]), *images["mask"].shape[2:]
+        rows = self._attempts.attempt(count, height * width, lambda: metric.measured(row, images))
         if rows is not None:
             return rows
-        if len(places) == 1:
+        if count == 1:
             raise InputError(
                 f"out of memory: {type(metric).__name__} cannot measure an image of {width} x {height} pixels on "
                 f"{metric.device}; free memory, set device=cpu, or leave that metric out"
             )
-        middle = len(places) // 2
-        halves = [
-            ({name: tensor[half] for name, tensor in images.items()}, places[half])
-            for half in (slice(middle), slice(middle, None))
-        ]
-        return torch.cat([self._measured(metric, row, *part, batch, cache) for part in halves])
+        halves = (slice(count // 2), slice(count // 2, None))
+        parts = [{name: tensor[half] for name, tensor in images.items()} for half in halves]
+        return torch.cat([self._measured(metric, row, part) for part in parts])
 
     def compute(self) -> Results:
         """Mean and std of each metric; FID and the integrals have no std. Groups without images are left out."""

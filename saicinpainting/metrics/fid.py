@@ -42,7 +42,7 @@ class FIDScore(NetworkMetric):
         if network is None:
             weights = [weights_file(weights_path, INCEPTION_URL, what=WHAT)]
             network = FIDInception(weights[0])
-        rows = {f"{side}_features": Row((side,), (features,), kind="features") for side in ("pred", "target")}
+        rows = {f"{side}_features": Row((side,), (features,)) for side in ("pred", "target")}
         super().__init__(network, rows=rows, weights=weights)
         self.ids = ids
         self._warned = False

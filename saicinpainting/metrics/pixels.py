@@ -17,10 +17,10 @@ class _PixelScore(ImageMetric):
     """`hole`: the mean is over the pixels of the hole; images without one are left out."""
 
     def __init__(self, *, hole: bool = False) -> None:
-        rows = {"values": Row(kind="image")}
+        rows = {"values": Row()}
         if hole:
             # NaN also is the score of a prediction that holds NaN, which must not be left out.
-            rows = {"values": Row(("pred", "target", "mask"), kind="hole"), "pixels": Row(("mask",))}
+            rows = {"values": Row(("pred", "target", "mask")), "pixels": Row(("mask",))}
         super().__init__(rows=rows)
 
     def measure(self, row: str, *inputs: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ class SegmentationStats(NetworkMetric):
             network = make_segmentation(*weights)
         counts = (len(CLASSES),)
         rows = {
-            "target": Row(("target", "mask"), (2, *counts), kind="hole and all"),
-            "pred": Row(("pred", "mask"), counts, kind="hole"),
+            "target": Row(("target", "mask"), (2, *counts)),
+            "pred": Row(("pred", "mask"), counts),
         }
         super().__init__(network, rows=rows, weights=weights)
 

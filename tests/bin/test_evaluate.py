@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import html
 import io
 import json
@@ -11,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -88,17 +86,6 @@ def test_tables_and_what_made_them(evaluated: Path, root: Path) -> None:
     assert made_by["settings"]["seed"] == 0
     assert made_by["versions"]["torch"] == torch.__version__
     assert set(made_by["sets"]) == {"thin", "thick"}
-    # The originals of the second set are other crops, so each is looked at once.
-    assert content["sets"]["thin"]["computed"]["FIDScore/features/target"] == PHOTOS
-
-
-def has_rows(file: Path) -> bool:
-    """Whether values of the first set are kept: the file is there, empty, long before."""
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as rows:
-            return rows.execute("SELECT count(*) FROM rows").fetchone()[0] > 0
-    except sqlite3.Error:
-        return False
 
 
 def test_the_same_table_after_interruptions(evaluated: Path, root: Path, tmp_path: Path) -> None:
@@ -110,7 +97,7 @@ def test_the_same_table_after_interruptions(evaluated: Path, root: Path, tmp_pat
         lambda: list(out.glob("sets/random_thin_256/*_mask*.png")),
         lambda: list(out.glob("run/predictions/random_thin_256/*.png")),
         lambda: list(out.glob("run/predictions/random_thick_256/*.png")),
-        lambda: has_rows(out / "run" / "rows.sqlite"),
+        lambda: (out / "run" / "made_by.jsonl").read_text(),  # the first set is measured
     ]
     kills = 0
     for reached in marks:
@@ -130,17 +117,7 @@ def test_the_same_table_after_interruptions(evaluated: Path, root: Path, tmp_pat
     assert last.returncode == 0, last.stderr
     for name in ("results.csv", "images.csv"):
         assert (out / "run" / name).read_text() == (evaluated / name).read_text()
-    again, once = (json.loads((run / "results.json").read_text())["sets"] for run in (out / "run", evaluated))
-    assert sum(again["thin"]["computed"].values()) < sum(once["thin"]["computed"].values())
-
-
-def test_a_second_checkpoint_finds_the_originals_measured(evaluated: Path, root: Path) -> None:
-    run = run_script("evaluate.py", *arguments(root, root / "out", "model.checkpoint=last.ckpt"), cwd=root)
-    assert run.returncode == 0, run.stderr
-    second = json.loads((root / "out" / "run_last" / "results.json").read_text())
-    for name in ("thin", "thick"):
-        assert "FIDScore/features/target" not in second["sets"][name]["computed"]
-        assert "masks of" in run.stdout
+    assert "metrics of thin: measured before\nmetrics of thick\n" in last.stdout
 
 
 def test_predictions_of_another_checkpoint_are_not_taken(evaluated: Path, root: Path) -> None:
@@ -149,7 +126,9 @@ def test_predictions_of_another_checkpoint_are_not_taken(evaluated: Path, root: 
     extra = ("model.checkpoint=another.ckpt", "model.name=run")
     run = run_script("evaluate.py", *arguments(root, root / "out", *extra), cwd=root)
     assert run.returncode == 1
-    assert re.search(r"error: .*holds predictions of another model.*checkpoint_sha256.*set model\.name", run.stderr)
+    assert re.search(
+        r"error: .*holds an evaluation made of something else \(checkpoint_sha256.*set model\.name", run.stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -96,11 +97,10 @@ def test_a_published_config_is_found_from_any_folder(photos, tmp_path):
 def test_an_interrupted_set_is_gone_on_with(photos, config, tmp_path):
     """Killed after the third image, with half of a line and half of a picture written."""
     assert run(config, photos, "whole", cwd=tmp_path).returncode == 0
-    log = (tmp_path / "whole" / ".mask_set.tsv").read_bytes()
+    lines = (tmp_path / "whole" / ".mask_set.jsonl").read_text().splitlines(keepends=True)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    lines = log.split(b"\n")
-    (tmp_path / "cut" / ".mask_set.tsv").write_bytes(b"\n".join(lines[:5]) + b"\n" + lines[5][:2])
-    kept = [line.split(b"\t")[0].decode().removesuffix(".jpg") for line in lines[2:5]]
+    (tmp_path / "cut" / ".mask_set.jsonl").write_text("".join(lines[:3]) + lines[3][:2])
+    kept = [json.loads(line)[0].removesuffix(".jpg") for line in lines[:3]]
     for file in (tmp_path / "cut").rglob("*.png"):
         if not any(file.name.startswith(f"{Path(name).name}_crop") for name in kept):
             file.unlink()
@@ -113,7 +113,7 @@ def test_an_interrupted_set_is_gone_on_with(photos, config, tmp_path):
     assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
     assert all(file.stat().st_mtime_ns == time for file, time in before.items())
     other = run(config, photos, "cut", "--seed", 1, cwd=tmp_path)
-    assert "cut holds a set of another config or seed" in other.stderr
+    assert "cut holds a mask set made of something else (seed: 0, now 1)" in other.stderr
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a.txt").write_text("mine")
     assert "full is not empty" in run(config, photos, "full", cwd=tmp_path).stderr
@@ -124,10 +124,12 @@ def test_a_set_goes_on_with_its_own_photographs_alone(photos, config, tmp_path):
     before = digests(tmp_path / "set")
     shutil.copytree(photos, tmp_path / "others")
     moved = run(config, tmp_path / "others", "set", cwd=tmp_path)
-    assert f"error: set holds a set of other photographs than there are now: those that {photos} had" in moved.stderr
+    assert "error: set holds a mask set made of something else (photographs.folder: ../photos, now ../others)" in (
+        moved.stderr
+    )
     (photos / "0.jpg").unlink()
     fewer = run(config, photos, "set", cwd=tmp_path)
-    assert "remove that one to have the set drawn anew" in fewer.stderr
+    assert "write to another folder, or remove that one" in fewer.stderr
     assert digests(tmp_path / "set") == before
 
 

@@ -31,7 +31,7 @@ Evaluate = Callable[..., Path]
 
 
 class Grey:
-    """Stands in for `load_filler` and what it loads: fills with grey."""
+    """Stands in for `load_backend` and what it loads: fills with grey."""
 
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
@@ -49,7 +49,7 @@ class Grey:
 @pytest.fixture
 def grey(monkeypatch: pytest.MonkeyPatch) -> Grey:
     grey = Grey()
-    monkeypatch.setattr("saicinpainting.evaluation.checkpoint.load_filler", grey.load)
+    monkeypatch.setattr("saicinpainting.evaluation.checkpoint.load_backend", grey.load)
     monkeypatch.setenv("LAMA_OFFLINE", "1")
     return grey
 
@@ -114,6 +114,34 @@ def test_predictions_of_another_set_are_not_measured(evaluate: Evaluate, grey: G
     assert sum(grey.batches) == 2 * PHOTOS
 
 
+def test_a_set_is_measured_again_only_where_predictions_or_metrics_changed(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saicinpainting.evaluation import checkpoint as module
+
+    measured: list[int] = []
+    measure_with = module.measure_with
+
+    def counted(evaluator: Any, dataset: Any, **options: Any) -> Any:
+        measured.append(len(dataset))
+        return measure_with(evaluator, dataset, **options)
+
+    monkeypatch.setattr(module, "measure_with", counted)
+    mine = write_set(tmp_path / "mine")
+    folder = evaluate(f"sets=[{mine}]")
+    tables = [(folder / name).read_text() for name in ("results.csv", "images.csv")]
+    evaluate(f"sets=[{mine}]")
+    assert [(folder / name).read_text() for name in ("results.csv", "images.csv")] == tables
+    assert len(measured) == 1
+    evaluate(f"sets=[{mine}]", "metrics=[psnr,l1]")
+    assert len(measured) == 2
+    file = folder / "predictions" / "mine" / "0_mask000.png"
+    Image.fromarray(255 - np.asarray(Image.open(file))).save(file)
+    evaluate(f"sets=[{mine}]", "metrics=[psnr,l1]")
+    assert len(measured) == 3
+    assert (folder / "images.csv").read_text() != tables[1]
+
+
 def test_sets_of_two_sizes_share_no_predictions(evaluate: Evaluate, tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos")
     for size in (256, 512):
@@ -127,10 +155,10 @@ def test_a_set_is_of_the_photographs_that_the_report_names(evaluate: Evaluate, t
     photos = write_photos(tmp_path / "photos")
     evaluate(f"indir={photos}", "sets=[thin]", "size=256")
     others = write_photos(tmp_path / "others")
-    with pytest.raises(InputError, match=rf"random_thin_256 holds a set of other photographs .*that {photos} had"):
+    with pytest.raises(InputError, match=r"random_thin_256 holds a mask set .*folder: .*photos, now .*others"):
         evaluate(f"indir={others}", "sets=[thin]", "size=256")
     (photos / "0.png").unlink()
-    with pytest.raises(InputError, match="holds a set of other photographs"):
+    with pytest.raises(InputError, match=r"holds a mask set made of something else \(photographs.digest"):
         evaluate(f"indir={photos}", "sets=[thin]", "size=256")
 
 
@@ -151,8 +179,8 @@ def test_starts_side_by_side_make_a_set_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         sets = list(pool.map(lambda _: make_set(plan, settings), range(2)))
     assert sets[0] == sets[1]
-    lines = (plan.folder / ".mask_set.tsv").read_text().splitlines()
-    assert [line.split("\t")[0] for line in lines[2:]] == [f"{i}.png" for i in range(PHOTOS)]
+    lines = (plan.folder / ".mask_set.jsonl").read_text().splitlines()
+    assert [json.loads(line)[0] for line in lines] == [f"{i}.png" for i in range(PHOTOS)]
 
 
 # ---- settings ------------------------------------------------------------------------------------------------------
@@ -188,7 +216,7 @@ def test_refused_settings_do_not_stand_in_the_way(
 
     mine = write_set(tmp_path / "mine")
     with monkeypatch.context() as patch:
-        patch.setattr("saicinpainting.evaluation.checkpoint.load_filler", refuse)
+        patch.setattr("saicinpainting.evaluation.checkpoint.load_backend", refuse)
         with pytest.raises(InputError, match=r"refiner\.n_iters"):
             evaluate(f"sets=[{mine}]", "refine=true", "refiner.n_iters=0")
     evaluate(f"sets=[{mine}]", "refine=true")
@@ -198,7 +226,7 @@ def test_refused_settings_do_not_stand_in_the_way(
 def test_prediction_follows_its_settings(
     evaluate: Evaluate, grey: Grey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from saicinpainting.evaluation import checkpoint as protocol
+    from saicinpainting.evaluation import checkpoint as module
 
     seen: dict[str, Any] = {}
     told: list[Any] = []
@@ -207,23 +235,21 @@ def test_prediction_follows_its_settings(
         seen.update(options)
         return original(*args, **options)
 
-    original = protocol.predict_folder
-    monkeypatch.setattr(protocol, "predict_folder", predict_folder)
+    original = module.predict_folder
+    monkeypatch.setattr(module, "predict_folder", predict_folder)
     mine = write_set(tmp_path / "mine")
     evaluate(f"sets=[{mine}]", "precision=bf16", "num_workers=1")
     assert grey.batches == [2, 1]
     assert grey.options["precision"] == "bf16"
     assert seen["num_workers"] == 1
-    monkeypatch.setattr(protocol, "warn_of_plain", told.append)
+    monkeypatch.setattr(module, "warn_of_unrefined", told.append)
     evaluate(f"sets=[{mine}]", "refine=true", "refiner.n_iters=3", "model.name=refined")
     assert told == [grey]
     assert grey.batches == [2, 1, 2, 1]
     assert grey.options["refine"]
     assert grey.options["refiner"]["n_iters"] == 3
     assert seen["one_size"]
-    with pytest.raises(
-        InputError, match=r"holds predictions of another model or setting \(precision: bf16, now fp32\)"
-    ):
+    with pytest.raises(InputError, match=r"holds an evaluation made of something else \(precision: bf16, now fp32\)"):
         evaluate(f"sets=[{mine}]")
 
 

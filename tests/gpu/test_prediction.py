@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from saicinpainting.data.pairs import InpaintingDataset
-from saicinpainting.inference.backends import load_filler
+from saicinpainting.inference.backends import load_backend
 from saicinpainting.inference.folders import predict_folder
+from saicinpainting.inference.footprint import count_memory
 from saicinpainting.inference.inpainter import Inpainter
-from saicinpainting.inference.memory import count_memory
 from saicinpainting.inference.overlap import Download
 from saicinpainting.networks import dft
 from tests.helpers import photo, rand, write_run
@@ -56,7 +56,7 @@ def test_a_folder_is_filled_as_on_the_cpu(device: torch.device, tmp_path: Path, 
     images = write_images(tmp_path / "in")
     dataset = InpaintingDataset(images, img_suffix=".png", pad_out_to_modulo=8)
     for where in (torch.device("cpu"), device):
-        fill = load_filler(model, where)
+        fill = load_backend(model, where)
         summary = predict_folder(fill, dataset, images, tmp_path / where.type, batch_size=batch_size, num_workers=1)
         assert not summary.skipped
         for file in (tmp_path / where.type).glob("*.png"):

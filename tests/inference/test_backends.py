@@ -11,7 +11,7 @@ import torch
 
 from saicinpainting.inference import backends as fillers
 from saicinpainting.inference import refinement
-from saicinpainting.inference.backends import FillBatch, load_filler, warn_of_plain
+from saicinpainting.inference.backends import Backend, load_backend, warn_of_unrefined
 from saicinpainting.inference.fast.folding import FoldedGenerator
 from saicinpainting.inference.refinement import scales_of
 from saicinpainting.utils import InputError
@@ -46,7 +46,7 @@ def test_options_that_would_be_ignored_are_refused(
 ) -> None:
     settings = {"path": "run", "checkpoint": checkpoint}
     with pytest.raises(InputError, match=message):
-        load_filler(settings, torch.device("cpu"), refine=refine, **{"fold": True, **option})
+        load_backend(settings, torch.device("cpu"), refine=refine, **{"fold": True, **option})
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"path": write_run(tmp_path_factory.mktemp("trained")), "checkpoint": "best.ckpt"}
 
 
-def refining(model: dict[str, Any], px_budget: int = 1_800_000, **options: Any) -> FillBatch:
+def refining(model: dict[str, Any], px_budget: int = 1_800_000, **options: Any) -> Backend:
     few = {"n_iters": 3, "min_side": 20, "px_budget": px_budget}
-    return load_filler(model, torch.device("cpu"), refine=True, refiner=few, **options)
+    return load_backend(model, torch.device("cpu"), refine=True, refiner=few, **options)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 90), (8, 8)])
@@ -88,12 +88,12 @@ def test_images_above_the_budget_are_refined_part_by_part_at_their_own_size(mode
 def test_images_that_have_one_scale_are_counted(model: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     def told(*sizes: tuple[int, int], **refiner: Any) -> str:
         caplog.clear()
-        fill = load_filler(model, "cpu", refine=True, refiner={"n_iters": 2, "min_side": 40, **refiner})
+        fill = load_backend(model, "cpu", refine=True, refiner={"n_iters": 2, "min_side": 40, **refiner})
         for height, width in sizes:
             image, mask = rand(1, 2, 3, height, width), torch.zeros(2, 1, height, width)
             mask[:, :, 20:30, 20:30] = 1
             fill({"image": image, "mask": mask, "unpad_to_size": (height, width)})
-        warn_of_plain(fill)
+        warn_of_unrefined(fill)
         return "; ".join(caplog.messages)
 
     line = told((48, 90), (64, 57), (56, 56))
@@ -128,7 +128,7 @@ def test_without_memory_for_all_batches_are_halved_and_images_refined_smaller(
     fill = refining(model, cuda_graphs=False)
     torch.testing.assert_close(fill(batch), expected, atol=1e-3, rtol=0)
     assert [number for number, _ in tried] == [5, 3, 2, 1, 2]
-    assert isinstance(fill, fillers.Refining)
+    assert isinstance(fill, fillers.RefinementBackend)
     assert (fill.n_images, fill.n_plain) == (5, 0)
     # An image that does not fit: its part, which is all of it here, then ever less of that.
     monkeypatch.setattr("saicinpainting.io.memory.FEWEST_PIXELS", 2000)
@@ -151,7 +151,7 @@ def test_one_scale_is_no_refinement(model: dict[str, Any], side: int, scales: in
     mask[:, :, 20:40, 20:40] = 1
     batch = {"image": image, "mask": mask, "unpad_to_size": (side, side)}
     once, thrice = (
-        load_filler(model, "cpu", refine=True, refiner={"n_iters": n, "min_side": 40})(batch) for n in (1, 3)
+        load_backend(model, "cpu", refine=True, refiner={"n_iters": n, "min_side": 40})(batch) for n in (1, 3)
     )
     assert torch.equal(once, thrice) == (scales == 1)
 
@@ -186,7 +186,7 @@ def test_refinement_follows_fold_and_precision(model: dict[str, Any], monkeypatc
     with pytest.raises(InputError, match="precision: unknown value 'half'"):
         refining(model, precision="half")
     with pytest.raises(InputError, match=r"refiner.n_iter: unknown config key; .*'n_iters'"):
-        load_filler(model, torch.device("cpu"), refine=True, refiner={"n_iter": 3})
+        load_backend(model, torch.device("cpu"), refine=True, refiner={"n_iter": 3})
 
 
 @pytest.mark.parametrize(
@@ -206,4 +206,4 @@ def test_refiner_settings_are_checked_before_the_work(
     model: dict[str, Any], refiner: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        load_filler(model, "cpu", refine=True, refiner=refiner)
+        load_backend(model, "cpu", refine=True, refiner=refiner)

@@ -15,8 +15,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from saicinpainting.inference.footprint import MEASURED
 from saicinpainting.inference.inpainter import Inpainter
-from saicinpainting.inference.memory import MEASURED
 from saicinpainting.inference.tiling import Box, boxes_around_holes, resize_to_fit, without_seam
 from saicinpainting.io.device import available_memory, warn_of_emulation
 from saicinpainting.io.images import mirrored, pad_img_to_modulo
@@ -25,7 +25,7 @@ from saicinpainting.training.factory import make_training_model
 from saicinpainting.utils import InputError
 from tests.helpers import fill, photo, rand
 from tests.inference.fast.test_folding import generator
-from tests.inference.test_placement import pretend_to
+from tests.inference.test_devices import pretend_to
 from tests.training.test_golden_training import golden_config
 
 

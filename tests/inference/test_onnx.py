@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from saicinpainting.inference import onnx as onnx_model
-from saicinpainting.inference.backends import load_filler
+from saicinpainting.inference.backends import load_backend
 from saicinpainting.inference.onnx import onnx_session
 from saicinpainting.utils import InputError
 
@@ -73,4 +73,4 @@ def test_a_gpu_that_does_not_start_is_no_silent_cpu(here: list[str], monkeypatch
 def test_predictions_hand_their_device_on(here: list[str]) -> None:
     here.remove(CUDA)
     with pytest.raises(InputError, match="device=cuda: ONNX Runtime has only"):
-        load_filler({"path": "run", "checkpoint": "lama.onnx"}, "cuda")
+        load_backend({"path": "run", "checkpoint": "lama.onnx"}, "cuda")

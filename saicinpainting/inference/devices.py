@@ -55,7 +55,7 @@ def decoder_parts(generator: Any) -> list[list[nn.Module]]:
     return parts
 
 
-def place(generator: Any, devices: Sequence[torch.device]) -> None:
+def spread_over(generator: Any, devices: Sequence[torch.device]) -> None:
     """Move `generator` to the device, or spread it over several; what lies where it should is not moved again.
 
     The encoder goes to the first device, as many residual blocks to each as to the others, the upsampling part to
@@ -68,17 +68,17 @@ def place(generator: Any, devices: Sequence[torch.device]) -> None:
         generator.to(devices[0])
         return
     parts = decoder_parts(generator)
-    plan = spread(parts, len(devices))
+    numbers = assign(parts, len(devices))
     for layer in generator.model[: generator.first_block]:
         layer.to(devices[0])
-    for part, number in zip(parts, plan, strict=True):
+    for part, number in zip(parts, numbers, strict=True):
         for layer in part:
             layer.to(devices[number])
         if _to_its_weights not in part[0]._forward_pre_hooks.values():
             part[0].register_forward_pre_hook(_to_its_weights)
 
 
-def spread(parts: Sequence[Sequence[nn.Module]], n_devices: int) -> list[int]:
+def assign(parts: Sequence[Sequence[nn.Module]], n_devices: int) -> list[int]:
     """The number of each part's device; parts: those of `decoder_parts`."""
     doublings = [i for i, part in enumerate(parts) if isinstance(part[0], nn.ConvTranspose2d)]
     n_blocks = doublings[0] if doublings else len(parts)

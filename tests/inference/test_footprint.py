@@ -10,7 +10,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from saicinpainting.inference.fast.folding import fold
-from saicinpainting.inference.memory import MEASURED, SIDES, Memory, count_memory
+from saicinpainting.inference.footprint import MEASURED, SIDES, Memory, count_memory
 from saicinpainting.networks.fourier import set_fft_backend
 from tests.helpers import rand
 from tests.inference.fast.test_folding import generator

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from saicinpainting.inference import placement, refinement
+from saicinpainting.inference import devices, refinement
 from saicinpainting.inference.fast.folding import fold
 from saicinpainting.inference.refinement import refine_predict
 from saicinpainting.networks import make_generator
@@ -36,7 +36,7 @@ def test_device_may_be_named(ffc):
 )
 def test_blocks_are_spread_evenly_and_the_last_device_goes_on(n_blocks, n_devices, blocks):
     generator = make_generator(**{**golden_values()["ffc"], "n_blocks": n_blocks})
-    plan = placement.spread(placement.decoder_parts(generator), n_devices)
+    plan = devices.assign(devices.decoder_parts(generator), n_devices)
     assert [plan[:n_blocks].count(number) for number in range(n_devices)] == blocks
     assert plan == sorted(plan)
     assert set(plan[n_blocks:]) == {n_devices - 1}
@@ -66,7 +66,7 @@ def test_features_follow_the_parts_over_two_gpus(monkeypatch, case, folded):
     gpus = [torch.device("cuda", 0), torch.device("cuda", 1)]
     with FakeTensorMode(allow_non_fake_inputs=True):
         for _ in range(2):  # the next picture
-            placement.place(generator, gpus)
+            devices.spread_over(generator, gpus)
         layers, first = list(generator.model), generator.first_block
         assert devices_of(layers[: first + 1]) == {gpus[0]}
         assert devices_of(layers[first + 1 :]) == {gpus[1]}
@@ -99,7 +99,7 @@ def test_a_spread_generator_is_not_moved_again(ffc):
         assert torch.equal(refine_predict(batch, inpainter, device=where), refine_predict(batch, ffc))
     assert {name: parameter.data_ptr() for name, parameter in generator.named_parameters()} == before
     hooks = [len(layer._forward_pre_hooks) for layer in generator.model]
-    assert sum(hooks) == len(placement.decoder_parts(generator))
+    assert sum(hooks) == len(devices.decoder_parts(generator))
     assert max(hooks) == 1
 
 
@@ -109,7 +109,7 @@ def test_a_spread_generator_is_not_moved_again(ffc):
 )
 def test_gpu_ids(monkeypatch, gpu_ids, numbers):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert placement.gpus(gpu_ids) == [torch.device("cuda", number) for number in numbers]
+    assert devices.gpus(gpu_ids) == [torch.device("cuda", number) for number in numbers]
 
 
 @pytest.mark.parametrize(
