@@ -16,21 +16,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
-from saicinpainting.data.preparation.celeba import EVAL_SETS, CelebaPlan, prepare_celeba
-from saicinpainting.data.preparation.command import add_shared_arguments, carry_out, make_parser, shared_settings
+from saicinpainting.data.preparation.celeba import EVAL_SETS, CelebaHQ
+from saicinpainting.data.preparation.command import make_parser, prepare, shared_settings
 
 
 def main() -> None:
     args = parse_arguments()
-    plan = CelebaPlan(source=args.source, val_images=args.val_images, **shared_settings(args))
-    carry_out(args, plan, prepare_celeba, config="lama-fourier-celeba")
+    celeba = CelebaHQ(source=args.source, val_images=args.val_images, **shared_settings(args))
+    prepare(args, celeba, config="lama-fourier-celeba")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, eval_sets=EVAL_SETS, location="celeba_hq")
     parser.add_argument("source", help="folder of the images, zip or tar of them, or the address of one")
     parser.add_argument("--val-images", type=int, default=2000, help="images kept from training (default: 2000)")
-    add_shared_arguments(parser, eval_sets=EVAL_SETS, location="celeba_hq")
     return parser.parse_args()
 
 

@@ -18,14 +18,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
-from saicinpainting.data.preparation.command import add_shared_arguments, carry_out, make_parser, shared_settings
-from saicinpainting.data.preparation.places import EVAL_SETS, PlacesPlan, prepare_places
-from saicinpainting.data.preparation.steps import read_checksums
+from saicinpainting.data.preparation.command import make_parser, prepare, read_checksums, shared_settings
+from saicinpainting.data.preparation.places import EVAL_SETS, Places
 
 
 def main() -> None:
     args = parse_arguments()
-    plan = PlacesPlan(
+    places = Places(
         train=None if args.train == "none" else args.train,
         val_images=args.val_images,
         visual_images=args.visual_images,
@@ -35,11 +34,11 @@ def main() -> None:
         checksums=read_checksums(args.checksums),
         **shared_settings(args),
     )
-    carry_out(args, plan, prepare_places, config="lama-fourier")
+    prepare(args, places, config="lama-fourier")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, eval_sets=EVAL_SETS, location="places")
     parser.add_argument(
         "--train", choices=("standard", "challenge", "none"), default="standard", help="training images"
     )
@@ -49,7 +48,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--eval-list", type=Path, help="a file that names them, instead of a random draw")
     parser.add_argument("--url", help="folder of a mirror")
     parser.add_argument("--checksums", type=Path, help="md5sum file of the mirror's archives, if they are others")
-    add_shared_arguments(parser, eval_sets=EVAL_SETS, location="places")
     return parser.parse_args()
 
 

@@ -13,11 +13,12 @@ from PIL import Image
 
 from saicinpainting.cli import one_line_errors
 from saicinpainting.data.mask_statistics import measure, plot, write_samples
-from saicinpainting.data.pairs import InpaintingDataset
-from saicinpainting.data.preparation.celeba import CelebaPlan, prepare_celeba
-from saicinpainting.data.preparation.steps import Steps, write_location
+from saicinpainting.data.preparation.celeba import CelebaHQ
+from saicinpainting.data.preparation.command import location_config
 from saicinpainting.data.shard_writing import write_shards
 from saicinpainting.data.sources import FolderSource
+from saicinpainting.data.pairs import InpaintingDataset
+from saicinpainting.io.files import write_whole
 from saicinpainting.masks.mask_sets import make_mask_set, read_recipe
 from saicinpainting.metrics.evaluator import write_results_csv
 from saicinpainting.training.reports.report import write_table
@@ -48,9 +49,8 @@ def shards(photos: Path, out: Path) -> None:
 
 
 def celeba(photos: Path, out: Path) -> None:
-    plan = CelebaPlan(str(photos / "photos.tar"), val_images=1, eval_sets=())
-    prepare_celeba(out, plan, Steps(out, say=lambda _: None))
-    write_location(out / "location.yaml", data=photos, results=photos)
+    CelebaHQ(root=out, source=str(photos / "photos.tar"), val_images=1, eval_sets=()).make()
+    write_whole(out / "location.yaml", location_config(out / "location.yaml", data=photos, results=photos))
 
 
 def statistics(photos: Path, out: Path) -> None:

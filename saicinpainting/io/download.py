@@ -267,16 +267,11 @@ def size_at(address: str) -> int | None:
 
 
 def require_space(folder: Path, needed: int, *, what: str) -> None:
-    """An `InputError` unless the disk of `folder` has `needed` bytes left."""
-    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
-    free = free_space(existing)
+    """An `InputError` unless the disk of `folder`, which is made, has `needed` bytes left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
             f"{what} needs {needed / 1e9:.1f} GB in {folder}, the disk has {free / 1e9:.1f} GB left; make room or "
             "choose another folder"
         )
-
-
-def free_space(folder: Path) -> int:
-    """Bytes."""
-    return shutil.disk_usage(folder).free

@@ -92,5 +92,5 @@ def digest_of_files(files: Sequence[str], root: str | os.PathLike[str]) -> str:
     """
     digest = hashlib.sha256()
     for file in tqdm(sorted(set(files)), desc="check", unit="file", leave=False):
-        digest.update(f"{Path(os.path.relpath(file, root)).as_posix()} {digest_of_input(file)}\n".encode())
+        digest.update(os.fsencode(f"{Path(os.path.relpath(file, root)).as_posix()} {digest_of_input(file)}\n"))
     return digest.hexdigest()

@@ -7,9 +7,11 @@ import gzip
 import hashlib
 import json
 import resource
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -417,7 +419,7 @@ def test_a_size_that_makes_no_sense_is_none(length):
 
 
 def test_too_small_a_disk_is_told_beforehand(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "free_space", lambda _: 3_000_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3_000_000_000))
     require_space(tmp_path / "new" / "folder", 2_000_000_000, what="a")
     with pytest.raises(InputError, match=r"a needs 5\.0 GB in .*new/folder, the disk has 3\.0 GB left"):
         require_space(tmp_path / "new" / "folder", 5_000_000_000, what="a")

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 from tqdm import tqdm
 
-from saicinpainting.data.preparation.sets import draw, make_set
-from saicinpainting.data.preparation.steps import Archive, Steps
+from saicinpainting.data.preparation.steps import Archive, Preparation, draw
 from saicinpainting.data.verification import upright_size
 from saicinpainting.io.connection import without_secrets
 from saicinpainting.io.files import link_or_copy, whole
@@ -27,9 +26,9 @@ EVAL_SETS = tuple(f"random_{kind}_256" for kind in ("thick", "thin", "medium"))
 VAL_MASKS = "random_thick_256"
 
 
-@dataclass(frozen=True)
-class CelebaPlan:
-    """What to make.
+@dataclass(kw_only=True)
+class CelebaHQ(Preparation):
+    """`train_256/`, `val_256/` and `evaluation/`.
 
     Args:
         source: a folder of the images, an archive of them, or the address of one. The data set has no address that
@@ -40,9 +39,6 @@ class CelebaPlan:
     source: str
     val_images: int = 2000
     eval_sets: Sequence[str] = EVAL_SETS
-    seed: int = 0
-    keep_archives: bool = False
-    n_jobs: int = 1
 
     def describe(self) -> str:
         return "\n".join(
@@ -55,38 +51,38 @@ class CelebaPlan:
             ]
         )
 
+    def take_steps(self) -> None:
+        original = self._originals()
+        names = images_in(original)
+        if len(names) <= self.val_images:
+            raise InputError(
+                f"{original}: {len(names)} images, of which {self.val_images} are to be kept from training"
+            )
+        (kept,) = draw(names, self.seed, self.val_images)
+        training = sorted(set(names) - set(kept))
+        for folder, chosen in (("train_256", training), ("original_val_256", kept)):
+            settings = {"images": len(chosen), "seed": self.seed, "size": SIZE}
+            self.take(folder, settings, partial(_fill, self.root / folder, original, chosen))
+        source = self.root / "original_val_256"
+        sets = [("val_256", VAL_MASKS), *((f"evaluation/{recipe}", recipe) for recipe in self.eval_sets)]
+        for folder, recipe in sets:
+            self.make_set(folder, recipe=recipe, source=source, names=images_in(source))
 
-def prepare_celeba(root: Path, plan: CelebaPlan, steps: Steps) -> None:
-    """Make `train_256/`, `val_256/` and `evaluation/` under `root`."""
-    original = _originals(root, plan, steps)
-    names = images_in(original)
-    if len(names) <= plan.val_images:
-        raise InputError(f"{original}: {len(names)} images, of which {plan.val_images} are to be kept from training")
-    (kept,) = draw(names, plan.seed, plan.val_images)
-    training = sorted(set(names) - set(kept))
-    for folder, chosen in (("train_256", training), ("original_val_256", kept)):
-        settings = {"images": len(chosen), "seed": plan.seed, "size": SIZE}
-        steps.take(folder, settings, partial(_fill, root / folder, original, chosen))
-    source = root / "original_val_256"
-    for folder, recipe in (("val_256", VAL_MASKS), *((f"evaluation/{recipe}", recipe) for recipe in plan.eval_sets)):
-        make_set(
-            steps, folder, recipe=recipe, source=source, names=images_in(source), seed=plan.seed, n_jobs=plan.n_jobs
-        )
-
-
-def _originals(root: Path, plan: CelebaPlan, steps: Steps) -> Path:
-    """The folder of all images, unpacked where they come as an archive."""
-    path = Path(plan.source)
-    if path.is_dir():
-        return path
-    if path.is_file():
-        steps.unpack_file(path, "original")
-    elif "://" in plan.source:
-        name = PurePosixPath(urlsplit(plan.source).path).name or "celeba.zip"
-        steps.unpack(Archive(name, plan.source, ARCHIVE_BYTES), "original", keep=plan.keep_archives)
-    else:
-        raise InputError(f"{plan.source}: no such folder or file, and no address; where are the images of CelebA-HQ?")
-    return root / "original"
+    def _originals(self) -> Path:
+        """The folder of all images, unpacked where they come as an archive."""
+        path = Path(self.source)
+        if path.is_dir():
+            return path
+        if path.is_file():
+            self.unpack_file(path, "original")
+        elif "://" in self.source:
+            name = PurePosixPath(urlsplit(self.source).path).name or "celeba.zip"
+            self.unpack(Archive(name, self.source, ARCHIVE_BYTES), "original")
+        else:
+            raise InputError(
+                f"{self.source}: no such folder or file, and no address; where are the images of CelebA-HQ?"
+            )
+        return self.root / "original"
 
 
 def _fill(folder: Path, original: Path, names: Sequence[str]) -> str:

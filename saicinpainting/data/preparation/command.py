@@ -1,34 +1,26 @@
-"""What the commands that prepare a data set share: arguments, and the way from a plan to a location config."""
+"""What the commands that prepare a data set share: arguments, checksums, and the location config at the end."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from saicinpainting.config import CONFIGS
-from saicinpainting.data.preparation.steps import Steps, check_location, write_location
+from saicinpainting.data.preparation.steps import Preparation
+from saicinpainting.io.download import Checksum
+from saicinpainting.io.files import write_whole
+from saicinpainting.utils import InputError
 
 ROOT = CONFIGS.parent
 
 
-class Plan(Protocol):
-    def describe(self) -> str: ...
-
-
-P = TypeVar("P", bound=Plan)
-
-
-def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser that takes the folder of the data set first."""
+def make_parser(description: str | None, *, eval_sets: Sequence[str], location: str) -> argparse.ArgumentParser:
+    """A parser with the folder of the data set and the shared options; `eval_sets`, `location`: their defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outdir", type=Path, help="folder of the data set")
-    return parser
-
-
-def add_shared_arguments(parser: argparse.ArgumentParser, *, eval_sets: Sequence[str], location: str) -> None:
-    """`eval_sets`, `location`: the defaults."""
     parser.add_argument(
         "--eval-sets",
         nargs="*",
@@ -42,20 +34,63 @@ def add_shared_arguments(parser: argparse.ArgumentParser, *, eval_sets: Sequence
     parser.add_argument("--location-dir", type=Path, default=ROOT / "configs/training/location", help="its folder")
     parser.add_argument("--results", type=Path, default=ROOT, help="where runs and logs will go (default: here)")
     parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    return parser
 
 
 def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What both plans take from these arguments."""
-    return {name: getattr(args, name) for name in ("eval_sets", "seed", "keep_archives", "n_jobs")}
+    """What every `Preparation` takes from these arguments."""
+    names = ("eval_sets", "seed", "keep_archives", "n_jobs")
+    return {"root": args.outdir, **{name: getattr(args, name) for name in names}}
 
 
-def carry_out(args: argparse.Namespace, plan: P, prepare: Callable[[Path, P, Steps], None], *, config: str) -> None:
-    """Say what the plan is and, unless it is a dry run, do it; `config`: of the run that then can be started."""
-    print(plan.describe())
+def prepare(args: argparse.Namespace, preparation: Preparation, *, config: str) -> None:
+    """Say what will be made and, unless it is a dry run, make it; `config`: of the run that then can be started."""
+    print(preparation.describe())
     if args.dry_run:
         return
+    # Asked before days of work, not after.
     location = args.location_dir / f"{args.location}.yaml"
-    check_location(location, data=args.outdir, results=args.results)
-    prepare(args.outdir, plan, Steps(args.outdir))
-    name = write_location(location, data=args.outdir, results=args.results)
-    print(f"finished; train with: bin/train.py -cn {config} location={name}")
+    text = location_config(location, data=args.outdir, results=args.results)
+    preparation.make()
+    write_whole(location, text)
+    print(f"finished; train with: bin/train.py -cn {config} location={args.location}")
+
+
+def location_config(path: Path, *, data: Path, results: Path) -> str:
+    """The location config of a data set, to be written to `path`.
+
+    data: the folder with train/, val/ and so on; results: the folder for runs and logs.
+
+    Raises:
+        InputError: `path` exists with other content, or its folder does not.
+    """
+    text = (
+        f"# Written by the preparation of {data.name}; train with location={path.stem}.\n"
+        f"data_root_dir: {json.dumps(str(data.resolve()))}\n"
+        f"out_root_dir: {json.dumps(str(results.resolve() / 'experiments'))}\n"
+        f"tb_dir: {json.dumps(str(results.resolve() / 'tb_logs'))}\n"
+        f"pretrained_models: {json.dumps(str(results.resolve()))}  # unused, kept for old configs\n"
+    )
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise InputError(f"{path} exists and says something else; choose another --location, or remove it")
+    if not path.parent.is_dir():
+        raise InputError(f"--location-dir: no folder {path.parent}; make it or choose another")
+    return text
+
+
+def read_checksums(path: Path | None) -> dict[str, Checksum]:
+    """A file as `md5sum` and `sha256sum` write it: checksums by the files' names."""
+    if path is None:
+        return {}
+    sums = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--checksums: cannot read {path}: {error}") from error
+    for line in filter(str.strip, lines):
+        digest, _, name = line.partition(" ")
+        algorithm = {32: "md5", 40: "sha1", 64: "sha256"}.get(len(digest))
+        if algorithm is None or not name.strip():
+            raise InputError(f"--checksums: {path}: expected lines as md5sum writes them, got {line!r}")
+        sums[Path(name.strip().lstrip("*")).name] = Checksum(algorithm, digest.lower())
+    return sums

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from saicinpainting.data.preparation.sets import draw, make_set, named
-from saicinpainting.data.preparation.steps import Archive, Steps
+from saicinpainting.data.preparation.steps import Archive, Preparation, draw
 from saicinpainting.io.connection import without_secrets
 from saicinpainting.io.download import Checksum
 from saicinpainting.io.folders import images_in
+from saicinpainting.utils import InputError
 
 BASE = "http://data.csail.mit.edu/places/places365"
 # Checksums as torchvision.datasets.Places365 has them, sizes as http://places2.csail.mit.edu/download.html states them.
@@ -38,16 +39,15 @@ EVAL_SETS = tuple(f"random_{kind}_{size}" for size in (512, 256) for kind in ("t
 VAL_MASKS = "random_thick_512"
 
 
-@dataclass(frozen=True)
-class PlacesPlan:
-    """What to make.
+@dataclass(kw_only=True)
+class Places(Preparation):
+    """`train/`, `val/`, `visual_test/` and `evaluation/`.
 
     Args:
         train: `standard`, `challenge`, or None for no training images.
         val_images: test images that checkpoints are judged by; visual_images: val images for pictures.
         eval_images: test images of the final evaluation, drawn with `seed` from those that are left.
         eval_list: a file that names them instead; the others are drawn from what it does not name.
-        eval_sets: configs of configs/data_gen.
         address: of a mirror; checksums: of its archives by name.
     """
 
@@ -57,9 +57,6 @@ class PlacesPlan:
     eval_images: int = 30000
     eval_list: Path | None = None
     eval_sets: Sequence[str] = EVAL_SETS
-    seed: int = 0
-    keep_archives: bool = False
-    n_jobs: int = 1
     address: str | None = None
     checksums: Mapping[str, Checksum] = field(default_factory=dict)
 
@@ -71,7 +68,6 @@ class PlacesPlan:
             yield "train", TRAIN[self.train].at(self.address, self.checksums)
 
     def describe(self) -> str:
-        """What will be downloaded and made, with sizes."""
         lines = [
             f"{without_secrets(archive.address)} ({archive.size / 1e9:,.0f} GB, {archive.checksum or 'no checksum'}) "
             f"-> {folder}/"
@@ -90,34 +86,55 @@ class PlacesPlan:
             ]
         )
 
+    def take_steps(self) -> None:
+        archives = dict(self.archives())
+        train = archives.pop("train", None)
+        for folder, archive in archives.items():
+            self.unpack(archive, folder)
+        self.make_sets()
+        if train is not None:
+            self.unpack(train, "train")
 
-def prepare_places(root: Path, plan: PlacesPlan, steps: Steps) -> None:
-    """Make `train/`, `val/`, `visual_test/` and `evaluation/` under `root`."""
-    archives = dict(plan.archives())
-    train = archives.pop("train", None)
-    for folder, archive in archives.items():
-        steps.unpack(archive, folder, keep=plan.keep_archives)
-    make_evaluation_sets(root, plan, steps)
-    if train is not None:
-        steps.unpack(train, "train", keep=plan.keep_archives)
-
-
-def make_evaluation_sets(root: Path, plan: PlacesPlan, steps: Steps) -> None:
-    """`val/`, `visual_test/` and `evaluation/` from the unpacked test and val images."""
-    val, test = root / "original" / "val", root / "original" / "test"
-    wanted = 0 if plan.eval_list or not plan.eval_sets else plan.eval_images
-    source, listed = named(plan.eval_list, [test, val]) if plan.eval_list else (test, [])
-    # What a list names is for the final evaluation; no checkpoint may be judged by it.
-    taken = {source / name for name in listed}
-    judged, drawn = draw(_free(test, taken), plan.seed, plan.val_images, wanted)
-    (shown,) = draw(_free(val, taken), plan.seed, plan.visual_images)
-    evaluated = listed or drawn
-    settings = {"seed": plan.seed, "n_jobs": plan.n_jobs}
-    make_set(steps, "val", recipe=VAL_MASKS, source=test, names=judged, **settings)
-    make_set(steps, "visual_test", recipe=VAL_MASKS, source=val, names=shown, **settings)
-    for recipe in plan.eval_sets:
-        make_set(steps, f"evaluation/{recipe}", recipe=recipe, source=source, names=evaluated, **settings)
+    def make_sets(self) -> None:
+        """`val/`, `visual_test/` and `evaluation/` from the unpacked test and val images."""
+        val, test = self.root / "original" / "val", self.root / "original" / "test"
+        wanted = 0 if self.eval_list or not self.eval_sets else self.eval_images
+        source, listed = named(self.eval_list, [test, val]) if self.eval_list else (test, [])
+        # What a list names is for the final evaluation; no checkpoint may be judged by it.
+        taken = {source / name for name in listed}
+        judged, drawn = draw(_free(test, taken), self.seed, self.val_images, wanted)
+        (shown,) = draw(_free(val, taken), self.seed, self.visual_images)
+        self.make_set("val", recipe=VAL_MASKS, source=test, names=judged)
+        self.make_set("visual_test", recipe=VAL_MASKS, source=val, names=shown)
+        for recipe in self.eval_sets:
+            self.make_set(f"evaluation/{recipe}", recipe=recipe, source=source, names=listed or drawn)
 
 
 def _free(folder: Path, taken: Set[Path]) -> list[str]:
     return [name for name in images_in(folder) if folder / name not in taken]
+
+
+def named(wanted: Path, folders: Sequence[Path]) -> tuple[Path, list[str]]:
+    """The images that a list names, with or without folders and endings, and the first of `folders` that has all."""
+    try:
+        lines = os.fsdecode(wanted.read_bytes()).split()
+    except OSError as error:
+        raise InputError(f"--eval-list: cannot read {wanted}: {error}") from error
+    stems = list(dict.fromkeys(_stem(line) for line in lines))
+    if not stems:
+        raise InputError(f"--eval-list: {wanted} names no image")
+    missing: list[str] = []
+    for folder in folders:
+        present = {_stem(name): name for name in images_in(folder)}
+        lacking = [stem for stem in stems if stem not in present]
+        if not lacking:
+            return folder, [present[stem] for stem in stems]
+        missing = min(missing or lacking, lacking, key=len)
+    where = " or ".join(map(str, folders))
+    raise InputError(
+        f"--eval-list: {len(missing)} of {len(stems)} images of {wanted} are not in {where}, first {missing[0]}"
+    )
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]

@@ -1,19 +1,23 @@
-"""What preparing a data set consists of, and which steps have been taken."""
+"""Preparing a data set step by step: download, unpack, draw evaluation sets; each step is taken once."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from saicinpainting.data.preparation.extraction import extract
 from saicinpainting.io.download import Checksum, digest_of, fetch, require_space, size_at
-from saicinpainting.io.files import write_whole
+from saicinpainting.io.files import part_of
+from saicinpainting.io.provenance import Provenance
+from saicinpainting.masks.mask_sets import RECIPES, make_mask_set, read_recipe
 from saicinpainting.utils import InputError
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -35,65 +39,104 @@ class Archive:
         return Archive(self.name, there, self.size, checksums.get(self.name, self.checksum))
 
 
-class Steps:
-    """Steps that are taken once. What has been done is written down in `root/.prepared.json`.
+@dataclass(kw_only=True)
+class Preparation(ABC):
+    """A data set to be made in `root`; `root/.prepared.jsonl` has the steps that were taken.
 
-    A step is done if it was taken with the same recipe; with another one it is an error, because files of two recipes
-    would be mixed.
+    Args:
+        eval_sets: configs of configs/data_gen.
+        seed: of all draws.
+        keep_archives: do not delete what was downloaded and unpacked.
+        n_jobs: processes that draw the evaluation sets.
     """
 
-    def __init__(self, root: Path, *, say: Say = print) -> None:
-        self.root, self.say = root, say
-        self._file = root / ".prepared.json"
+    root: Path
+    eval_sets: Sequence[str] = ()
+    seed: int = 0
+    keep_archives: bool = False
+    n_jobs: int = 1
+    _taken: Provenance = field(init=False, repr=False)
 
-    def take(self, name: str, recipe: Mapping[str, Any], work: Callable[[], str]) -> None:
-        """Do `work`, which returns what has been made, unless it was done before."""
-        done = self._read()
-        if name in done:
-            if done[name]["recipe"] != json.loads(json.dumps(recipe)):
+    @abstractmethod
+    def describe(self) -> str:
+        """What will be downloaded and made, with sizes."""
+
+    @abstractmethod
+    def take_steps(self) -> None:
+        """All steps, in their order."""
+
+    def make(self) -> None:
+        """Take the steps that were not taken yet."""
+        self._taken = Provenance(self.root, ".prepared")
+        self._taken.begin({})
+        self.take_steps()
+
+    def take(self, name: str, settings: Mapping[str, Any], work: Callable[[], str]) -> None:
+        """Do `work`, which returns what has been made, unless it was done before.
+
+        Raises:
+            InputError: it was done with other settings; files of both would be mixed.
+        """
+        if name in self._taken.done:
+            before, made = self._taken.done[name]
+            if before != settings:
                 raise InputError(
-                    f"{self.root}: {name} was made with other settings ({done[name]['recipe']}, now {dict(recipe)}); "
-                    "remove it and its entry in .prepared.json, or use another folder"
+                    f"{self.root}: {name} was made with other settings ({before}, now {dict(settings)}); "
+                    "remove it and its line in .prepared.jsonl, or use another folder"
                 )
-            self.say(f"{name}: done before ({done[name]['made']})")
+            print(f"{name}: done before ({made})")
             return
-        self.say(f"{name}: begins")
+        print(f"{name}: begins")
         made = work()
-        self._write({**self._read(), name: {"recipe": recipe, "made": made}})
-        self.say(f"{name}: {made}")
+        self._taken.add(name, [settings, made])
+        print(f"{name}: {made}")
 
-    def unpack(self, archive: Archive, folder: str, *, keep: bool) -> None:
+    def unpack(self, archive: Archive, folder: str) -> None:
         """Download `archive` and unpack it into `root/folder`."""
         checksum = str(archive.checksum) if archive.checksum else None
-        self.take(
-            folder, {"archive": archive.name, "checksum": checksum}, lambda: self._unpack(archive, folder, keep=keep)
-        )
+
+        def work() -> str:
+            path = self._download(archive, checksum)
+            count = self._extract(path, folder)
+            if not self.keep_archives:
+                path.unlink()
+            return f"{count} files from {archive.name}"
+
+        self.take(folder, {"archive": archive.name, "checksum": checksum}, work)
 
     def unpack_file(self, path: Path, folder: str) -> None:
         """Unpack an archive of the user's own, which stays where it is, into `root/folder`."""
-        recipe = {"archive": path.name, "bytes": path.stat().st_size}
-        self.take(folder, recipe, lambda: f"{self._extract(path, folder)} files from {path}")
+        settings = {"archive": path.name, "bytes": path.stat().st_size}
+        self.take(folder, settings, lambda: f"{self._extract(path, folder)} files from {path}")
 
-    def _unpack(self, archive: Archive, folder: str, *, keep: bool) -> str:
-        path, part = self.root / archive.name, self.root / f"{archive.name}.part"
-        verified = self.root / f".{archive.name}.verified"
+    def make_set(self, folder: str, *, recipe: str, source: Path, names: Sequence[str]) -> None:
+        """Draw an evaluation set in `root/folder` from images of `source`; recipe: a config of configs/data_gen."""
+
+        def work() -> str:
+            config = read_recipe(RECIPES / f"{recipe}.yaml")
+            drawn = make_mask_set(config, source, self.root / folder, n_jobs=self.n_jobs, seed=self.seed, names=names)
+            for reason in drawn.skipped:
+                print(f"skipped {reason}")
+            return str(drawn)
+
+        chosen = f"{len(names)} images, {zlib.crc32(os.fsencode(' '.join(names))):08x}"
+        self.take(folder, {"masks": recipe, "seed": self.seed, "images": chosen}, work)
+
+    def _download(self, archive: Archive, checksum: str | None) -> Path:
+        """The archive in `root`, where it may lie already; checked once."""
+        path, part = self.root / archive.name, part_of(self.root / archive.name)
         if not path.is_file():
             come = part.stat().st_size if part.exists() else 0
             size = size_at(archive.address) or archive.size
             require_space(self.root, 2 * size - come, what=f"{archive.name} with its files")
             fetch(archive.address, path, what=archive.name, checksum=archive.checksum)
-            verified.touch()
-        elif archive.checksum is not None and not verified.is_file():
-            self.say(f"{path}: checking")
+        elif archive.checksum is not None and self._taken.done.get(archive.name) != checksum:
+            print(f"{path}: checking")
             found = digest_of(path, archive.checksum.algorithm)
             if found != archive.checksum.hexadecimal:
                 raise InputError(f"{path}: expected {archive.checksum}, found {found}; remove the file and start again")
-            verified.touch()
-        count = self._extract(path, folder)
-        if not keep:
-            path.unlink()
-        verified.unlink(missing_ok=True)
-        return f"{count} files from {archive.name}"
+        self._taken.add(archive.name, checksum)
+        return path
 
     def _extract(self, path: Path, folder: str) -> int:
         count = extract(path, self.root / folder)
@@ -101,59 +144,13 @@ class Steps:
             raise InputError(f"{path} holds no file; it is not the right archive")
         return count
 
-    def _read(self) -> dict[str, Any]:
-        if not self._file.is_file():
-            return {}
-        try:
-            return json.loads(self._file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(
-                f"{self._file} is damaged ({error}); remove it, finished steps are then repeated"
-            ) from error
 
-    def _write(self, done: Mapping[str, Any]) -> None:
-        write_whole(self._file, json.dumps(done, indent=1) + "\n")
-
-
-def read_checksums(path: Path | None) -> dict[str, Checksum]:
-    """A file as `md5sum` and `sha256sum` write it: checksums by the files' names."""
-    if path is None:
-        return {}
-    sums = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--checksums: cannot read {path}: {error}") from error
-    for line in filter(str.strip, lines):
-        digest, _, name = line.partition(" ")
-        algorithm = {32: "md5", 40: "sha1", 64: "sha256"}.get(len(digest))
-        if algorithm is None or not name.strip():
-            raise InputError(f"--checksums: {path}: expected lines as md5sum writes them, got {line!r}")
-        sums[Path(name.strip().lstrip("*")).name] = Checksum(algorithm, digest.lower())
-    return sums
-
-
-def write_location(path: Path, *, data: Path, results: Path) -> str:
-    """The location config of a data set; returns its name. A file with other content is not written over.
-
-    data: the folder with train/, val/ and so on; results: the folder for runs and logs.
-    """
-    text = check_location(path, data=data, results=results)
-    write_whole(path, text)
-    return path.stem
-
-
-def check_location(path: Path, *, data: Path, results: Path) -> str:
-    """What `write_location` would write; it can be asked before days of work whether the place is free."""
-    text = (
-        f"# Written by the preparation of {data.name}; train with location={path.stem}.\n"
-        f"data_root_dir: {json.dumps(str(data.resolve()))}\n"
-        f"out_root_dir: {json.dumps(str(results.resolve() / 'experiments'))}\n"
-        f"tb_dir: {json.dumps(str(results.resolve() / 'tb_logs'))}\n"
-        f"pretrained_models: {json.dumps(str(results.resolve()))}  # unused, kept for old configs\n"
-    )
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise InputError(f"{path} exists and says something else; choose another --location, or remove it")
-    if not path.parent.is_dir():
-        raise InputError(f"--location-dir: no folder {path.parent}; make it or choose another")
-    return text
+def draw(names: Sequence[str], seed: int, *counts: int) -> list[list[str]]:
+    """Disjoint random samples of these sizes, each in the order of `names`."""
+    if sum(counts) > len(names):
+        raise InputError(f"{sum(counts)} images are to be drawn, there are {len(names)}; ask for fewer")
+    order, samples, first = np.random.RandomState(seed).permutation(len(names)), [], 0
+    for count in counts:
+        samples.append([names[i] for i in sorted(order[first : first + count])])
+        first += count
+    return samples

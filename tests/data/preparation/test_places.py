@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saicinpainting.data.preparation import places
-from saicinpainting.data.preparation.places import PlacesPlan, make_evaluation_sets
-from saicinpainting.data.preparation.steps import Steps
+from saicinpainting.data.preparation.places import Places
 
 
 def sets_of(root: Path, monkeypatch: pytest.MonkeyPatch, **settings) -> dict[str, list[str]]:
@@ -18,9 +16,8 @@ def sets_of(root: Path, monkeypatch: pytest.MonkeyPatch, **settings) -> dict[str
         for i in range(12):
             (root / "original" / folder / f"{folder}_{i:02d}.jpg").touch()
     made: dict[str, list[str]] = {}
-    monkeypatch.setattr(places, "make_set", lambda steps, folder, *, names, **_: made.update({folder: list(names)}))
-    plan = PlacesPlan(eval_sets=["thin"], **settings)
-    make_evaluation_sets(root, plan, Steps(root))
+    monkeypatch.setattr(Places, "make_set", lambda self, folder, *, names, **_: made.update({folder: list(names)}))
+    Places(root=root, eval_sets=["thin"], **settings).make_sets()
     return made
 
 
