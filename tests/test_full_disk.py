@@ -13,11 +13,11 @@ from PIL import Image
 
 from saicinpainting.cli import one_line_errors
 from saicinpainting.data.mask_statistics import measure, plot, write_samples
+from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.data.preparation.celeba import CelebaHQ
 from saicinpainting.data.preparation.command import location_config
 from saicinpainting.data.shard_writing import write_shards
 from saicinpainting.data.sources import FolderSource
-from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.io.files import write_whole
 from saicinpainting.masks.mask_sets import make_mask_set, read_recipe
 from saicinpainting.metrics.evaluator import write_results_csv
