@@ -34,7 +34,7 @@ from tqdm import tqdm
 from saicinpainting.cli import run_command
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.io.folders import images_in
-from saicinpainting.io.images import from_pixels, read_image, write_picture
+from saicinpainting.io.images import from_pixels, read_image, write_image
 from saicinpainting.losses.perceptual import StageFeatureLoss
 from saicinpainting.masks.generators import MaskRandom
 from saicinpainting.masks.mask_sets import RECIPES, MaskSetMaker, read_recipe
@@ -112,7 +112,7 @@ def main() -> None:
         content = {"machine": machine(args.threads), "checkpoint": f"{args.run.name}/{args.checkpoint}", "rows": rows}
         args.json.write_text(json.dumps(content, indent=1) + "\n")
     if args.pictures is not None:
-        write_picture(args.pictures, contact_sheet(sheet))
+        write_image(args.pictures, contact_sheet(sheet))
         print(f"pictures: {args.pictures}")
 
 

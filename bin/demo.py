@@ -29,7 +29,7 @@ def main(config: DictConfig) -> None:
     }
     page = make_page(fills, title=f"LaMa: {settings['model']['path']}", max_megapixels=settings["max_megapixels"])
     page.queue(max_size=8, default_concurrency_limit=1)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that its pictures go with it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that its images go with it
     page.launch(
         server_name=settings["host"],
         server_port=settings["port"],

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The demo's picture (input, mask, result, original) and table (LaMa against mean-colour fill)."""
+"""The demo's image (input, mask, result, original) and table (LaMa against mean-colour fill)."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ from saicinpainting.cli import run_command
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.comparison import compare_with_mean_colour, markdown_table, side_by_side
 from saicinpainting.io.files import write_whole
-from saicinpainting.io.images import write_picture
+from saicinpainting.io.images import write_image
 from saicinpainting.utils import InputError
 
 
@@ -29,10 +29,10 @@ def main() -> None:
         for data, predicted in zip(args.folders[::2], args.folders[1::2], strict=True)
     ]
     table = pd.concat([compare_with_mean_colour(dataset) for dataset in datasets], ignore_index=True)
-    write_picture(args.out.with_suffix(".png"), side_by_side(datasets))
+    write_image(args.out.with_suffix(".png"), side_by_side(datasets))
     write_whole(args.out.with_suffix(".md"), markdown_table(table))
     print(markdown_table(table))
-    print(f"picture: {args.out.with_suffix('.png')}, table: {args.out.with_suffix('.md')}")
+    print(f"image: {args.out.with_suffix('.png')}, table: {args.out.with_suffix('.md')}")
     lama, fill = table["L1 LaMa"].mean(), table["L1 mean colour"].mean()
     if lama >= fill:
         raise InputError(f"LaMa's fill (L1 {lama:.4f}) is no better than the mean colour ({fill:.4f}); train longer")

@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.io.files import map_in_processes, write_whole
-from saicinpainting.io.images import write_picture
+from saicinpainting.io.images import to_pixels, write_image
 
 BINS = 10
 
 
 @dataclass(frozen=True)
 class Hole:
-    """The mask `file`: share of the picture that is hole, number of connected holes, size in pixels."""
+    """The mask `file`: share of the image that is hole, number of connected holes, size in pixels."""
 
     file: str
     share: float
@@ -50,7 +50,7 @@ def _measure_one(index: int, *, dataset: InpaintingDataset) -> Hole:
 
 
 def table(holes: Sequence[Hole]) -> str:
-    """Tab-separated: masks and their share of the set, overall and by tenths of the picture that are hole."""
+    """Tab-separated: masks and their share of the set, overall and by tenths of the image that are hole."""
     lines = ["hole\tmasks\tshare\tmean\tstd\tholes\twidth\theight", _row("total", holes, len(holes))]
     for number in range(BINS):
         inside = [hole for hole in holes if hole.bin == number]
@@ -76,7 +76,7 @@ def plot(holes: Sequence[Hole], path: Path, *, title: str) -> None:
     axes = figure.subplots()
     axes.hist(shares, bins=np.linspace(0, 1, 41).tolist(), color="tab:blue")
     axes.axvline(shares.mean(), color="black", linestyle="--", label=f"mean {shares.mean():.3f}")
-    axes.set(xlabel="share of the picture that is hole", ylabel="masks", xlim=(0, 1))
+    axes.set(xlabel="share of the image that is hole", ylabel="masks", xlim=(0, 1))
     axes.set_title(f"{title}: {len(holes)} masks, standard deviation {shares.std():.3f}")
     axes.legend()
     drawn = io.BytesIO()
@@ -85,16 +85,16 @@ def plot(holes: Sequence[Hole], path: Path, *, title: str) -> None:
 
 
 def write_samples(dataset: InpaintingDataset, holes: Sequence[Hole], folder: Path, *, per_bin: int, seed: int) -> int:
-    """Pictures with their holes painted red, `per_bin` of each tenth, as `30-40_NAME.jpg`; returns how many."""
+    """Images with their holes painted red, `per_bin` of each tenth, as `30-40_NAME.jpg`; returns how many."""
     rng, written = np.random.RandomState(seed), 0
     for number in range(BINS):
         inside = [i for i, hole in enumerate(holes) if hole.bin == number]
         for i in rng.permutation(inside)[:per_bin]:
             sample = dataset[int(i)]
-            picture = (sample["image"] * (1 - sample["mask"])).transpose(1, 2, 0)
-            picture[..., 0] += sample["mask"][0]
+            image = sample["image"] * (1 - sample["mask"])
+            image[0] += sample["mask"][0]
             name = os.path.splitext(os.path.basename(holes[i].file))[0]
             file = folder / f"{10 * number}-{10 * (number + 1)}_{name}.jpg"
-            write_picture(file, np.round(picture * 255).astype(np.uint8))
+            write_image(file, to_pixels(image))
             written += 1
     return written

@@ -18,7 +18,7 @@ from PIL import Image
 
 from saicinpainting.config import CONFIGS
 from saicinpainting.data.pairs import InpaintingDataset, PrecomputedInpaintingResultsDataset
-from saicinpainting.evaluation.paper_results import PROTOCOLS, protocol_of, published_name
+from saicinpainting.evaluation.paper_results import DATASETS, dataset_of, published_name
 from saicinpainting.evaluation.predictions import (
     Measurement,
     make_measuring_evaluator,
@@ -26,7 +26,7 @@ from saicinpainting.evaluation.predictions import (
     metric_switches,
 )
 from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_report
-from saicinpainting.evaluation.sets import make_set, plan_sets
+from saicinpainting.evaluation.sets import draw_set, find_sets
 from saicinpainting.inference.backends import Backend, checkpoint_file, load_backend, warn_of_unrefined
 from saicinpainting.inference.folders import origin, predict_folder
 from saicinpainting.inference.results import results_in
@@ -54,7 +54,7 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     outdir = Path(settings["outdir"])
     name = _model_name(settings["model"])
     folder = outdir / name
-    plans = plan_sets(settings, outdir)
+    named = find_sets(settings, outdir)
     made_by = _made_by(settings)
     provenance = Provenance(folder, "made_by")
     provenance.check(made_by, what="an evaluation", remedy="set model.name to write beside it, or remove that folder")
@@ -65,7 +65,7 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     evaluator = make_measuring_evaluator(**options, remedy="metrics=[ssim]")
     # Settings that were refused made nothing: they must not stand in the way of the next start.
     provenance.begin(made_by)
-    sets = [make_set(plan, settings) for plan in plans]
+    sets = [draw_set(one, settings) for one in named]
     made_of = [_predict(one, settings, backend, folder, made_by) for one in sets]
     warn_of_unrefined(backend)
     results = [_measure(*pair, settings, evaluator, provenance) for pair in zip(sets, made_of, strict=True)]
@@ -82,8 +82,8 @@ def evaluate_checkpoint(settings: Settings) -> Path:
 
 
 def _check_paper(paper: Any) -> None:
-    if paper not in (None, "auto", *PROTOCOLS):
-        raise InputError(f"paper: unknown protocol {paper!r}; {did_you_mean(str(paper), PROTOCOLS)}, auto or null")
+    if paper not in (None, "auto", *DATASETS):
+        raise InputError(f"paper: unknown data set {paper!r}; {did_you_mean(str(paper), DATASETS)}, auto or null")
 
 
 def _check_dataset(dataset: Settings) -> None:
@@ -191,11 +191,11 @@ def _measure(
 
 
 def _paper(paper: str | None, results: Sequence[SetResult]) -> str | None:
-    """The protocol to show; `auto`: that of the size of all images of the sets that the paper has."""
+    """The data set of the paper to show; `auto`: that of the size of all images of the sets that the paper has."""
     if paper != "auto":
         return paper
     files = [file for one in results if published_name(one.set.name) for file in one.dataset.pred_filenames]
-    return protocol_of(_image_size(file) for file in files)
+    return dataset_of(_image_size(file) for file in files)
 
 
 def _image_size(file: str) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
+from saicinpainting.io.images import to_pixels
 
 GAP = 8
 
@@ -50,9 +51,9 @@ def compare_with_mean_colour(dataset: PrecomputedInpaintingResultsDataset) -> pd
 
 
 def side_by_side(datasets: Iterable[PrecomputedInpaintingResultsDataset]) -> np.ndarray:
-    """A row an image (input, mask, result, original) as one uint8 RGB picture (H, W, 3).
+    """A row an image (input, mask, result, original) as one uint8 RGB image (H, W, 3).
 
-    Pictures keep their size, so that a larger photograph is seen as such.
+    Images keep their size, so that a larger photograph is seen as such.
     """
     rows = []
     for dataset in datasets:
@@ -60,15 +61,15 @@ def side_by_side(datasets: Iterable[PrecomputedInpaintingResultsDataset]) -> np.
             item = dataset[index]
             image, mask = item["image"], item["mask"]
             rows.append(_row([white_hole(image, mask), np.repeat(mask, 3, axis=0), item["inpainted"], image]))
-    width = max(row.shape[1] for row in rows)
-    padded = [np.pad(row, ((0, GAP), (0, width - row.shape[1]), (0, 0)), constant_values=1) for row in rows]
-    return (np.concatenate(padded)[:-GAP] * 255).round().clip(0, 255).astype(np.uint8)
+    width = max(row.shape[2] for row in rows)
+    padded = [np.pad(row, ((0, 0), (0, GAP), (0, width - row.shape[2])), constant_values=1) for row in rows]
+    return to_pixels(np.concatenate(padded, axis=1)[:, :-GAP])
 
 
-def _row(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    gap = np.ones((pictures[0].shape[1], GAP, 3), np.float32)
-    parts = [part for picture in pictures for part in (picture.transpose(1, 2, 0), gap)]
-    return np.concatenate(parts[:-1], axis=1)
+def _row(images: Sequence[np.ndarray]) -> np.ndarray:
+    gap = np.ones((3, images[0].shape[1], GAP), np.float32)
+    parts = [part for image in images for part in (image, gap)]
+    return np.concatenate(parts[:-1], axis=2)
 
 
 def markdown_table(table: pd.DataFrame) -> str:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable
 
 FID, LPIPS = "fid", "lpips"
-PROTOCOLS = {
+DATASETS = {
     "places": "Places365-Standard, 512 px, 30,000 test images",
     "celeba": "CelebA-HQ, 256 px, 2,000 validation images",
 }
 SIDES = {512: "places", 256: "celeba"}
-"""Side of a protocol's images -> its name."""
+"""Side of a data set's images -> its name."""
 SETS = {"thin": "narrow", "thick": "wide", "segm": "segm"}
 """Our names of the mask sets -> the paper's."""
 PUBLISHED: dict[str, dict[str, dict[str, dict[str, float]]]] = {
@@ -34,7 +34,7 @@ PUBLISHED: dict[str, dict[str, dict[str, dict[str, float]]]] = {
         "CoModGAN": {"narrow": {FID: 16.8, LPIPS: 0.079}, "wide": {FID: 24.4, LPIPS: 0.102}},
     },
 }
-"""protocol -> model -> the paper's mask set -> metric -> value."""
+"""data set -> model -> the paper's mask set -> metric -> value."""
 
 
 def published_name(set_name: str) -> str | None:
@@ -43,7 +43,7 @@ def published_name(set_name: str) -> str | None:
     return SETS.get(found[1]) if found else None
 
 
-def protocol_of(sizes: Iterable[tuple[int, int]]) -> str | None:
-    """The protocol whose images are of these sizes, all of them; None: none, or several."""
+def dataset_of(sizes: Iterable[tuple[int, int]]) -> str | None:
+    """The data set whose images are of these sizes, all of them; None: none, or several."""
     sides = {side for size in sizes for side in size}
     return SIDES.get(sides.pop()) if len(sides) == 1 else None

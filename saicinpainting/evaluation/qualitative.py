@@ -1,4 +1,4 @@
-"""Pages of pictures: several runs side by side, and the failures of one."""
+"""Pages of images: several runs side by side, and the failures of one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
-from saicinpainting.evaluation.report import NAMES, RANKING, picture_row, ranking_column, render, scores_of, worst_first
+from saicinpainting.evaluation.report import NAMES, RANKING, image_row, ranking_column, render, scores_of, worst_first
 from saicinpainting.io.files import printable
 from saicinpainting.metrics import HIGHER_IS_BETTER
 from saicinpainting.utils import InputError, did_you_mean
@@ -40,8 +40,8 @@ def write_side_by_side(
         chosen = sorted(random.Random(seed).sample(chosen, count))  # type: ignore[assignment]
     rows = []
     for index in chosen:
-        pictures = picture_row([dataset[index] for dataset in datasets.values()])
-        rows.append({"caption": Path(masks[index]).relative_to(datadir).as_posix(), "pictures": pictures})
+        images = image_row([dataset[index] for dataset in datasets.values()])
+        rows.append({"caption": Path(masks[index]).relative_to(datadir).as_posix(), "images": images})
     notes = [
         f"{len(rows)} of {len(masks)} images of {datadir}",
         *(f"{name}: {folder}" for name, folder in runs.items()),
@@ -157,4 +157,4 @@ def _failure_rows(
             masks = [printable(mask) for mask in datasets[key].mask_filenames]
             samples.append(datasets[key][masks.index(printable(str(folder / row["image"])))])
         caption = f"{row['set']} · {row['image']} · {scores_of(row, more=[DIFFERENCE])}"
-        yield {"caption": caption, "pictures": picture_row(samples)}
+        yield {"caption": caption, "images": image_row(samples)}

@@ -17,7 +17,7 @@ import yaml
 
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.comparison import white_hole
-from saicinpainting.evaluation.paper_results import PROTOCOLS, PUBLISHED, published_name
+from saicinpainting.evaluation.paper_results import DATASETS, PUBLISHED, published_name
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.images import to_pixels
 from saicinpainting.metrics import HIGHER_IS_BETTER, SEGMENTATION
@@ -45,7 +45,7 @@ NAMES = {
 }
 RANKING = ("lpips", "l1_hole", "ssim", "l1", "psnr")
 """What examples are ordered by: the first of these that was measured."""
-PICTURE_SIDE = 320
+IMAGE_SIDE = 320
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class SetResult:
 def write_report(
     results: Sequence[SetResult], path: Path, history: Mapping[str, Any], *, paper: str | None, examples: int
 ) -> None:
-    """Write the page; `paper`: the protocol whose published values stand beside, `examples`: pictures of each kind."""
+    """Write the page; `paper`: the data set whose published values stand beside, `examples`: images of each kind."""
     ranked_by = ranking_column(results[0].images)
     render(
         "report.html",
@@ -176,7 +176,7 @@ def _paper_table(results: Sequence[SetResult], name: str, paper: str | None) -> 
         if any(cells):
             rows.append({"name": model, "ours": False, "cells": cells})
     headings = [f"{one.set.name} ({theirs}) {NAMES[metric]}" for one, theirs, metric in columns]
-    return {"columns": headings, "rows": rows, "protocol": PROTOCOLS[paper]}
+    return {"columns": headings, "rows": rows, "dataset": DATASETS[paper]}
 
 
 def _published(value: float | None, metric: str) -> str:
@@ -221,7 +221,7 @@ def _plot(results: Sequence[SetResult], metric: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-# ---- pictures ------------------------------------------------------------------------------------------------------
+# ---- images ------------------------------------------------------------------------------------------------------
 
 
 def _examples(one: SetResult, column: str, count: int) -> Iterator[dict[str, Any]]:
@@ -236,7 +236,7 @@ def _examples(one: SetResult, column: str, count: int) -> Iterator[dict[str, Any
                 "rank": rank,
                 "name": row["image"],
                 "scores": scores_of(row),
-                "pictures": picture_row([one.dataset[index]]),
+                "images": image_row([one.dataset[index]]),
             }
 
 
@@ -246,11 +246,11 @@ def scores_of(row: pandas.Series, more: Sequence[str] = ()) -> str:
     return ", ".join([f"hole {row['hole']}", *values])
 
 
-def picture_row(samples: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
+def image_row(samples: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
     """Input, the result of each of the samples, which are of one image, and the original, as `data_address`es."""
     image, mask = samples[0]["image"], samples[0]["mask"]
-    pictures = [white_hole(image, mask), *(sample["inpainted"] for sample in samples), image]
-    return [data_address(picture) for picture in pictures]
+    images = [white_hole(image, mask), *(sample["inpainted"] for sample in samples), image]
+    return [data_address(image) for image in images]
 
 
 def ranked_places(total: int, count: int) -> dict[str, list[int]]:
@@ -263,7 +263,7 @@ def ranked_places(total: int, count: int) -> dict[str, list[int]]:
     return {"best": best, "median": median, "worst": worst}
 
 
-def data_address(image: np.ndarray, side: int = PICTURE_SIDE) -> str:
+def data_address(image: np.ndarray, side: int = IMAGE_SIDE) -> str:
     """A JPEG within the page; image: (3, H, W) in [0, 1], shrunk to `side` at most."""
     pixels: Any = to_pixels(image)
     scale = side / max(pixels.shape[:2])

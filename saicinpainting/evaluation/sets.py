@@ -20,27 +20,28 @@ Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class SetPlan:
-    """A set in `folder`, which `recipe` draws there; None: it is there."""
+class NamedSet:
+    """A set that the settings name, in `folder`; recipe: what draws it there, None if it is there."""
 
     name: str
     folder: Path
     recipe: Path | None
 
 
-def plan_sets(settings: Settings, outdir: Path) -> list[SetPlan]:
-    plans = [_plan_set(name, settings, outdir) for name in settings["sets"]]
-    for names in ([plan.name for plan in plans], [plan.folder.resolve().name for plan in plans]):
+def find_sets(settings: Settings, outdir: Path) -> list[NamedSet]:
+    """The sets that `settings["sets"]` names, by a folder or a recipe; nothing is drawn yet."""
+    named = [_find_set(name, settings, outdir) for name in settings["sets"]]
+    for names in ([one.name for one in named], [one.folder.resolve().name for one in named]):
         if len(set(names)) < len(names):
             raise InputError(f"sets: two of {', '.join(names)} have the same name; rename a folder")
-    return plans
+    return named
 
 
-def _plan_set(name: str, settings: Settings, outdir: Path) -> SetPlan:
+def _find_set(name: str, settings: Settings, outdir: Path) -> NamedSet:
     """A folder as it is, or the recipe of that name and `size`."""
     if Path(name).is_dir():
         check_outside(outdir, Path(name))
-        return SetPlan(Path(name).resolve().name, Path(name), None)
+        return NamedSet(Path(name).resolve().name, Path(name), None)
     size = settings["size"]
     candidates = [f"random_{name}_{size}", f"{name}_{size}", name]
     recipe = next((RECIPES / f"{one}.yaml" for one in candidates if (RECIPES / f"{one}.yaml").is_file()), None)
@@ -49,7 +50,7 @@ def _plan_set(name: str, settings: Settings, outdir: Path) -> SetPlan:
     if settings["indir"] is None:
         raise InputError(f"indir: the set {name} is drawn from photographs; name their folder")
     check_outside(outdir, Path(settings["indir"]))
-    return SetPlan(name, outdir / "sets" / recipe.stem, recipe)
+    return NamedSet(name, outdir / "sets" / recipe.stem, recipe)
 
 
 def _no_recipe(name: str, size: Any) -> InputError:
@@ -62,13 +63,13 @@ def _no_recipe(name: str, size: Any) -> InputError:
     return InputError(f"sets: {name!r} is neither a folder nor a recipe for size={size}; {did_you_mean(name, known)}")
 
 
-def make_set(plan: SetPlan, settings: Settings) -> EvaluationSet:
-    """What a recipe draws from `indir` is made as far as it is not there."""
-    out, recipe, indir = plan.folder, plan.recipe, settings["indir"]
+def draw_set(one: NamedSet, settings: Settings) -> EvaluationSet:
+    """Draw from `indir` what is not there yet."""
+    out, recipe, indir = one.folder, one.recipe, settings["indir"]
     if recipe is None:
-        return EvaluationSet(plan.name, out, f"the folder {out}")
+        return EvaluationSet(one.name, out, f"the folder {out}")
     config = read_recipe(recipe, device=pick_device(settings["device"]).type)
-    print(f"masks of {plan.name}: {out}", flush=True)
+    print(f"masks of {one.name}: {out}", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Evaluations that start side by side share the set: one makes it, the others wait.
     with FileLock(out.with_name(f".{out.name}.lock")):
@@ -79,4 +80,4 @@ def make_set(plan: SetPlan, settings: Settings) -> EvaluationSet:
         LOGGER.warning("skipped %s", reason)
     if not summary.masks:
         raise InputError(f"no image of {indir} gave a mask of {recipe.name}; see the reasons above")
-    return EvaluationSet(plan.name, out, f"{recipe.stem}, seed {settings['seed']}, of {indir}: {summary}")
+    return EvaluationSet(one.name, out, f"{recipe.stem}, seed {settings['seed']}, of {indir}: {summary}")

@@ -19,7 +19,7 @@ from saicinpainting.inference.backends import Backend, Batch, checkpoint_file
 from saicinpainting.inference.overlap import Download
 from saicinpainting.inference.results import Pair, claim_results, inputs_digest
 from saicinpainting.io.download import digest_of
-from saicinpainting.io.images import check_ending, write_picture
+from saicinpainting.io.images import check_ending, write_image
 from saicinpainting.io.memory import Attempts
 from saicinpainting.masks.mask_sets import check_outside
 from saicinpainting.utils import InputError, check_whole, did_you_mean
@@ -41,7 +41,7 @@ class MaskedImages(Protocol):
 
 
 @dataclass
-class FolderSummary:
+class FolderResults:
     """written: the new files; kept: results that were there; skipped: why, by the mask's name."""
 
     written: list[Path] = field(default_factory=list)
@@ -67,7 +67,7 @@ def predict_folder(
     num_workers: int = 0,
     existing: str = "keep",
     made_by: Mapping[str, Any] | None = None,
-) -> FolderSummary:
+) -> FolderResults:
     """Fill every image of `dataset` and write it under its mask's name, whole or not at all.
 
     Reading, computing and writing go side by side; on CUDA a batch is prepared and copied while the one before it is
@@ -91,7 +91,7 @@ def predict_folder(
             one result.
     """
     check_folder_settings(out_ext=out_ext, batch_size=batch_size, num_workers=num_workers, existing=existing)
-    outdir, summary = Path(outdir), FolderSummary()
+    outdir, summary = Path(outdir), FolderResults()
     check_outside(outdir, Path(indir))
     names = [Path(os.path.relpath(mask, indir)) for mask in dataset.mask_filenames]
     files = [outdir / name.with_suffix(_ending(out_ext)) for name in names]
@@ -118,11 +118,11 @@ def predict_folder(
             sample: Any = read.sample
             return (*sample["image"].shape, *(sample.get("unpad_to_size", ()) if one_size else ()))
 
-        def write(read: _Read, picture: np.ndarray) -> None:
+        def write(read: _Read, image: np.ndarray) -> None:
             file = files[read.item]
             if results is not None:  # before the result, which then has its line whatever is interrupted
                 results.add(file.relative_to(outdir).as_posix(), read.inputs)
-            writes.append(pool.submit(write_picture, file, picture))
+            writes.append(pool.submit(write_image, file, image))
             summary.written.append(file)
             progress.update()
             while len(writes) > WAITING_WRITES:

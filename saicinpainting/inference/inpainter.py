@@ -163,7 +163,7 @@ class Inpainter:
         return fill_parts(image, mask, self._part)
 
     def _part(self, image: Tensor, mask: Tensor) -> Tensor:
-        """The network's picture of a part, smaller where the part does not fit."""
+        """The network's image of a part, smaller where the part does not fit."""
         pixels = min(_pixels(image), self.largest_pixels())
         return self._attempts.shrink(pixels, lambda n: self._forward(*resize_to_fit(image, mask, n)))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from saicinpainting.io.images import write_picture
+from saicinpainting.io.images import write_image
 from saicinpainting.utils import InputError
 
 MAX_UPLOAD_MB = 30
@@ -70,7 +70,7 @@ def _write_result(folder: Path, result: np.ndarray) -> Path:
         if time.time() - file.stat().st_mtime > KEPT_SECONDS:
             file.unlink()
     path = folder / f"filled{time.time_ns()}.png"
-    write_picture(path, result)
+    write_image(path, result)
     return path
 
 

@@ -17,7 +17,7 @@ LOGGER = logging.getLogger(__name__)
 MIN_CONTEXT = 128
 """Pixels around a hole that the network sees at least."""
 RELATIVE_CONTEXT = 1.0
-"""The same, in sides of the hole: the network was trained on holes of about a third of the picture's side."""
+"""The same, in sides of the hole: the network was trained on holes of about a third of the image's side."""
 
 SEAM = 16
 """Pixels behind the edge of a hole over which an enlarged filling goes over into what is around it."""
@@ -68,13 +68,13 @@ def boxes_around_holes(hole: np.ndarray) -> list[Box]:
 
 
 Paint = Callable[[Tensor, Tensor], Tensor]
-"""A part (1, 3, h, w) with its hole (1, 1, h, w) to the picture of it, which may be smaller."""
+"""A part (1, 3, h, w) with its hole (1, 1, h, w) to the image of it, which may be smaller."""
 
 
 def fill_parts(image: Tensor, mask: Tensor, paint: Paint) -> Tensor:
     """`image`, (1, 3, H, W), filled part after part around its holes: what is filled is known to the next.
 
-    Pictures that are smaller than their parts are enlarged.
+    Images that are smaller than their parts are enlarged.
     """
     filled, left = image.clone(), mask.clone()
     boxes = boxes_around_holes(mask[0, 0].cpu().numpy() > 0)

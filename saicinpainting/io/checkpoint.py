@@ -7,8 +7,6 @@ import errno
 import logging
 import os
 import pickle
-import re
-import shutil
 import tarfile
 import zipfile
 from collections import OrderedDict
@@ -18,10 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from saicinpainting.io.files import NO_ROOM, remedy_of
+from saicinpainting.io.files import disk_problem
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -237,23 +234,22 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
         _write(checkpoint, part, as_safetensors=path.suffix == ".safetensors")
         os.replace(part, path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = _disk_error(error)
-        if reason is None:
+    except (OSError, RuntimeError) as error:
+        problem = disk_problem(error)
+        if problem is None:
             raise
-        remedy = _remedy(reason.errno, checkpoint, path.parent)
-        raise InputError(f"checkpoint {path} cannot be written ({reason.strerror}){remedy}") from error
+        raise InputError(f"checkpoint {path} cannot be written: {problem}") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
 
 
 def _write(checkpoint: Mapping[str, Any], path: Path, *, as_safetensors: bool) -> None:
-    if as_safetensors:
-        save_file({k: v.contiguous() for k, v in checkpoint["state_dict"].items()}, path)
-    # A file of Python's, because torch's own tells of a full disk only that a position was not expected.
-    with open(path, "r+b" if as_safetensors else "wb") as file:
-        if not as_safetensors:
+    # A file of Python's, because those of torch and safetensors do not hand on what the system says.
+    with open(path, "wb") as file:
+        if as_safetensors:
+            file.write(save({k: v.contiguous() for k, v in checkpoint["state_dict"].items()}))
+        else:
             torch.save(dict(checkpoint), file)
         file.flush()
         os.fsync(file.fileno())
@@ -270,38 +266,6 @@ def _sync_folder(folder: Path) -> None:
                 raise
         finally:
             os.close(descriptor)
-
-
-def _disk_error(error: BaseException | None) -> OSError | None:
-    """What the system said, if it is behind `error`; torch and safetensors wrap it in errors of their own."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno is not None:
-            return error
-        told = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
-        if told:
-            return OSError(int(told[1]), os.strerror(int(told[1])))
-        error = error.__context__
-    return None
-
-
-def _remedy(number: int | None, checkpoint: Mapping[str, Any], folder: Path) -> str:
-    """Half a sentence on what to do, and on the room that a checkpoint needs and has where it is about room."""
-    remedy = remedy_of(number)
-    if number not in NO_ROOM:
-        return f"; {remedy}"
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return f"; {remedy}"
-    needed = _tensor_bytes(checkpoint)
-    return f": it needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free in {folder}; {remedy}"
-
-
-def _tensor_bytes(value: Any) -> int:
-    if torch.is_tensor(value):
-        return value.numel() * value.element_size()
-    children = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return sum(_tensor_bytes(child) for child in children)
 
 
 def remove_parts(folder: str | Path) -> None:

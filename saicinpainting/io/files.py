@@ -37,7 +37,6 @@ _REMEDIES = {
     "ENFILE": "the machine has too many files open; close some",
     "ENOMEM": "the memory is full; use fewer processes",
 }
-NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 REMEDIES = {getattr(errno, name): remedy for name, remedy in _REMEDIES.items() if hasattr(errno, name)}
 """What to do about errors of the system that concern the machine, not one path. Not every system has all of them."""
 
@@ -54,18 +53,13 @@ def disk_problem(error: BaseException | None) -> str | None:
             if file is None and error.errno == errno.ENOSPC and _is_full(SHARED_MEMORY):
                 return f"{SHARED_MEMORY} is full; make it larger, or set num_workers=0, which does not use it"
             where = "" if file is None else f"{os.fsdecode(file)}: "
-            return f"{where}{str(error.strerror).lower()}; {remedy_of(error.errno)}"
+            return f"{where}{str(error.strerror).lower()}; {REMEDIES.get(error.errno or 0, _PATH)}"
         error = error.__cause__ or error.__context__
     return None
 
 
 def _is_full(folder: str) -> bool:
     return os.path.isdir(folder) and shutil.disk_usage(folder).free < SHARED_BYTES
-
-
-def remedy_of(number: int | None) -> str:
-    """What to do about an error of the system, by its `errno`."""
-    return REMEDIES.get(number or 0, _PATH)
 
 
 @contextmanager

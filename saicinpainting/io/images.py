@@ -22,7 +22,7 @@ LONGEST_SIDE = (1 << 15) - 2
 
 
 def read_image(path: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
-    """Any image file as an 8-bit picture of `mode` (`RGB` or `L`), turned upright by its EXIF orientation.
+    """Any image file as an 8-bit image of `mode` (`RGB` or `L`), turned upright by its EXIF orientation.
 
     16-bit values are scaled, not clipped; an alpha channel is dropped, whatever its colours hide.
     """
@@ -131,23 +131,23 @@ def to_pixels(image: Tensor | np.ndarray) -> np.ndarray:
 
 def check_ending(ending: str) -> None:
     """An `InputError` for an ending such as `.png` that nothing here writes."""
-    if not cv2.haveImageWriter(f"picture{ending}"):
-        raise InputError(f"cannot write a picture with the ending {ending!r}; use .png")
+    if not cv2.haveImageWriter(f"image{ending}"):
+        raise InputError(f"cannot write an image with the ending {ending!r}; use .png")
 
 
-def write_picture(path: str | Path, picture: np.ndarray) -> None:
-    """Write a uint8 RGB picture (H, W, 3) and the folders above it; the ending picks the format.
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write a uint8 RGB image (H, W, 3) and the folders above it; the ending picks the format.
 
     The file appears when it is whole.
     """
     path = Path(path)
     # OpenCV encodes only: on Windows it cannot open names beyond the system's code page.
     try:
-        written, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        written, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
-        raise InputError(f"{path}: cannot write a picture with the ending {path.suffix!r}; use .png") from error
+        raise InputError(f"{path}: cannot write an image with the ending {path.suffix!r}; use .png") from error
     if not written:
-        raise InputError(f"{path}: a picture of shape {picture.shape} does not fit the format; use .png")
+        raise InputError(f"{path}: an image of shape {image.shape} does not fit the format; use .png")
     write_whole(path, encoded.tobytes())
 
 

@@ -1,4 +1,4 @@
-"""Masks drawn at random from a folder of mask pictures."""
+"""Masks drawn at random from a folder of mask images."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
 TRIES = 20
-"""Crops that are drawn before a mask picture counts as one without a hole."""
+"""Crops that are drawn before a mask image counts as one without a hole."""
 LONGEST_ROW = 100
-"""So many bad mask pictures in a row are no dirt but a folder of something else."""
+"""So many bad mask images in a row are no dirt but a folder of something else."""
 
 
 class FolderMaskGenerator(MaskGenerator):
-    """One of the mask pictures under `indir`, grey, every value above 0 is hole; flipped with probability .5.
+    """One of the mask images under `indir`, grey, every value above 0 is hole; flipped with probability .5.
 
-    Pictures are scaled so that they cover the wanted size, and a random part of that size is taken which has a hole
-    and something known. A picture without such a part, or that cannot be read, is named once; another one is drawn.
+    Images are scaled so that they cover the wanted size, and a random part of that size is taken which has a hole
+    and something known. A image without such a part, or that cannot be read, is named once; another one is drawn.
     """
 
     def __init__(self, *, indir: str | os.PathLike[str]) -> None:
         self.indir = indir
         self.files = [file for file in list_files(indir) if file.lower().endswith(IMAGE_SUFFIXES)]
         if not self.files:
-            raise InputError(f"{indir}: no mask picture there ({', '.join(IMAGE_SUFFIXES)})")
+            raise InputError(f"{indir}: no mask image there ({', '.join(IMAGE_SUFFIXES)})")
         # Shared with a loader's workers, so that a file is named once.
         self._named = torch.zeros(len(self.files), dtype=torch.bool).share_memory_()
 
@@ -48,7 +48,7 @@ class FolderMaskGenerator(MaskGenerator):
                 if not self._named[number]:
                     self._named[number] = True
                     LOGGER.warning("%s; another mask takes its place", problem)
-        raise InputError(f"{self.indir}: {LONGEST_ROW} mask pictures in a row are unusable; the last one: {problem}")
+        raise InputError(f"{self.indir}: {LONGEST_ROW} mask images in a row are unusable; the last one: {problem}")
 
     def _part(self, file: str, size: Size, rng: MaskRandom) -> np.ndarray:
         mask = (np.asarray(read_image(file, "L")) > 0).astype(np.uint8)

@@ -234,8 +234,7 @@ def check_outside(outdir: Path, indir: Path) -> None:
     inner, outer = outdir.resolve(), indir.resolve()
     if inner == outer or outer in inner.parents:
         raise InputError(
-            f"{outdir} lies in {indir}: the next start would take its pictures for photographs; write to a folder "
-            "outside"
+            f"{outdir} lies in {indir}: the next start would take its images for photographs; write to a folder outside"
         )
 
 

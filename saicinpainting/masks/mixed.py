@@ -61,7 +61,7 @@ class MixedMaskGenerator(MaskGenerator):
             raise InputError(
                 f"{where}.segm_proba: {segm_proba} asks for object masks in a mixture, which would run a network for "
                 "every sample; set segm_proba: 0. Evaluation sets of them: configs/data_gen/segm_512.yaml. For "
-                "training make mask pictures first, then mask_generator_kind=folder"
+                "training make mask images first, then mask_generator_kind=folder"
             )
         squares = {**(squares_kwargs or {}), "draw_method": DrawMethod.SQUARE}
         parts: list[tuple[float, str, type[MaskGenerator], Mapping[str, Any] | None]] = [

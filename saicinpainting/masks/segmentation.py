@@ -87,7 +87,7 @@ class ObjectDetector:
 
 @dataclass(frozen=True)
 class Shape:
-    """A boolean mask cut out at its edges, and where its upper left corner lies; it may reach out of the picture."""
+    """A boolean mask cut out at its edges, and where its upper left corner lies; it may reach out of the image."""
 
     pixels: np.ndarray
     top: int
@@ -108,21 +108,21 @@ class Shape:
         return Shape(pixels, round(self.top + (height - size[1]) / 2), round(self.left + (width - size[0]) / 2))
 
     def drawn(self, height: int, width: int) -> np.ndarray:
-        """The part that lies in a picture: (height, width)."""
-        picture = np.zeros((height, width), bool)
+        """The part that lies in an image: (height, width)."""
+        image = np.zeros((height, width), bool)
         rows, columns = self.pixels.shape
         top, left = max(self.top, 0), max(self.left, 0)
         bottom, right = min(self.top + rows, height), min(self.left + columns, width)
         if top < bottom and left < right:
-            picture[top:bottom, left:right] = self.pixels[
+            image[top:bottom, left:right] = self.pixels[
                 top - self.top : bottom - self.top, left - self.left : right - self.left
             ]
-        return picture
+        return image
 
 
 @dataclass(frozen=True)
 class Move:
-    """How an object becomes a hole: scale, mirroring, and shifts as shares of the picture's sides."""
+    """How an object becomes a hole: scale, mirroring, and shifts as shares of the image's sides."""
 
     scale: float
     flip: bool
@@ -143,12 +143,12 @@ class SegmentationMasks:
         rigidness_mode: `rigid` keeps holes off all objects, `soft` only off the one that they have the shape of.
         max_object_area: objects this large, as a share of the image, give no holes.
         min_mask_area: smaller holes are dropped.
-        downsample_levels: places are tried on a picture of 2**this pixels on its longer side.
+        downsample_levels: places are tried on an image of 2**this pixels on its longer side.
         num_variants_per_mask: most holes of one object.
         max_mask_intersection: largest share that two holes of an object, or hole and object, may have in common.
         max_foreground_coverage: largest share of an object that a hole may cover.
         max_foreground_intersection: largest share of a hole that may lie on an object.
-        max_hidden_area: largest share of an object that may be shifted out of the picture.
+        max_hidden_area: largest share of an object that may be shifted out of the image.
         max_scale_change: scales are drawn from 1 ± this.
         horizontal_flip: whether holes are mirrored half of the time.
         max_vertical_shift: vertical shifts are drawn from ± this share of the height.
@@ -229,7 +229,7 @@ class ObjectHoles:
         return holes
 
     def _moves(self, mask: np.ndarray, foreground: Sequence[np.ndarray], rng: MaskRandom) -> list[Move]:
-        """Ways to move an object of the reduced picture, each to a place of its own."""
+        """Ways to move an object of the reduced image, each to a place of its own."""
         moves: list[Move] = []
         taken = [mask]
         for _ in range(self.settings.num_variants_per_mask):
@@ -269,7 +269,7 @@ class ObjectHoles:
     def _fits(
         self, drawn: np.ndarray, area: int, foreground: Sequence[np.ndarray], taken: Sequence[np.ndarray]
     ) -> bool:
-        """area: of the shape, with what lies out of the picture."""
+        """area: of the shape, with what lies out of the image."""
         settings, shown = self.settings, int(drawn.sum())
         if shown < (1 - settings.max_hidden_area) * area or not shown:
             return False

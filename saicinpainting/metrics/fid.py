@@ -131,10 +131,10 @@ def covariance_of(features: Tensor) -> tuple[Tensor, Tensor]:
 def discriminative_scores(pred: Tensor, target: Tensor) -> Statistics:
     """P-IDS and U-IDS (Zhao et al. 2021) of paired features (N, D), in [0, 1], higher is better.
 
-    A linear support vector machine learns to tell real from filled pictures. `u_ids`: the share of all pictures that it
-    takes for the other kind. `p_ids`: the share of pairs in which the filled picture looks more real to it than the
-    real one. The fewer the pictures, the better they can be told apart, down to scores near 0: only those of equally
-    many pictures compare.
+    A linear support vector machine learns to tell real from filled images. `u_ids`: the share of all images that it
+    takes for the other kind. `p_ids`: the share of pairs in which the filled image looks more real to it than the
+    real one. The fewer the images, the better they can be told apart, down to scores near 0: only those of equally
+    many images compare.
     """
     from sklearn.svm import LinearSVC
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from saicinpainting.io.images import to_pixels, write_picture
+from saicinpainting.io.images import to_pixels, write_image
 from saicinpainting.utils import InputError, build
 
 OUTLINE_RGB = (255, 0, 160)
@@ -93,7 +93,7 @@ class DirectoryVisualizer:
             last_without_mask=self.last_without_mask,
             rescale_keys=self.rescale_keys,
         )
-        write_picture(self.outdir / f"epoch{epoch_i:04d}{suffix}" / f"batch{batch_i:07d}.jpg", picture)
+        write_image(self.outdir / f"epoch{epoch_i:04d}{suffix}" / f"batch{batch_i:07d}.jpg", picture)
 
 
 class NoopVisualizer:

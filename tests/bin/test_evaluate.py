@@ -139,7 +139,7 @@ def test_predictions_of_another_checkpoint_are_not_taken(evaluated: Path, root: 
         ("indir=null", r"indir: the set thin is drawn from photographs"),
         ("metrics=[fidd]", r"metrics: unknown metric 'fidd'.*did you mean 'fid'"),
         ("model.checkpoint=nope.ckpt", r"no checkpoint .*nope\.ckpt"),
-        ("paper=placed", r"paper: unknown protocol 'placed'.*did you mean 'places'"),
+        ("paper=placed", r"paper: unknown data set 'placed'.*did you mean 'places'"),
         ("model.name=sets", r"model\.name: 'sets' cannot be"),
         ("precision=fp8", r"precision: unknown value 'fp8'"),
     ],

@@ -212,6 +212,6 @@ def test_a_folder_of_full_masks_is_an_error(root):
     (root / "full").mkdir()
     (root / "full.png").rename(root / "full" / "full.png")
     with pytest.raises(
-        InputError, match=r"full: 100 mask pictures in a row.*full\.png: 20 parts of 64x64 pixels were all hole"
+        InputError, match=r"full: 100 mask images in a row.*full\.png: 20 parts of 64x64 pixels were all hole"
     ):
         dataset(root, mask_generator_kind="folder", mask_gen_kwargs={"indir": root / "full"})[0]

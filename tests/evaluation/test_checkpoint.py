@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from saicinpainting.evaluation.checkpoint import _nested, evaluate_checkpoint
-from saicinpainting.evaluation.paper_results import protocol_of, published_name
+from saicinpainting.evaluation.paper_results import dataset_of, published_name
 from saicinpainting.evaluation.qualitative import find_failures, write_failures
 from saicinpainting.evaluation.report import summary_table
-from saicinpainting.evaluation.sets import make_set, plan_sets
+from saicinpainting.evaluation.sets import draw_set, find_sets
 from saicinpainting.metrics.inception import _make_inception
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, fill, photo
@@ -164,7 +164,7 @@ def test_a_set_is_of_the_photographs_that_the_report_names(evaluate: Evaluate, t
 
 def test_what_is_written_is_no_input(evaluate: Evaluate, tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "out" / "photos")
-    with pytest.raises(InputError, match=r"out lies in .*the next start would take its pictures for photographs"):
+    with pytest.raises(InputError, match=r"out lies in .*the next start would take its images for photographs"):
         evaluate(f"indir={photos.parent}", "sets=[thin]")
     mine = write_set(tmp_path / "mine")
     with pytest.raises(InputError, match=r"out lies in .*mine"):
@@ -175,11 +175,11 @@ def test_what_is_written_is_no_input(evaluate: Evaluate, tmp_path: Path) -> None
 def test_starts_side_by_side_make_a_set_once(tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos")
     settings = settings_of(tmp_path, f"indir={photos}", "sets=[thin]", "size=256")
-    (plan,) = plan_sets(settings, tmp_path / "out")
+    (one,) = find_sets(settings, tmp_path / "out")
     with ThreadPoolExecutor(2) as pool:
-        sets = list(pool.map(lambda _: make_set(plan, settings), range(2)))
+        sets = list(pool.map(lambda _: draw_set(one, settings), range(2)))
     assert sets[0] == sets[1]
-    lines = (plan.folder / ".mask_set.jsonl").read_text().splitlines()
+    lines = (one.folder / ".mask_set.jsonl").read_text().splitlines()
     assert [json.loads(line)[0] for line in lines] == [f"{i}.png" for i in range(PHOTOS)]
 
 
@@ -295,11 +295,11 @@ def test_the_papers_sets_are_known_by_their_whole_name(name: str, expected: str 
     assert published_name(name) == expected
 
 
-def test_protocols_are_known_by_the_size_of_all_images() -> None:
-    assert protocol_of([(512, 512), (512, 512)]) == "places"
-    assert protocol_of([(256, 256)]) == "celeba"
+def test_the_papers_data_sets_are_known_by_the_size_of_all_images() -> None:
+    assert dataset_of([(512, 512), (512, 512)]) == "places"
+    assert dataset_of([(256, 256)]) == "celeba"
     for sizes in ([], [(256, 256), (512, 512)], [(512, 683)], [(300, 300)]):
-        assert protocol_of(sizes) is None
+        assert dataset_of(sizes) is None
 
 
 def test_what_could_not_be_measured_is_null(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_endings_of_results(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"out_ext: expected an ending such as \.png, got"):
             predict_folder(Red(), dataset, indir, tmp_path / "out", out_ext=ending)
     unasked = Red()
-    with pytest.raises(InputError, match=r"out_ext=foo: cannot write a picture with the ending '\.foo'; use \.png"):
+    with pytest.raises(InputError, match=r"out_ext=foo: cannot write an image with the ending '\.foo'; use \.png"):
         predict_folder(unasked, dataset, indir, tmp_path / "out", out_ext="foo")
     assert not unasked.batches
 
@@ -234,7 +234,7 @@ def test_a_full_disk_is_named(mixed: Path, tmp_path: Path, monkeypatch: pytest.M
         threads.append(threading.current_thread())
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("saicinpainting.inference.folders.write_picture", no_space)
+    monkeypatch.setattr("saicinpainting.inference.folders.write_image", no_space)
     with pytest.raises(OSError, match=r"No space left on device: .*\.png"):
         run(mixed, tmp_path, Red())
     assert threads[0] is not threading.main_thread()
@@ -351,7 +351,7 @@ def test_what_waits_to_be_written_is_pixels_of_its_own(
 ) -> None:
     """A slice of a batch would keep all of it."""
     waiting = []
-    monkeypatch.setattr("saicinpainting.inference.folders.write_picture", lambda _, picture: waiting.append(picture))
+    monkeypatch.setattr("saicinpainting.inference.folders.write_image", lambda _, picture: waiting.append(picture))
     run(mixed, tmp_path, Red(), batch_size=8)
     assert len(waiting) == 97
     assert all(picture.base is None and picture.dtype == np.uint8 for picture in waiting)

@@ -300,9 +300,7 @@ def test_what_the_disk_refuses_is_told_and_the_old_file_stays(tmp_path: Path, na
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
-        with pytest.raises(
-            InputError, match=r"cannot be written \(.*too large.*\): it needs 0\.0 MB, .* MB are free in"
-        ):
+        with pytest.raises(InputError, match=r"cannot be written: file too large; .*give another path"):
             write_checkpoint({"state_dict": {"a": torch.ones(5000)}}, tmp_path / name)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -310,13 +308,13 @@ def test_what_the_disk_refuses_is_told_and_the_old_file_stays(tmp_path: Path, na
     assert (tmp_path / name).read_bytes() == before
 
 
-@pytest.mark.parametrize(("number", "advice"), [("EIO", "fails; check it"), ("ENOSPC", "are free in .*; make room")])
+@pytest.mark.parametrize(("number", "advice"), [("EIO", "fails; check it"), ("ENOSPC", "; make room")])
 def test_only_a_full_disk_wants_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, advice: str):
     def fails(descriptor: int) -> None:
         raise OSError(getattr(errno, number), "It says")
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(InputError, match=rf"last\.ckpt cannot be written \(It says\).*{advice}") as error:
+    with pytest.raises(InputError, match=rf"last\.ckpt cannot be written: it says.*{advice}") as error:
         write_checkpoint({"state_dict": STATE}, tmp_path / "last.ckpt")
     assert ("make room" in str(error.value)) == (number == "ENOSPC")
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saicinpainting.io.images import write_picture
+from saicinpainting.io.images import write_image
 from saicinpainting.utils import InputError
 
 
@@ -18,14 +18,14 @@ def picture() -> np.ndarray:
 
 def test_any_name_and_new_folders_keep_the_pixels(tmp_path: Path) -> None:
     path = tmp_path / "небо" / "雪.png"
-    write_picture(path, picture())
+    write_image(path, picture())
     np.testing.assert_array_equal(np.asarray(Image.open(path)), picture())
 
 
 def test_unknown_ending_is_named_and_leaves_no_file(tmp_path: Path) -> None:
     for name in ("a.nothing", "a"):
-        with pytest.raises(InputError, match=rf"{name}: cannot write a picture with the ending .*; use \.png"):
-            write_picture(tmp_path / name, picture())
+        with pytest.raises(InputError, match=rf"{name}: cannot write an image with the ending .*; use \.png"):
+            write_image(tmp_path / name, picture())
     assert not list(tmp_path.iterdir())
 
 
@@ -36,15 +36,15 @@ def test_a_disk_that_takes_nothing_is_named(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match=rf"{error.strerror}: '.*a\.png'"):
-        write_picture(tmp_path / "a.png", picture())
+        write_image(tmp_path / "a.png", picture())
 
 
 def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(FileExistsError, match="out"):
-        write_picture(tmp_path / "out" / "a.png", picture())
+        write_image(tmp_path / "out" / "a.png", picture())
 
 
 def test_a_picture_beyond_the_format_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.jpg: a picture of shape \(70000, 1, 3\) does not fit .*; use \.png"):
-        write_picture(tmp_path / "a.jpg", np.zeros((70000, 1, 3), np.uint8))
+    with pytest.raises(InputError, match=r"a\.jpg: an image of shape \(70000, 1, 3\) does not fit .*; use \.png"):
+        write_image(tmp_path / "a.jpg", np.zeros((70000, 1, 3), np.uint8))
