@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "saicinpainting"
 ROOMS = (
     ("utils",),
+    ("schema",),
     ("io",),
     ("config", "cli"),
     ("networks", "masks"),

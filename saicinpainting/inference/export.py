@@ -51,7 +51,7 @@ class ExportableInpainter(nn.Module):
 def exportable(path: str | Path, checkpoint: str = "best.ckpt", *, device: str = "cpu") -> ExportableInpainter:
     """The folded generator of an experiment's folder."""
     inpainter = Inpainter.from_run(path, checkpoint, device=device)
-    if inpainter.generator_input.noise is not None:
+    if inpainter.generator_input.add_noise_kwargs is not None:
         raise InputError(f"{path}: a generator with noise as an input (training_model.add_noise_kwargs) has no export")
     network = inpainter.network.to(memory_format=torch.contiguous_format)
     return ExportableInpainter(network, inpainter.generator_input).eval()

@@ -204,7 +204,7 @@ class Inpainter:
 
     def _input(self, image: Tensor, mask: Tensor) -> Tensor:
         """As the training module makes it, noise of a fixed seed; the same whatever images are beside one."""
-        if self.generator_input.noise is None:
+        if self.generator_input.add_noise_kwargs is None:
             return self.generator_input(image, mask)
         pairs = zip(image.split(1), mask.split(1), strict=True)
         return torch.cat([self.generator_input(*pair, batch_rng(0, 0, 0)) for pair in pairs])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,33 @@ PREFIX = "generator_average."  # of its weights in a checkpoint; what follows is
 _INNER = "network."
 
 
-class GeneratorAverage(nn.Module):
+@dataclass(frozen=True, kw_only=True)
+class EMAOptions:
+    """Averaging the generator's weights over the steps: keys of the config section `training_model`.
+
+    Args:
+        average_generator: average them; validation and prediction use the average.
+        generator_avg_beta: what the average keeps of itself at an update, from 0 to below 1.
+        average_generator_start_step: steps before the first update, the time in which weights still move far.
+        average_generator_period: steps from one update to the next.
+    """
+
+    average_generator: bool = False
+    generator_avg_beta: float = 0.999
+    average_generator_start_step: int = 30000
+    average_generator_period: int = 10
+
+    def __post_init__(self) -> None:
+        for name, expected, fits in (
+            ("generator_avg_beta", "a number in [0, 1)", 0 <= self.generator_avg_beta < 1),
+            ("average_generator_start_step", "0 or more", self.average_generator_start_step >= 0),
+            ("average_generator_period", "1 or more", self.average_generator_period >= 1),
+        ):
+            if not fits:
+                raise InputError(f"training_model.{name}: expected {expected}, got {getattr(self, name)}")
+
+
+class GeneratorEMA(nn.Module):
     """Exponential moving average of a generator: every `period` steps from `start_step` on,
     `average = beta * average + (1 - beta) * generator`, the first time `average = generator`.
 
@@ -32,20 +59,13 @@ class GeneratorAverage(nn.Module):
 
     Args:
         generator: the network to average; a copy of it is made.
-        beta: what the average keeps of itself at an update, in [0, 1).
-        start_step: steps before the first update, the time in which weights still move far.
-        period: steps from one update to the next.
+        options: how often and how far the average follows it.
     """
 
-    def __init__(self, generator: nn.Module, *, beta: float = 0.999, start_step: int = 30000, period: int = 10) -> None:
+    def __init__(self, generator: nn.Module, options: EMAOptions) -> None:
         super().__init__()
-        if not 0 <= beta < 1:
-            raise InputError(f"training_model.generator_avg_beta: expected a number in [0, 1), got {beta}")
-        if start_step < 0:
-            raise InputError(f"training_model.average_generator_start_step: expected 0 or more, got {start_step}")
-        if period < 1:
-            raise InputError(f"training_model.average_generator_period: expected 1 or more, got {period}")
-        self.beta, self.start_step, self.period = beta, start_step, period
+        self.beta = options.generator_avg_beta
+        self.start_step, self.period = options.average_generator_start_step, options.average_generator_period
         self.network = copy.deepcopy(_unwrapped(generator)).requires_grad_(False).eval()
         self.filled = False
         self.register_state_dict_post_hook(_name_as_generator)
@@ -55,7 +75,7 @@ class GeneratorAverage(nn.Module):
         """What the averaged network makes of `x`, the generator's input."""
         return self.network(x)
 
-    def train(self, mode: bool = True) -> GeneratorAverage:
+    def train(self, mode: bool = True) -> GeneratorEMA:
         return super().train(False)
 
     def is_due(self, step: int) -> bool:
@@ -116,7 +136,7 @@ def _unwrapped(network: nn.Module) -> nn.Module:
 # code does.
 
 
-def _name_as_generator(module: GeneratorAverage, state: dict[str, Any], prefix: str, _: Any) -> None:
+def _name_as_generator(module: GeneratorEMA, state: dict[str, Any], prefix: str, _: Any) -> None:
     inner = [name for name in state if name.startswith(prefix + _INNER)]
     for name in inner:
         tensor = state.pop(name)
@@ -124,7 +144,7 @@ def _name_as_generator(module: GeneratorAverage, state: dict[str, Any], prefix: 
             state[prefix + name[len(prefix + _INNER) :]] = tensor
 
 
-def _name_as_inner(module: GeneratorAverage, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _name_as_inner(module: GeneratorEMA, state: dict[str, Any], prefix: str, *_: Any) -> None:
     outer = [name for name in state if name.startswith(prefix)]
     for name in outer:
         state[prefix + _INNER + name[len(prefix) :]] = state.pop(name)

@@ -7,8 +7,9 @@ WACV 2022).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,20 @@ from saicinpainting.networks import dft
 from saicinpainting.networks.batch_norm import BatchNorm2d
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
 
-FFT_BACKENDS = ("auto", "fft", "products")
+FFTBackend = Literal["auto", "fft", "products"]
+FFT_BACKENDS = get_args(FFTBackend)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FourierOptions:
+    """How Fourier units compute; none of it changes a result but its rounding. Keys of the section `training_model`.
+
+    Args:
+        fft_backend: by `torch.fft` (`fft`), by products of matrices (`products`), or by the faster of them for each
+            size (`auto`).
+    """
+
+    fft_backend: FFTBackend = "auto"
 
 
 class SELayer(nn.Module):
@@ -178,7 +192,7 @@ def _largest_for_products(x: Tensor) -> int:
 
 
 def set_fft_backend(module: nn.Module, backend: str) -> None:
-    """How the Fourier units inside `module` transform: `fft`, `products`, or `auto`, the faster of them by size."""
+    """Let the Fourier units inside `module` transform as `FourierOptions` says."""
     if backend not in FFT_BACKENDS:
         raise InputError(f"fft_backend: unknown value {backend!r}; {did_you_mean(backend, FFT_BACKENDS)}")
     for unit in module.modules():

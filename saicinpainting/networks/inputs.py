@@ -5,18 +5,15 @@ Batches hold `image` (B, 3, H, W) in [0, 1] and `mask` (B, 1, H, W), 1 = hole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from saicinpainting.utils import InputError, call_with_settings, did_you_mean
-
-Settings = Mapping[str, Any]
+from saicinpainting.utils import InputError
 
 
 def batch_rng(
@@ -31,60 +28,22 @@ def batch_rng(
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorInput:
-    """The generator's input: the image without the hole, channels of noise, the mask (paper, section 2).
-
-    Args:
-        concat_mask: append the mask.
-        noise: the noise channels; None for none, as every published model has it.
-    """
-
-    concat_mask: bool = True
-    noise: NoiseInput | None = None
-
-    @property
-    def channels(self) -> int:
-        """What `generator.input_nc` has to be."""
-        return 3 + (self.noise.scales if self.noise else 0) + int(self.concat_mask)
-
-    def __call__(self, image: Tensor, mask: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """(B, channels, H, W); `rng` draws the noise and may be None where there is none."""
-        x = image * (1 - mask)
-        if self.noise is not None:
-            assert rng is not None
-            x = self.noise(x, mask, rng)
-        return torch.cat([x, mask], dim=1) if self.concat_mask else x
-
-
-def blend(predicted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """The prediction in the hole, the image around it; a mask between 0 and 1 mixes them."""
-    return mask * predicted + (1 - mask) * image
-
-
-@dataclass(frozen=True, kw_only=True)
 class NoiseInput:
-    """`scales` more input channels of Gaussian noise, each at half the resolution of the one before:
-    `add_noise_kwargs`. `generator.input_nc` is 4 + `scales`.
+    """`scales` channels of Gaussian noise, each at half the resolution of the one before.
 
     Args:
         scales: number of channels; both sides of an image hold at least 2**(scales - 1) pixels.
         scale_mode: how the coarser ones are enlarged, a mode of `torch.nn.functional.interpolate`.
-        fill_hole: put the first three of them into the hole, which is black otherwise: `noise_fill_hole`.
     """
 
     scales: int = 6
-    scale_mode: str = "bilinear"
-    fill_hole: bool = False
+    scale_mode: Literal["nearest", "bilinear", "bicubic", "area"] = "bilinear"
 
     def __post_init__(self) -> None:
-        where = "training_model.add_noise_kwargs"
-        if self.scales < 1 or (self.fill_hole and self.scales < 3):
-            raise InputError(f"{where}.scales: expected 1 or more, 3 or more to fill the hole, got {self.scales}")
-        modes = ("nearest", "bilinear", "bicubic", "area")
-        if self.scale_mode not in modes:
-            raise InputError(f"{where}.scale_mode: unknown value; {did_you_mean(self.scale_mode, modes)}")
+        if self.scales < 1:
+            raise InputError(f"training_model.add_noise_kwargs.scales: expected 1 or more, got {self.scales}")
 
-    def noise(self, image: Tensor, rng: torch.Generator) -> Tensor:
+    def __call__(self, image: Tensor, rng: torch.Generator) -> Tensor:
         """(B, scales, H, W) for `image` (B, C, H, W), on its device and in its dtype."""
         batch, _, height, width = image.shape
         if min(height, width) < 2 ** (self.scales - 1):
@@ -102,21 +61,48 @@ class NoiseInput:
             )
         return torch.cat(channels, dim=1)
 
-    def __call__(self, masked_image: Tensor, mask: Tensor, rng: torch.Generator) -> Tensor:
-        """(B, 3 + scales, H, W): the image (B, 3, H, W) without the hole of `mask` (B, 1, H, W), then the noise."""
-        noise = self.noise(masked_image, rng)
-        if self.fill_hole:
-            masked_image = masked_image + mask * noise[:, : masked_image.shape[1]]
-        return torch.cat([masked_image, noise], dim=1)
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorInput:
+    """The generator's input: the image without the hole, channels of noise, the mask (paper, section 2).
+
+    Args:
+        concat_mask: append the mask.
+        add_noise_kwargs: channels of noise; null for none, as every published model has it.
+        noise_fill_hole: put the first three channels of noise into the hole, which is black otherwise.
+    """
+
+    concat_mask: bool = True
+    add_noise_kwargs: NoiseInput | None = None
+    noise_fill_hole: bool = False
+
+    def __post_init__(self) -> None:
+        if self.noise_fill_hole and (self.add_noise_kwargs is None or self.add_noise_kwargs.scales < 3):
+            raise InputError(
+                "training_model.noise_fill_hole: there is too little noise to fill the hole with; set "
+                "training_model.add_noise_kwargs.scales to 3 or more"
+            )
+
+    @property
+    def noise_channels(self) -> int:
+        return self.add_noise_kwargs.scales if self.add_noise_kwargs else 0
+
+    @property
+    def channels(self) -> int:
+        """What `generator.input_nc` has to be."""
+        return 3 + self.noise_channels + int(self.concat_mask)
+
+    def __call__(self, image: Tensor, mask: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """(B, channels, H, W); `rng` draws the noise and may be None where there is none."""
+        x = image * (1 - mask)
+        if self.add_noise_kwargs is not None:
+            assert rng is not None
+            noise = self.add_noise_kwargs(x, rng)
+            filled = x + mask * noise[:, :3] if self.noise_fill_hole else x
+            x = torch.cat([filled, noise], dim=1)
+        return torch.cat([x, mask], dim=1) if self.concat_mask else x
 
 
-def make_noise_input(*, add_noise_kwargs: Settings | None = None, noise_fill_hole: bool = False) -> NoiseInput | None:
-    """From the options of `training_model`, by their official names."""
-    if add_noise_kwargs is None:
-        if noise_fill_hole:
-            raise InputError("training_model.noise_fill_hole: there is no noise to fill it with; set add_noise_kwargs")
-        return None
-    if "fill_hole" in add_noise_kwargs:
-        raise InputError("training_model.add_noise_kwargs.fill_hole: unknown key; set training_model.noise_fill_hole")
-    settings = {**add_noise_kwargs, "fill_hole": noise_fill_hole}
-    return call_with_settings(NoiseInput, settings, where="training_model.add_noise_kwargs")
+def blend(predicted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """The prediction in the hole, the image around it; a mask between 0 and 1 mixes them."""
+    return mask * predicted + (1 - mask) * image

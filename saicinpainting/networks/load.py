@@ -14,13 +14,11 @@ from saicinpainting.io.checkpoint import FROZEN_PREFIXES, StateDict, read_checkp
 from saicinpainting.networks import make_generator
 from saicinpainting.networks.base import Generator
 from saicinpainting.networks.ema import average_as_generator
-from saicinpainting.networks.fourier import set_fft_backend
-from saicinpainting.networks.inputs import GeneratorInput, make_noise_input
+from saicinpainting.networks.fourier import FourierOptions, set_fft_backend
+from saicinpainting.networks.inputs import GeneratorInput
 from saicinpainting.networks.recognition import as_generator, generator_remedy, recognize_generator
+from saicinpainting.schema import read_section
 from saicinpainting.utils import InputError
-
-GENERATOR_OPTIONS = ("concat_mask", "add_noise_kwargs", "noise_fill_hole", "fft_backend")
-"""The keys of the config section `training_model` that `build_generator` takes."""
 
 
 class TrainedGenerator(NamedTuple):
@@ -30,29 +28,26 @@ class TrainedGenerator(NamedTuple):
     generator_input: GeneratorInput
 
 
-def build_generator(
-    settings: Mapping[str, Any],
-    *,
-    concat_mask: bool = True,
-    add_noise_kwargs: Mapping[str, Any] | None = None,
-    noise_fill_hole: bool = False,
-    fft_backend: str = "auto",
-) -> TrainedGenerator:
-    """Build what the config section `generator` and `GENERATOR_OPTIONS` describe, with new weights.
+def build_generator(settings: Mapping[str, Any], model_settings: Mapping[str, Any]) -> TrainedGenerator:
+    """The generator with new weights that the config section `generator` describes.
+
+    Args:
+        settings: the section.
+        model_settings: the section `training_model`, of which `GeneratorInput` and `FourierOptions` are read.
 
     Raises:
         InputError: an unknown setting, or `generator.input_nc` does not fit the input.
     """
-    noise = make_noise_input(add_noise_kwargs=add_noise_kwargs, noise_fill_hole=noise_fill_hole)
-    generator_input = GeneratorInput(concat_mask=concat_mask, noise=noise)
+    generator_input = read_section(GeneratorInput, model_settings, where="training_model", only=False)
     generator = make_generator(**settings)
     if settings.get("input_nc") != generator_input.channels:
         raise InputError(
             f"generator.input_nc={settings.get('input_nc')}: with training_model.concat_mask="
-            f"{str(concat_mask).lower()} and {noise.scales if noise else 0} noise channels the input has "
-            f"{generator_input.channels}"
+            f"{str(generator_input.concat_mask).lower()} and {generator_input.noise_channels} noise channels the input "
+            f"has {generator_input.channels}"
         )
-    set_fft_backend(generator, fft_backend)
+    options = read_section(FourierOptions, model_settings, where="training_model", only=False)
+    set_fft_backend(generator, options.fft_backend)
     return TrainedGenerator(generator, generator_input)
 
 
@@ -71,11 +66,10 @@ def load_generator(path: str | Path, config: DictConfig | Mapping[str, Any] | No
     """
     state = as_generator(average_as_generator(read_checkpoint(path)["state_dict"]))
     if config is None:
-        trained = build_generator(recognize_generator(state, path))
+        trained = build_generator(recognize_generator(state, path), {})
     else:
         sections = resolved_sections(config, ("training_model", "generator"))
-        options = {key: value for key, value in sections["training_model"].items() if key in GENERATOR_OPTIONS}
-        trained = build_generator(sections["generator"], **options)
+        trained = build_generator(sections["generator"], sections["training_model"])
     holder = torch.nn.ModuleDict({"generator": trained.generator})
     check_fit(holder, state, path, prefix="generator.")
     holder.load_state_dict({name: tensor for name, tensor in state.items() if name.startswith("generator.")})

@@ -6,25 +6,16 @@ that is an argument: made by `networks.inputs.batch_rng`, it is the same again w
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from saicinpainting.io.images import ceil_modulo
 from saicinpainting.losses.distance_weighting import make_mask_distance_weighter
-from saicinpainting.utils import (
-    InputError,
-    LadderRamp,
-    LinearRamp,
-    call_with_settings,
-    check_bool,
-    get_ramp,
-)
+from saicinpainting.utils import InputError, LadderRamp, LinearRamp, call_with_settings, get_ramp
 
 Batch = dict[str, Any]
 Settings = Mapping[str, Any]
@@ -35,10 +26,13 @@ SIDE_MULTIPLE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ConstantAreaCrop:
-    """Crops of any aspect ratio and one area: `const_area_crop_kwargs`.
+    """Crops of any aspect ratio and one area. The images have to be large enough: `data.train.out_size=512`.
 
-    One side, height or width by chance, is uniform in [`min_size`, `max_size`] and the other makes `area` pixels,
-    both rounded up to multiples of `round_to_mod`. The images have to be large enough: `data.train.out_size=512`.
+    Args:
+        min_size: shortest side in pixels; height or width, by chance, is uniform from here to `max_size`.
+        max_size: longest side.
+        area: pixels of a crop, which decide the other side.
+        round_to_mod: both sides are rounded up to multiples of this.
     """
 
     min_size: int = 128
@@ -129,88 +123,53 @@ def make_rescale_schedule(settings: Settings) -> RescaleSchedule:
     return RescaleSchedule(ramp)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchTransforms:
-    """What happens to a training batch first: to another size, then a crop of it."""
+@dataclass(kw_only=True)
+class BatchOptions:
+    """What happens to a batch on its way through a step: keys of the config section `training_model`.
 
-    rescale: RescaleSchedule | None = None
-    crop: ConstantAreaCrop | None = None
+    Args:
+        rescale_scheduler_kwargs: train on square images of a size that follows the step; a ramp of `utils.get_ramp`.
+        const_area_crop_kwargs: train on random crops of any aspect ratio and one area.
+        distance_weighter_kwargs: what the supervised losses of training see instead of the mask; see
+            `losses.distance_weighting`.
+        distance_weighted_mask_for_discr: the generator's adversarial loss sees that as well.
+        fake_fakes_proba: not supported; 0, as in every published model.
+        fake_fakes_generator_kwargs: means nothing while `fake_fakes_proba` is 0.
+    """
 
-    def __call__(self, batch: Batch, *, step: int, rng: torch.Generator) -> Batch:
-        """A new batch. Call it once a batch, so that both networks' steps see the same pictures.
+    rescale_scheduler_kwargs: dict[str, Any] | None = None
+    const_area_crop_kwargs: ConstantAreaCrop | None = None
+    distance_weighter_kwargs: dict[str, Any] | None = None
+    distance_weighted_mask_for_discr: bool = False
+    fake_fakes_proba: float = 0
+    fake_fakes_generator_kwargs: dict[str, Any] | None = None
 
-        `rng` is best on the CPU: the crop's size is needed there.
+    def __post_init__(self) -> None:
+        if self.fake_fakes_proba > 1e-3:  # the official threshold
+            raise InputError(
+                f"training_model.fake_fakes_proba={self.fake_fakes_proba} (photographs blended into the holes of "
+                "others, as further fakes for the discriminator) is not supported; set it to 0, as every published "
+                "model does: the discriminator learns from the generator's results"
+            )
+        self.weigh_mask = make_mask_distance_weighter(self.distance_weighter_kwargs)
+        if self.distance_weighted_mask_for_discr and self.weigh_mask is None:
+            raise InputError(
+                "training_model.distance_weighted_mask_for_discr: there is no weighted mask; set "
+                "distance_weighter_kwargs"
+            )
+        settings = self.rescale_scheduler_kwargs
+        self.rescale = None if settings is None else make_rescale_schedule(settings)
+
+    @property
+    def sizes_vary(self) -> bool:
+        return self.rescale is not None or self.const_area_crop_kwargs is not None
+
+    def transform(self, batch: Batch, *, step: int, rng: torch.Generator) -> Batch:
+        """A training batch in its new size, then a crop of it.
+
+        Call it once a batch, so that both networks' steps see the same images. `rng` is best on the CPU: the crop's
+        size is needed there.
         """
         if self.rescale is not None:
             batch = self.rescale(batch, step)
-        return batch if self.crop is None else self.crop(batch, rng)
-
-
-def make_batch_transforms(
-    *, rescale_scheduler_kwargs: Settings | None = None, const_area_crop_kwargs: Settings | None = None
-) -> BatchTransforms:
-    """From the options of `training_model`, by their official names; None leaves one out."""
-    rescale = crop = None
-    if rescale_scheduler_kwargs is not None:
-        rescale = make_rescale_schedule(rescale_scheduler_kwargs)
-    if const_area_crop_kwargs is not None:
-        where = "training_model.const_area_crop_kwargs"
-        crop = call_with_settings(ConstantAreaCrop, const_area_crop_kwargs, where=where)
-    return BatchTransforms(rescale=rescale, crop=crop)
-
-
-# ---- all of them ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchOptions:
-    """What the options of `training_model` make of a batch on its way through a step.
-
-    Args:
-        transforms: what happens to a training batch first.
-        weigh_mask: from the mask to the one that the supervised losses of training see; None for the mask itself.
-        weighted_mask_for_discr: the generator's adversarial loss sees that one too.
-    """
-
-    transforms: BatchTransforms = BatchTransforms()
-    weigh_mask: Callable[[Tensor], Tensor] | None = None
-    weighted_mask_for_discr: bool = False
-
-
-def make_batch_options(
-    *,
-    rescale_scheduler_kwargs: Settings | None = None,
-    const_area_crop_kwargs: Settings | None = None,
-    distance_weighter_kwargs: Settings | None = None,
-    distance_weighted_mask_for_discr: bool = False,
-    fake_fakes_proba: float = 0,
-    fake_fakes_generator_kwargs: Settings | None = None,
-) -> BatchOptions:
-    """From the options of `training_model`, by their official names; the defaults change nothing.
-
-    Raises:
-        InputError: an unknown or impossible setting, or one that is not supported.
-    """
-    if fake_fakes_proba > 1e-3:  # the official threshold, below which fake_fakes_generator_kwargs mean nothing
-        raise InputError(
-            f"training_model.fake_fakes_proba={fake_fakes_proba} (photographs blended into the holes of others, as "
-            "further fakes for the discriminator) is not supported; set it to 0, as every published model does: the "
-            "discriminator learns from the generator's results"
-        )
-    check_bool("training_model.distance_weighted_mask_for_discr", distance_weighted_mask_for_discr)
-    weigh_mask = make_mask_distance_weighter(distance_weighter_kwargs)
-    if distance_weighted_mask_for_discr and weigh_mask is None:
-        raise InputError(
-            "training_model.distance_weighted_mask_for_discr: there is no weighted mask; set distance_weighter_kwargs"
-        )
-    return BatchOptions(
-        transforms=make_batch_transforms(
-            rescale_scheduler_kwargs=rescale_scheduler_kwargs, const_area_crop_kwargs=const_area_crop_kwargs
-        ),
-        weigh_mask=weigh_mask,
-        weighted_mask_for_discr=distance_weighted_mask_for_discr,
-    )
-
-
-# Keys of `training_model` that are read here.
-BATCH_OPTIONS = frozenset(inspect.signature(make_batch_options).parameters)
+        return batch if self.const_area_crop_kwargs is None else self.const_area_crop_kwargs(batch, rng)

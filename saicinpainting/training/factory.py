@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import nn
 
 from saicinpainting.config import resolved_sections
 from saicinpainting.losses.adversarial import make_discrim_loss
 from saicinpainting.losses.perceptual import make_perceptual, make_resnet_pl
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, make_evaluator
 from saicinpainting.networks import make_discriminator
-from saicinpainting.networks.ema import GeneratorAverage
-from saicinpainting.networks.load import GENERATOR_OPTIONS, build_generator
-from saicinpainting.training.batch_transforms import BATCH_OPTIONS, make_batch_options
+from saicinpainting.networks.ema import EMAOptions, GeneratorEMA
+from saicinpainting.networks.fourier import FourierOptions
+from saicinpainting.networks.inputs import GeneratorInput
+from saicinpainting.networks.load import build_generator
+from saicinpainting.schema import known_keys, read_section
+from saicinpainting.training.batch_transforms import BatchOptions
 from saicinpainting.training.module import InpaintingModule
 from saicinpainting.training.optimizers import make_optimizers
-from saicinpainting.training.parts import LossWeights, StepOptions, TrainingParts
+from saicinpainting.training.parts import Losses, ModuleOptions, TrainingParts
 from saicinpainting.training.visualizer import make_visualizer
-from saicinpainting.utils import InputError, build, call_with_settings, check_bool, check_known_keys
+from saicinpainting.utils import InputError, call_with_settings, check_known_keys
 
 Settings = Mapping[str, Any]
 
-TRAINING_MODELS: dict[str, Callable[..., InpaintingModule]] = {
-    "default": InpaintingModule,
-}
+TRAINING_MODEL = (ModuleOptions, GeneratorInput, FourierOptions, BatchOptions, EMAOptions)
+"""What the config section `training_model` is made of."""
 SECTIONS = (
-    "run_title",
-    "training_model",
-    "losses",
-    "generator",
-    "discriminator",
-    "optimizers",
-    "visualizer",
-    "evaluator",
-    "data",
-    "trainer",
-    "location",
-    "hydra",
+    *("run_title", "training_model", "losses", "generator", "discriminator", "optimizers", "visualizer"),
+    *("evaluator", "data", "trainer", "location", "hydra"),
 )
 
 
@@ -55,60 +44,26 @@ def make_training_model(config: DictConfig | Settings) -> InpaintingModule:
     Raises:
         InputError: an unknown kind or key, or pretrained weights that are not at hand.
     """
-    return build(TRAINING_MODELS, module_parts(config), where="training_model", default_kind="default")
+    return InpaintingModule(**module_parts(config))
 
 
 def module_parts(config: DictConfig | Settings) -> dict[str, Any]:
-    """The arguments of `InpaintingModule` that `config` describes, and `kind` where it is named."""
+    """The arguments of `InpaintingModule` that `config` describes."""
     settings = _sections(config)
-    model_settings = dict(settings["training_model"])
-    predict_only = bool(model_settings.pop("predict_only", False))
-    check_known_keys(model_settings, MODEL_OPTIONS, where="training_model")
-    generator_settings = _take(model_settings, GENERATOR_OPTIONS)
-    generator, generator_input = build_generator(_section(settings, "generator"), **generator_settings)
-    average = _average(generator, **_take(model_settings, AVERAGE_OPTIONS))
+    model_settings = _section(settings, "training_model")
+    check_known_keys(model_settings, known_keys(*TRAINING_MODEL), where="training_model")
+    read = partial(read_section, settings=model_settings, where="training_model", only=False)
+    options, averaging = read(ModuleOptions), read(EMAOptions)
+    generator, generator_input = build_generator(_section(settings, "generator"), model_settings)
+    parts = {"generator": generator, "generator_input": generator_input, "options": options}
+    if options.predict_only:
+        return parts
     return {
-        "generator": generator,
-        "generator_input": generator_input,
-        "training": None if predict_only else _training_parts(settings),
-        "step": StepOptions(**_take(model_settings, STEP_OPTIONS)),
-        "batch_options": make_batch_options(**_take(model_settings, BATCH_OPTIONS)),
-        "generator_average": None if predict_only else average,
-        **model_settings,
+        **parts,
+        "training": _training_parts(settings),
+        "batch_options": read(BatchOptions),
+        "generator_average": GeneratorEMA(generator, averaging) if averaging.average_generator else None,
     }
-
-
-def _take(settings: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Moves the entries of these names out of `settings`."""
-    return {name: settings.pop(name) for name in list(settings) if name in names}
-
-
-def _average(
-    generator: nn.Module,
-    *,
-    average_generator: bool = False,
-    generator_avg_beta: float = 0.999,
-    average_generator_start_step: int = 30000,
-    average_generator_period: int = 10,
-) -> GeneratorAverage | None:
-    """The running average that `training_model` asks for, by its official option names."""
-    check_bool("training_model.average_generator", average_generator)
-    if not average_generator:
-        return None
-    return GeneratorAverage(
-        generator,
-        beta=generator_avg_beta,
-        start_step=average_generator_start_step,
-        period=average_generator_period,
-    )
-
-
-AVERAGE_OPTIONS = frozenset(inspect.signature(_average).parameters) - {"generator"}
-STEP_OPTIONS = frozenset(field.name for field in fields(StepOptions))
-MODEL_OPTIONS = (
-    {"kind", *GENERATOR_OPTIONS, *BATCH_OPTIONS, *AVERAGE_OPTIONS, *STEP_OPTIONS}
-    | inspect.signature(InpaintingModule).parameters.keys()
-) - {"generator", "generator_input", "training", "step", "batch_options", "generator_average"}
 
 
 def _sections(config: DictConfig | Settings) -> dict[str, Any]:
@@ -125,59 +80,30 @@ def _section(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def _training_parts(settings: Settings) -> TrainingParts:
-    losses = _section(settings, "losses")
-    known = ("l1", "perceptual", "adversarial", "feature_matching", "resnet_pl")
-    check_known_keys(losses, known, where="losses")
-    evaluators = _evaluators(settings)
+    losses = read_section(Losses, _section(settings, "losses"), where="losses")
+    perceptual, resnet_pl = dict(losses.perceptual or {}), losses.resnet_pl or {"weight": 0}
+    perceptual.pop("weight", None)  # the module weighs it
+    data, trainer = settings.get("data") or {}, settings.get("trainer") or {}
+    make = partial(_evaluator, settings.get("evaluator"))
     return TrainingParts(
         discriminator=make_discriminator(**_section(settings, "discriminator")),
-        adversarial_loss=make_discrim_loss(**_section(losses, "adversarial")),
-        weights=_loss_weights(losses),
-        loss_pl=_loss_module(make_perceptual, losses, "perceptual", without=("weight",)),
-        loss_resnet_pl=_loss_module(make_resnet_pl, losses, "resnet_pl"),
+        adversarial_loss=make_discrim_loss(**losses.adversarial),
+        losses=losses,
+        loss_pl=make_perceptual(**perceptual) if losses.perceptual_weight > 0 else None,
+        loss_resnet_pl=(
+            call_with_settings(make_resnet_pl, resnet_pl, where="losses.resnet_pl")
+            if resnet_pl.get("weight", 1) > 0
+            else None
+        ),
         make_optimizers=partial(make_optimizers, _section(settings, "optimizers")),
         visualizer=make_visualizer(**_section(settings, "visualizer")),
-        val_evaluator=evaluators["val"],
-        test_evaluator=evaluators["test"],
-        extra_evaluators=evaluators["extra"],
-        gradient_clip_val=((settings.get("trainer") or {}).get("kwargs") or {}).get("gradient_clip_val"),
-        seed=(settings.get("trainer") or {}).get("seed", 0),
+        val_evaluator=make(),
+        test_evaluator=make() if data.get("visual_test") else None,
+        extra_evaluators={name: made for name in data.get("extra_val") or {} if (made := make()) is not None},
+        gradient_clip_val=(trainer.get("kwargs") or {}).get("gradient_clip_val"),
+        seed=trainer.get("seed", 0),
     )
 
 
-def _loss_weights(losses: Settings) -> LossWeights:
-    """The scalar weights; every key of `losses` ends here or in the constructor of its loss."""
-
-    def l1(weight_known: float = 10, weight_missing: float = 0) -> dict[str, Any]:
-        return {"l1_known": weight_known, "l1_missing": weight_missing}
-
-    def feature_matching(weight: float = 0, pass_mask: bool = False) -> dict[str, Any]:
-        return {"feature_matching": weight, "feature_matching_pass_mask": pass_mask}
-
-    return LossWeights(
-        **call_with_settings(l1, losses.get("l1") or {}, where="losses.l1"),
-        **call_with_settings(feature_matching, losses.get("feature_matching") or {}, where="losses.feature_matching"),
-        perceptual=(losses.get("perceptual") or {}).get("weight", 0),
-        adversarial=losses["adversarial"].get("weight", 1),
-    )
-
-
-def _loss_module(
-    make: Callable[..., nn.Module], losses: Settings, name: str, without: tuple[str, ...] = ()
-) -> nn.Module | None:
-    """The loss that `losses.<name>` describes, None where it is not named or its weight is 0."""
-    settings = losses.get(name) or {"weight": 0}
-    if settings.get("weight", 1) <= 0:
-        return None
-    settings = {key: value for key, value in settings.items() if key not in without}
-    return call_with_settings(make, settings, where=f"losses.{name}")
-
-
-def _evaluators(settings: Settings) -> dict[str, Any]:
-    data, evaluator = settings.get("data") or {}, settings.get("evaluator")
-
-    def make() -> InpaintingEvaluator | None:
-        return make_evaluator(**evaluator) if evaluator else None
-
-    extra = {name: make() for name in data.get("extra_val") or {}} if evaluator else {}
-    return {"val": make(), "test": make() if data.get("visual_test") else None, "extra": extra}
+def _evaluator(settings: Settings | None) -> InpaintingEvaluator | None:
+    return make_evaluator(**settings) if settings else None

@@ -6,14 +6,15 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from saicinpainting.utils import InputError, did_you_mean
+from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
-POLICIES = ("skip", "stop", "ignore")
+Policy = Literal["skip", "stop", "ignore"]
 # How many batches later a report is read. The same number on every rank, so that all of them end a run together; the
 # host is never further ahead of the device.
 LAG = 2
@@ -31,14 +32,12 @@ class NonFiniteGuard:
         max_in_a_row: with `skip`, the run ends after so many bad batches in succession.
     """
 
-    def __init__(self, *, policy: str = "skip", max_in_a_row: int = 10) -> None:
-        if policy not in POLICIES:
-            raise InputError(f"training_model.nonfinite: unknown value {policy!r}; {did_you_mean(policy, POLICIES)}")
+    def __init__(self, *, policy: Policy = "skip", max_in_a_row: int = 10) -> None:
         self.policy = policy
         self.max_in_a_row = max_in_a_row
         self._statistics: list[_Statistics] = []
-        self._findings: list[_Finding] = []  # of the batch under way
-        self._reports: deque[tuple[list[_Finding], _HostCopy]] = deque()
+        self._gradients: list[_Gradient] = []  # of the batch under way
+        self._reports: deque[tuple[list[_Gradient], _HostCopy]] = deque()
         self._skipped_on_device: Tensor | None = None
         self._stopped: Tensor | None = None  # on the device: a gradient was bad where the policy is `stop`
         self._skipped = 0  # batches reported so far
@@ -53,7 +52,7 @@ class NonFiniteGuard:
         if self.policy == "ignore":
             return
         self._read(behind=LAG)
-        self._findings = []
+        self._gradients = []
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for network in networks:
             for buffer in network.buffers():
@@ -90,20 +89,20 @@ class NonFiniteGuard:
         elif bool(bad):
             # Without gradients the optimizer's step changes nothing, but counts as this batch's.
             optimizer.zero_grad(set_to_none=True)
-        self._findings.append(_Finding(network, step, norm, bad, losses, scaled))
+        self._gradients.append(_Gradient(network, step, norm, bad, losses, scaled))
 
     @torch.no_grad()
     def end_batch(self) -> None:
         """Take the running statistics back if one of the batch's gradients was bad."""
-        if not self._findings:
+        if not self._gradients:
             return
-        flags = torch.stack([finding.bad for finding in self._findings])
+        flags = torch.stack([gradient.bad for gradient in self._gradients])
         bad = flags.any()
         for statistics in self._statistics:
             statistics.restore_if(bad)
         self._skipped_on_device = self.skipped(bad.device) + bad
-        self._reports.append((self._findings, _HostCopy(flags)))
-        if any(finding.scaled for finding in self._findings):
+        self._reports.append((self._gradients, _HostCopy(flags)))
+        if any(gradient.scaled for gradient in self._gradients):
             self._read(behind=0)  # float16's scaler has waited for the device already
 
     def skipped(self, device: torch.device) -> Tensor:
@@ -118,32 +117,32 @@ class NonFiniteGuard:
 
     def _read(self, *, behind: int) -> None:
         while len(self._reports) > behind:
-            findings, flags = self._reports.popleft()
-            self._report([finding for finding, bad in zip(findings, flags.read(), strict=True) if bad])
+            gradients, flags = self._reports.popleft()
+            self._report([gradient for gradient, bad in zip(gradients, flags.read(), strict=True) if bad])
 
-    def _report(self, findings: list[_Finding]) -> None:
+    def _report(self, gradients: list[_Gradient]) -> None:
         """One batch's bad gradients."""
-        self._in_a_row = self._in_a_row + 1 if findings else 0
-        self._skipped += bool(findings)
-        for finding in findings:
-            spoiled = [name for name, value in finding.losses.items() if not bool(torch.isfinite(value).all())]
-            found = f"the gradient of the {finding.network} is {float(finding.norm)}"
+        self._in_a_row = self._in_a_row + 1 if gradients else 0
+        self._skipped += bool(gradients)
+        for gradient in gradients:
+            spoiled = [name for name, value in gradient.losses.items() if not bool(torch.isfinite(value).all())]
+            found = f"the gradient of the {gradient.network} is {float(gradient.norm)}"
             found += f" (not finite: {', '.join(spoiled)})" if spoiled else ""
-            unexpected = bool(spoiled) or not finding.scaled
-            limit = self.max_in_a_row * (10 if finding.scaled else 1)
+            unexpected = bool(spoiled) or not gradient.scaled
+            limit = self.max_in_a_row * (10 if gradient.scaled else 1)
             if self._in_a_row >= limit or (self.policy == "stop" and unexpected):
                 rows = f" in {self._in_a_row} batches in a row" if self._in_a_row > 1 else ""
                 raise InputError(
-                    f"step {finding.step}: {found}{rows}; the weights were left as they were. Look for broken images, "
+                    f"step {gradient.step}: {found}{rows}; the weights were left as they were. Look for broken images, "
                     "lower optimizers.*.lr, or resume from an earlier checkpoint"
                 )
             if unexpected:
                 template = "step %d: %s; the %s skips this batch (%d so far)"
-                LOGGER.warning(template, finding.step, found, finding.network, self._skipped)
+                LOGGER.warning(template, gradient.step, found, gradient.network, self._skipped)
 
 
 @dataclass(frozen=True)
-class _Finding:
+class _Gradient:
     """What is known of one network's gradient; the numbers are on the device."""
 
     network: str

@@ -16,38 +16,35 @@ from saicinpainting.losses.feature_matching import feature_matching_loss, masked
 from saicinpainting.losses.perceptual import ResNetPL
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, results_table
 from saicinpainting.networks.base import at_least_float32, set_memory_format
-from saicinpainting.networks.ema import GeneratorAverage, without_average
+from saicinpainting.networks.ema import GeneratorEMA, without_average
 from saicinpainting.networks.inputs import GeneratorInput, batch_rng, blend
 from saicinpainting.training.batch_transforms import BatchOptions
 from saicinpainting.training.compilation import compile_networks, uncompiled, wants_compilation
 from saicinpainting.training.guard import NonFiniteGuard
 from saicinpainting.training.optimizers import suit_this_run, warn_of_other_settings
-from saicinpainting.training.parts import Batch, Logs, StepOptions, TrainingParts
+from saicinpainting.training.parts import Batch, Logs, ModuleOptions, TrainingParts
 from saicinpainting.training.visualizer import visualize_batch
-from saicinpainting.utils import InputError, add_prefix_to_keys, flatten_dict, set_requires_grad
+from saicinpainting.utils import add_prefix_to_keys, flatten_dict, set_requires_grad
 
 LOGGER = logging.getLogger(__name__)
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 VALIDATIONS = "validations"  # the checkpoint's key for their number
-# Pictures of this many batches of a validation set go to TensorBoard; the visualizer's folder gets all of them.
-TENSORBOARD_PICTURES = 4
+# Images of this many batches of a validation set go to TensorBoard; the visualizer's folder gets all of them.
+TENSORBOARD_IMAGES = 4
 
 
 class InpaintingModule(pl.LightningModule):
     """LaMa's training (Suvorov et al. 2022, section 2.3): supervised, adversarial and perceptual losses.
 
     Args:
-        generator: (B, C, H, W) of `generator_input` in, (B, 3, H, W) picture in [0, 1] out.
+        generator: (B, C, H, W) of `generator_input` in, (B, 3, H, W) image in [0, 1] out.
         generator_input: what the generator is given.
         training: what training needs; None for a model that only predicts.
-        step: how a step is computed.
-        batch_options: what is made of a batch on its way through a step.
+        options: what is trained and how a step is computed.
+        batch_options: what happens to a batch on its way through a step.
         generator_average: a running average of the generator's weights, which fills holes in its place outside of
             training; None for none.
-        image_to_discriminator: the picture the losses see, `predicted_image` or `inpainted`.
-        visualize_each_iters: pictures of the batch every so many batches.
-        store_discr_outputs_for_vis: put the discriminator's score maps into these pictures.
     """
 
     def __init__(
@@ -56,28 +53,17 @@ class InpaintingModule(pl.LightningModule):
         generator: nn.Module,
         generator_input: GeneratorInput | None = None,
         training: TrainingParts | None = None,
-        step: StepOptions | None = None,
+        options: ModuleOptions | None = None,
         batch_options: BatchOptions | None = None,
-        generator_average: GeneratorAverage | None = None,
-        image_to_discriminator: str = "predicted_image",
-        visualize_each_iters: int = 100,
-        store_discr_outputs_for_vis: bool = False,
+        generator_average: GeneratorEMA | None = None,
     ) -> None:
         super().__init__()
-        if image_to_discriminator not in ("predicted_image", "inpainted"):
-            raise InputError(
-                "training_model.image_to_discriminator: expected predicted_image or inpainted, "
-                f"got {image_to_discriminator!r}"
-            )
         self.automatic_optimization = False
         self.generator = generator
         self.generator_input = generator_input or GeneratorInput()
         self.generator_average = generator_average
-        self.step_options = step or StepOptions()
+        self.options = options or ModuleOptions()
         self.batch_options = batch_options or BatchOptions()
-        self.image_to_discriminator = image_to_discriminator
-        self.visualize_each_iters = visualize_each_iters
-        self.store_discr_outputs_for_vis = store_discr_outputs_for_vis
         self.validations = 0  # that are done, before a resume too
         if training is not None:
             self._set_up_training(training)
@@ -92,11 +78,11 @@ class InpaintingModule(pl.LightningModule):
         self.test_evaluator = parts.test_evaluator
         self.extra_evaluators = nn.ModuleDict(parts.extra_evaluators)
         self.measured: set[str] = set()  # what the evaluators logged in the last validation
-        self.loss_weights = parts.weights
+        self.losses = parts.losses
         self.gradient_clip_val = parts.gradient_clip_val
         self.visualizer = parts.visualizer
         self.seed = parts.seed
-        self.guard = NonFiniteGuard(policy=self.step_options.nonfinite)
+        self.guard = NonFiniteGuard(policy=self.options.nonfinite)
         self._make_optimizers = parts.make_optimizers
         # In DDP, the networks' wrappers by name. No submodules: the weights' names stay free of them.
         self._distributed: dict[str, nn.Module] = {}
@@ -109,7 +95,7 @@ class InpaintingModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Lay out the weights before optimizers and DDP see them."""
         if stage == "fit":
-            self._memory_format = self.step_options.memory_format(self.trainer.strategy.root_device)
+            self._memory_format = self.options.memory_format(self.trainer.strategy.root_device)
             set_memory_format(self, self._memory_format)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
@@ -125,8 +111,8 @@ class InpaintingModule(pl.LightningModule):
         if isinstance(self.loss_resnet_pl, ResNetPL):
             self.loss_resnet_pl.prepare(AUTOCAST_DTYPES.get(str(self.trainer.precision)))
         self._usual_batch = 0
-        setting, transforms = self.step_options.compile, self.batch_options.transforms
-        if setting == "auto" and (transforms.rescale or transforms.crop):
+        setting = self.options.compile
+        if setting == "auto" and self.batch_options.sizes_vary:
             return  # each size would be compiled anew
         if wants_compilation(setting, self.device, planned_steps=lambda: self.trainer.estimated_stepping_batches):
             encoder = getattr(self.loss_resnet_pl, "impl", None)
@@ -166,14 +152,15 @@ class InpaintingModule(pl.LightningModule):
 
     def generator_loss(self, batch: Batch) -> tuple[torch.Tensor, Logs]:
         """L1 + adversarial + feature matching + perceptual losses (paper, eq. 6), weighted, and each term."""
-        image, mask, predicted = batch["image"], batch["mask"], batch[self.image_to_discriminator]
-        weights, options = self.loss_weights, self.batch_options
+        image, mask, predicted = batch["image"], batch["mask"], batch[self.options.image_to_discriminator]
+        losses, options = self.losses, self.batch_options
         supervised = options.weigh_mask(mask) if self.training and options.weigh_mask else mask
-        logs = {"gen_l1": masked_l1_loss(predicted, image, supervised, weights.l1_known, weights.l1_missing)}
+        l1 = masked_l1_loss(predicted, image, supervised, losses.l1.weight_known, losses.l1.weight_missing)
+        logs = {"gen_l1": l1}
         if self.loss_pl is not None:
-            logs["gen_pl"] = self.loss_pl(predicted, image, mask=supervised).sum() * weights.perceptual
+            logs["gen_pl"] = self.loss_pl(predicted, image, mask=supervised).sum() * losses.perceptual_weight
         adversarial_logs: Logs = {}
-        if weights.adversarial > 0 or weights.feature_matching > 0:
+        if losses.adversarial_weight > 0 or losses.feature_matching.weight > 0:
             terms, adversarial_logs = self._discriminator_terms(batch, supervised)
             logs |= terms
         if self.loss_resnet_pl is not None:
@@ -186,18 +173,18 @@ class InpaintingModule(pl.LightningModule):
 
         supervised: (B, 1, H, W), the mask or what weighs the losses instead.
         """
-        weights = self.loss_weights
+        feature_matching = self.losses.feature_matching
         with torch.no_grad():
             _, real_features = self.discriminator(batch["image"])
-        fake_score, fake_features = self.discriminator(batch[self.image_to_discriminator])
+        fake_score, fake_features = self.discriminator(batch[self.options.image_to_discriminator])
         adversarial, adversarial_logs = self.adversarial_loss.generator_loss(
             discr_fake_pred=at_least_float32(fake_score),
-            mask=supervised if self.batch_options.weighted_mask_for_discr else batch["mask"],
+            mask=supervised if self.batch_options.distance_weighted_mask_for_discr else batch["mask"],
         )
         terms = {"gen_adv": adversarial}
-        if weights.feature_matching > 0:
-            terms["gen_fm"] = weights.feature_matching * feature_matching_loss(
-                fake_features, real_features, mask=supervised if weights.feature_matching_pass_mask else None
+        if feature_matching.weight > 0:
+            terms["gen_fm"] = feature_matching.weight * feature_matching_loss(
+                fake_features, real_features, mask=supervised if feature_matching.pass_mask else None
             )
         return terms, adversarial_logs
 
@@ -209,7 +196,7 @@ class InpaintingModule(pl.LightningModule):
         real = batch["image"].detach().requires_grad_(penalized)
         with uncompiled(penalized):  # a compiled network has no second derivative
             real_score, _ = discriminator(real)
-            fake_score, _ = self.discriminator(batch[self.image_to_discriminator].detach())
+            fake_score, _ = self.discriminator(batch[self.options.image_to_discriminator].detach())
         total, logs = self.adversarial_loss.discriminator_loss(
             real_batch=real,
             discr_real_pred=at_least_float32(real_score),
@@ -236,7 +223,7 @@ class InpaintingModule(pl.LightningModule):
         # Lightning keeps the host busy for milliseconds with what it is told of a step, and writes every so many only.
         if self.trainer.should_stop or (interval and (step + 1) % interval == 0):
             self.log_dict(add_prefix_to_keys(self.latest_logs, "train_"), batch_size=len(batch["image"]))
-        if batch_idx % self.visualize_each_iters == 0:
+        if batch_idx % self.options.visualize_each_iters == 0:
             self._visualize(filled, batch_idx, "train")
 
     def _step(self, batch: Batch, step: int, rng: torch.Generator) -> tuple[Logs, Batch]:
@@ -245,14 +232,14 @@ class InpaintingModule(pl.LightningModule):
         generator_optimizer, discriminator_optimizer = optimizers
         self.guard.start_batch((self.generator, self.discriminator))
         logs, filled = self._generator_step(batch, generator_optimizer, rng)
-        if self.loss_weights.adversarial > 0:
-            seen = filled if self.step_options.reuse_generator_output else None
+        if self.losses.adversarial_weight > 0:
+            seen = filled if self.options.reuse_generator_output else None
             logs |= self._discriminator_step(batch, seen, discriminator_optimizer.optimizer, step, rng)
         self.guard.end_batch()
         return logs, filled
 
     def _prepared(self, batch: Batch, step: int, rng: torch.Generator) -> Batch:
-        batch = self.batch_options.transforms(batch, step=step, rng=rng)
+        batch = self.batch_options.transform(batch, step=step, rng=rng)
         return {**batch, "image": batch["image"].contiguous(memory_format=self._memory_format)}
 
     def _generator_step(self, batch: Batch, optimizer: Any, rng: torch.Generator) -> tuple[Logs, Batch]:
@@ -341,7 +328,7 @@ class InpaintingModule(pl.LightningModule):
         evaluator = self._evaluator(title)
         if evaluator is not None:
             evaluator.update(batch)
-        if title == "test" or batch_idx % self.visualize_each_iters == 0:
+        if title == "test" or batch_idx % self.options.visualize_each_iters == 0:
             self._visualize(batch, batch_idx, title)
 
     def on_validation_epoch_end(self) -> None:
@@ -369,24 +356,24 @@ class InpaintingModule(pl.LightningModule):
         if not self.trainer.sanity_checking:
             self.validations += 1
 
-    # ---- pictures -----------------------------------------------------------------------------------------------
+    # ---- images -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _visualize(self, batch: Batch, batch_idx: int, title: str) -> None:
         if self.trainer.sanity_checking or not self.trainer.is_global_zero:
             return
-        if self.store_discr_outputs_for_vis and self.loss_weights.adversarial > 0:
+        if self.options.store_discr_outputs_for_vis and self.losses.adversarial_weight > 0:
             batch = {**batch, **self._discriminator_outputs(batch)}
         self.visualizer(self.current_epoch, batch_idx, batch, suffix=f"_{title}")
         board: Any = getattr(self.logger, "experiment", None)
         number = batch_idx if title != "train" else 0
-        if hasattr(board, "add_image") and number < TENSORBOARD_PICTURES:
-            picture = visualize_batch(batch, key_order=("image", "predicted_image", "inpainted"))
-            board.add_image(f"{title}/{number}", picture, self.global_step, dataformats="HWC")
+        if hasattr(board, "add_image") and number < TENSORBOARD_IMAGES:
+            drawn = visualize_batch(batch, key_order=("image", "predicted_image", "inpainted"))
+            board.add_image(f"{title}/{number}", drawn, self.global_step, dataformats="HWC")
 
     def _discriminator_outputs(self, batch: Batch) -> Batch:
         was_training = self.discriminator.training
-        self.discriminator.eval()  # a picture must not move the running statistics
+        self.discriminator.eval()  # drawing must not move the running statistics
         size = batch["image"].shape[2:]
         scores = {
             f"discr_output_{name}": F.interpolate(self.discriminator(batch[key])[0], size=size, mode="nearest")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 
 from saicinpainting.metrics.evaluator import InpaintingEvaluator
 from saicinpainting.networks.base import fastest_memory_format
-from saicinpainting.utils import InputError, check_bool, did_you_mean
+from saicinpainting.training.guard import Policy
 
 Batch = dict[str, Any]
 Logs = dict[str, torch.Tensor]
@@ -38,15 +38,56 @@ class AdversarialLoss(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """What each term of the generator's loss counts; the terms are in `generator_loss`."""
+class L1Weights:
+    """Weights of the L1 loss.
 
-    l1_known: float = 10
-    l1_missing: float = 0
-    perceptual: float = 0
-    adversarial: float = 10
-    feature_matching: float = 100
-    feature_matching_pass_mask: bool = False
+    Args:
+        weight_known: of pixels outside the hole.
+        weight_missing: of pixels in the hole.
+    """
+
+    weight_known: float = 10
+    weight_missing: float = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureMatching:
+    """The feature matching loss: discriminator features of the result near those of the image.
+
+    Args:
+        weight: 0 switches it off.
+        pass_mask: compare features outside the hole alone.
+    """
+
+    weight: float = 0
+    pass_mask: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Config section `losses`: the terms of the generator's loss (paper, eq. 6). A weight of 0 switches a term off.
+
+    Args:
+        adversarial: `kind` (`r1`, `bce`), `weight` (1 unless set) and the settings of that kind.
+        l1: between result and image, pixel by pixel.
+        feature_matching: discriminator features of the result near those of the image.
+        perceptual: `kind` (`vgg19`, `efficientnet_lite`), `weight` (0 unless set) and the settings of that kind.
+        resnet_pl: the high receptive field perceptual loss: `weight` and the settings of `make_resnet_pl`.
+    """
+
+    adversarial: dict[str, Any]
+    l1: L1Weights = L1Weights()
+    feature_matching: FeatureMatching = FeatureMatching()
+    perceptual: dict[str, Any] | None = None
+    resnet_pl: dict[str, Any] | None = None
+
+    @property
+    def adversarial_weight(self) -> float:
+        return self.adversarial.get("weight", 1)
+
+    @property
+    def perceptual_weight(self) -> float:
+        return (self.perceptual or {}).get("weight", 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +99,7 @@ class TrainingParts:
 
     discriminator: nn.Module
     adversarial_loss: AdversarialLoss
-    weights: LossWeights
+    losses: Losses
     make_optimizers: Callable[[nn.Module, nn.Module, bool], tuple[torch.optim.Optimizer, torch.optim.Optimizer]]
     visualizer: Callable[..., None]
     loss_pl: nn.Module | None = None
@@ -71,33 +112,32 @@ class TrainingParts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepOptions:
-    """How a step is computed, by keys of `training_model`. The defaults change no arithmetic but its rounding.
+class ModuleOptions:
+    """What is trained and how a step is computed: keys of the config section `training_model`.
 
     Args:
+        kind: the one training module there is.
+        predict_only: build the generator alone, without losses, metrics and pretrained weights.
+        image_to_discriminator: the image that the losses see, the generator's output or the one blended with the image.
+        visualize_each_iters: batches from one that is drawn to the next.
+        store_discr_outputs_for_vis: draw the discriminator's score maps as well.
         channels_last: keep maps with their channels side by side in memory; `auto` where convolutions are faster so.
         compile: `torch.compile` the generator, the perceptual encoder and, in steps without the R1 penalty, the
-            discriminator; `auto` where that pays: a run on a GPU with
-            at least `COMPILE_FROM_STEPS` steps.
+            discriminator; `auto` on a GPU in a run of at least 5,000 steps.
         reuse_generator_output: the discriminator learns from the output that the generator's step computed, not from
             a fresh one of the generator that has just been updated. Saves a forward pass, changes the arithmetic.
-        nonfinite: what to do about a gradient that is not finite, see `NonFiniteGuard`.
+        nonfinite: after a gradient that is not finite `skip` the batch, `stop` the run, or `ignore` it.
     """
 
-    channels_last: bool | str = "auto"
-    compile: bool | str = "auto"
+    kind: Literal["default"] = "default"
+    predict_only: bool = False
+    image_to_discriminator: Literal["predicted_image", "inpainted"] = "predicted_image"
+    visualize_each_iters: int = 100
+    store_discr_outputs_for_vis: bool = False
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: bool | Literal["auto"] = "auto"
     reuse_generator_output: bool = False
-    nonfinite: str = "skip"
-
-    def __post_init__(self) -> None:
-        check_bool("training_model.reuse_generator_output", self.reuse_generator_output)
-        for name in ("channels_last", "compile"):
-            value = getattr(self, name)
-            if value != "auto" and not isinstance(value, bool):
-                raise InputError(
-                    f"training_model.{name}: unknown value {value!r}; "
-                    f"{did_you_mean(str(value), ('auto', 'true', 'false'))}"
-                )
+    nonfinite: Policy = "skip"
 
     def memory_format(self, device: torch.device) -> torch.memory_format:
         """How maps and weights lie in the memory of `device`."""

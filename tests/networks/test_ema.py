@@ -12,10 +12,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
-from saicinpainting.networks.ema import GeneratorAverage, average_as_generator, without_average
+from saicinpainting.networks.ema import EMAOptions, GeneratorEMA, average_as_generator, without_average
 from saicinpainting.utils import InputError
 
 BETA = 0.9
+OPTIONS = EMAOptions(generator_avg_beta=BETA, average_generator_start_step=4, average_generator_period=3)
 
 
 class Network(nn.Module):
@@ -32,10 +33,10 @@ class Network(nn.Module):
 class Training(nn.Module):
     """The names that a LightningModule gives its two networks."""
 
-    def __init__(self, **kwargs: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.generator = Network()
-        self.generator_average = GeneratorAverage(self.generator, beta=BETA, **{"start_step": 4, "period": 3, **kwargs})
+        self.generator_average = GeneratorEMA(self.generator, OPTIONS)
 
     def train_to(self, step: int, start: int = 0) -> Training:
         for done in range(start + 1, step + 1):
@@ -160,7 +161,7 @@ def test_wrapped_generators_are_averaged_under_their_own_names():
     network = Network()
     wrapped = nn.Module()
     wrapped.module = torch.compile(network, backend="eager")  # DDP names what it holds `module`
-    average = GeneratorAverage(wrapped, beta=BETA, start_step=4, period=3)
+    average = GeneratorEMA(wrapped, OPTIONS)
     for step in range(1, 8):
         step_of(network, step)
         average.update(wrapped, step)
@@ -195,14 +196,14 @@ def test_a_run_that_does_not_average_says_that_it_leaves_the_average_out(caplog:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"beta": 1.0}, r"generator_avg_beta: expected a number in \[0, 1\), got 1.0"),
-        ({"start_step": -1}, "average_generator_start_step"),
-        ({"period": 0}, "average_generator_period: expected 1 or more"),
+        ({"generator_avg_beta": 1.0}, r"generator_avg_beta: expected a number in \[0, 1\), got 1.0"),
+        ({"average_generator_start_step": -1}, "average_generator_start_step"),
+        ({"average_generator_period": 0}, "average_generator_period: expected 1 or more"),
     ],
 )
 def test_impossible_settings_are_named(setting: dict, message: str):
     with pytest.raises(InputError, match=message):
-        GeneratorAverage(Network(), **setting)
+        EMAOptions(**setting)
 
 
 def test_an_update_is_one_call_for_all_weights():
@@ -216,7 +217,7 @@ def test_an_update_is_one_call_for_all_weights():
             return function(*args, **(kwargs or {}))
 
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
-    average = GeneratorAverage(network, start_step=0, period=1)
+    average = GeneratorEMA(network, EMAOptions(average_generator_start_step=0, average_generator_period=1))
     average.update(network, 0)
     with Calls():
         average.update(network, 1)

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from saicinpainting.networks import make_generator
-from saicinpainting.networks.inputs import GeneratorInput, NoiseInput, batch_rng, make_noise_input
+from saicinpainting.networks.inputs import GeneratorInput, NoiseInput, batch_rng
+from saicinpainting.schema import read_section
 from saicinpainting.utils import InputError
 from tests.helpers import golden_values, rand
 
 
 def test_each_channel_of_noise_is_normal_at_half_the_resolution_of_the_one_before():
-    noise = NoiseInput(scales=4, scale_mode="nearest").noise(torch.zeros(8, 3, 64, 96), batch_rng(0, 0, 0))
+    noise = NoiseInput(scales=4, scale_mode="nearest")(torch.zeros(8, 3, 64, 96), batch_rng(0, 0, 0))
     assert noise.shape == (8, 4, 64, 96)
     for scale in range(4):
         channel = noise[:, scale]
@@ -26,18 +27,18 @@ def test_each_channel_of_noise_is_normal_at_half_the_resolution_of_the_one_befor
 
 def test_noise_repeats_for_the_same_generator_and_follows_the_dtype():
     image = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
-    first, second = (NoiseInput().noise(image, batch_rng(0, 7, 1)) for _ in range(2))
+    first, second = (NoiseInput()(image, batch_rng(0, 7, 1)) for _ in range(2))
     assert torch.equal(first, second)
     assert first.dtype == torch.float64
 
 
 @pytest.mark.parametrize("fill_hole", [False, True])
 def test_the_generator_gets_image_noise_and_mask(fill_hole: bool):
-    noise = make_noise_input(add_noise_kwargs={"scales": 6}, noise_fill_hole=fill_hole)
+    noise = NoiseInput(scales=6)
     image, mask = rand(1, 2, 3, 64, 64), (rand(2, 2, 1, 64, 64) > 0.5).float()
-    generator_input, masked = GeneratorInput(noise=noise), image * (1 - mask)
+    generator_input, masked = GeneratorInput(add_noise_kwargs=noise, noise_fill_hole=fill_hole), image * (1 - mask)
     x = generator_input(image, mask, batch_rng(0, 0, 0))
-    expected = noise.noise(masked, batch_rng(0, 0, 0))
+    expected = noise(masked, batch_rng(0, 0, 0))
     assert generator_input.channels == x.shape[1] == 10
     assert torch.equal(x[:, 3:9], expected)
     assert torch.equal(x[:, 9:], mask)
@@ -50,24 +51,23 @@ def test_the_generator_gets_image_noise_and_mask(fill_hole: bool):
     ("options", "message"),
     [
         ({"add_noise_kwargs": {"scales": 0}}, r"add_noise_kwargs\.scales: expected 1 or more"),
-        ({"add_noise_kwargs": {"scales": 2}, "noise_fill_hole": True}, "3 or more to fill the hole, got 2"),
-        ({"add_noise_kwargs": {"scale_mode": "bilinar"}}, "did you mean 'bilinear'"),
-        ({"add_noise_kwargs": {"fill_hole": True}}, r"set training_model\.noise_fill_hole"),
-        ({"noise_fill_hole": True}, "set add_noise_kwargs"),
+        ({"add_noise_kwargs": {"scales": 2}, "noise_fill_hole": True}, "too little noise"),
+        ({"add_noise_kwargs": {"scale_mode": "bilinar"}}, "expected nearest, bilinear, bicubic or area, got 'bilinar'"),
+        ({"add_noise_kwargs": {"fill_hole": True}}, r"add_noise_kwargs\.fill_hole: unknown config key"),
+        ({"noise_fill_hole": True}, r"set training_model\.add_noise_kwargs"),
     ],
 )
 def test_impossible_noise_is_found_when_the_config_is_read(options: dict, message: str):
     with pytest.raises(InputError, match=message):
-        make_noise_input(**options)
+        read_section(GeneratorInput, options, where="training_model")
 
 
 def test_an_image_too_small_for_the_coarsest_noise_is_named():
     with pytest.raises(InputError, match="16x64 cannot be halved 5 times"):
-        NoiseInput().noise(torch.zeros(1, 3, 16, 64), batch_rng(0, 0, 0))
+        NoiseInput()(torch.zeros(1, 3, 16, 64), batch_rng(0, 0, 0))
 
 
 def test_without_noise_the_input_is_the_masked_image_and_the_mask():
-    assert make_noise_input() is None
     image, mask = rand(1, 2, 3, 8, 8), (rand(2, 2, 1, 8, 8) > 0.5).float()
     assert torch.equal(GeneratorInput()(image, mask), torch.cat([image * (1 - mask), mask], dim=1))
     assert torch.equal(GeneratorInput(concat_mask=False)(image, mask), image * (1 - mask))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from saicinpainting.losses.distance_weighting import BlurredMask
 from saicinpainting.networks.inputs import batch_rng
+from saicinpainting.schema import read_section
 from saicinpainting.training.batch_transforms import (
     BatchOptions,
-    BatchTransforms,
     ConstantAreaCrop,
-    make_batch_options,
-    make_batch_transforms,
     make_rescale_schedule,
 )
 from saicinpainting.utils import InputError
 from tests.helpers import rand
+
+
+def options_of(**settings: Any) -> BatchOptions:
+    return read_section(BatchOptions, settings, where="training_model")
 
 
 def batch_of(height: int, width: int) -> dict:
@@ -65,15 +69,15 @@ def test_the_first_side_is_uniform():
 
 def test_image_and_mask_are_cut_alike():
     batch = batch_of(96, 80)
-    crop = make_batch_transforms(const_area_crop_kwargs={"min_size": 32, "max_size": 64, "area": 2048})
-    cut = crop(batch, step=5, rng=batch_rng(0, 5, 0))
+    crop = options_of(const_area_crop_kwargs={"min_size": 32, "max_size": 64, "area": 2048})
+    cut = crop.transform(batch, step=5, rng=batch_rng(0, 5, 0))
     top, left = (int(cut["image"][0, channel, 0, 0]) for channel in (0, 1))
     height, width = cut["image"].shape[2:]
     for key in ("image", "mask"):
         assert torch.equal(cut[key], batch[key][:, :, top : top + height, left : left + width])
     assert cut["name"] == "kept"
     assert batch["image"].shape[2:] == (96, 80)  # the argument is left alone
-    assert torch.equal(crop(batch, step=5, rng=batch_rng(0, 5, 0))["image"], cut["image"])
+    assert torch.equal(crop.transform(batch, step=5, rng=batch_rng(0, 5, 0))["image"], cut["image"])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_image_and_mask_are_cut_alike():
 )
 def test_impossible_crops_are_found_when_the_config_is_read(settings: dict, message: str):
     with pytest.raises(InputError, match=message):
-        make_batch_transforms(const_area_crop_kwargs=settings)
+        options_of(const_area_crop_kwargs=settings)
 
 
 def test_images_too_small_for_the_area_are_named_with_the_remedy():
@@ -102,16 +106,14 @@ def test_images_too_small_for_the_area_are_named_with_the_remedy():
 
 
 def test_the_schedule_changes_the_size_at_its_steps():
-    transforms = make_batch_transforms(
-        rescale_scheduler_kwargs={"kind": "ladder", "start_iters": [10, 20], "values": [64, 128, 256]}
-    )
+    options = options_of(rescale_scheduler_kwargs={"kind": "ladder", "start_iters": [10, 20], "values": [64, 128, 256]})
     batch = {"image": rand(1, 2, 3, 128, 128), "mask": (rand(2, 2, 1, 128, 128) > 0.5).float()}
     for step, size in ((0, 64), (9, 64), (10, 128), (19, 128), (20, 256)):
-        resized = transforms(batch, step=step, rng=batch_rng(0, step, 0))
+        resized = options.transform(batch, step=step, rng=batch_rng(0, step, 0))
         assert resized["image"].shape == (2, 3, size, size)
         assert resized["mask"].shape == (2, 1, size, size)
         assert set(resized["mask"].unique().tolist()) == {0, 1}
-    half = transforms(batch, step=0, rng=batch_rng(0, 0, 0))
+    half = options.transform(batch, step=0, rng=batch_rng(0, 0, 0))
     means = batch["image"].unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(-1, -2))  # bilinear at half the size
     torch.testing.assert_close(half["image"], means)
     assert torch.equal(half["mask"], batch["mask"][:, :, ::2, ::2])
@@ -139,28 +141,28 @@ def test_sizes_between_the_ends_of_a_linear_ramp_suit_the_network():
 )
 def test_impossible_schedules_are_found_when_the_config_is_read(settings: dict, message: str):
     with pytest.raises(InputError, match=message):
-        make_batch_transforms(rescale_scheduler_kwargs=settings)
+        options_of(rescale_scheduler_kwargs=settings)
 
 
 def test_rescaling_comes_before_the_crop():
-    transforms = make_batch_transforms(
+    options = options_of(
         rescale_scheduler_kwargs={"start_iters": [], "values": [32]},
         const_area_crop_kwargs={"min_size": 16, "max_size": 32, "area": 512},
     )
-    out = transforms(batch_of(64, 64), step=0, rng=batch_rng(0, 0, 0))
+    out = options.transform(batch_of(64, 64), step=0, rng=batch_rng(0, 0, 0))
     assert out["image"].shape[2] * out["image"].shape[3] == 512
 
 
 def test_without_options_a_batch_stays_as_it_is():
     batch = batch_of(16, 16)
-    assert make_batch_transforms()(batch, step=0, rng=batch_rng(0, 0, 0)) is batch
+    assert options_of().transform(batch, step=0, rng=batch_rng(0, 0, 0)) is batch
 
 
 # ---- all of them ----------------------------------------------------------------------------------------------------
 
 
 def test_options_are_read_under_their_official_names():
-    options = make_batch_options(
+    options = options_of(
         rescale_scheduler_kwargs={"start_iters": [], "values": [64]},
         const_area_crop_kwargs={"area": 4096, "min_size": 32},
         distance_weighter_kwargs={"kind": "blur"},
@@ -168,17 +170,17 @@ def test_options_are_read_under_their_official_names():
         fake_fakes_proba=0,
         fake_fakes_generator_kwargs={"aug_proba": 0.5},
     )
-    assert options.transforms.rescale.size(0) == 64
-    assert options.transforms.crop == ConstantAreaCrop(area=4096, min_size=32)
+    assert options.rescale.size(0) == 64
+    assert options.const_area_crop_kwargs == ConstantAreaCrop(area=4096, min_size=32)
     assert options.weigh_mask == BlurredMask()
-    assert options.weighted_mask_for_discr
+    assert options.distance_weighted_mask_for_discr
 
 
 def test_without_options_nothing_changes():
-    assert make_batch_options() == BatchOptions()
-    assert BatchOptions().transforms == BatchTransforms()
+    assert options_of() == BatchOptions()
+    assert (BatchOptions().rescale, BatchOptions().weigh_mask, BatchOptions().sizes_vary) == (None, None, False)
 
 
 def test_fake_fakes_are_refused_where_they_are_asked_for():
     with pytest.raises(InputError, match=r"fake_fakes_proba=0\.2 .*is not supported; set it to 0"):
-        make_batch_options(fake_fakes_proba=0.2)
+        options_of(fake_fakes_proba=0.2)

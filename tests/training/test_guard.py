@@ -183,5 +183,5 @@ def test_reports_are_read_before_an_epoch_ends(caplog):
 
 
 def test_an_unknown_policy_lists_the_known_ones(tmp_path: Path):
-    with pytest.raises(InputError, match=r"training_model\.nonfinite: unknown value 'skp'; known: ignore, skip, stop"):
+    with pytest.raises(InputError, match=r"training_model\.nonfinite: expected skip, stop or ignore, got 'skp'"):
         run(set(), nonfinite="skp")

@@ -32,6 +32,4 @@ class DefaultInpaintingTrainingModule(InpaintingModule):
     ) -> None:
         whole = OmegaConf.merge(config, {"training_model": {**settings, "predict_only": predict_only}})
         assert isinstance(whole, DictConfig)
-        parts = module_parts(whole)
-        parts.pop("kind", None)
-        super().__init__(**parts)
+        super().__init__(**module_parts(whole))
