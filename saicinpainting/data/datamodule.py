@@ -116,9 +116,9 @@ class InpaintingDataModule(pl.LightningDataModule):
         counts = [len(dataset) for dataset in self._val_sets]  # type: ignore[arg-type]
         return {"data.train": self.train_images(), **dict(zip(sections, counts, strict=True))}
 
-    def batch_size(self) -> int:
-        """Training images of a step, over all processes."""
-        return self._batch_size() * self._processes()[1]
+    def batch_size(self, world_size: int | None = None) -> int:
+        """Training images of a step, over all of `world_size` processes; None asks the trainer how many there are."""
+        return self._batch_size() * (world_size or self._processes()[1])
 
     def train_batches(self, world_size: int | None = None) -> int:
         """Batches of an epoch in each of `world_size` processes; None asks the trainer how many there are."""

@@ -29,13 +29,12 @@ from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.training.interrupts import StopOnSignal, Stopped
 from saicinpainting.training.lock import only_run_in
-from saicinpainting.training.module import InpaintingModule
 from saicinpainting.training.monitors import WATCHING_KEYS, ProgressBar, watch
 from saicinpainting.training.reports.event_logs import EVENT_FILES
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
 from saicinpainting.training.strategy import GeneratorSyncBatchNorm, Ranks, make_ddp_strategy
-from saicinpainting.training.summary import RunPlan, describe_run, plan_of
-from saicinpainting.utils import InputError, check_bool, check_known_keys, count_parameters
+from saicinpainting.training.summary import describe_run, warnings_of
+from saicinpainting.utils import InputError, check_bool, check_known_keys
 
 LOGGER = logging.getLogger(__name__)
 
@@ -91,7 +90,9 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
     if trainer.is_global_zero:
         remove_parts(out_dir / "models")
         write_whole(out_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
-        _report(model, plan_of(settings, data, trainer))
+        LOGGER.info("the run:\n%s", describe_run(model, data, trainer))
+        for warning in warnings_of(model, data, trainer):
+            LOGGER.warning("%s", warning)
         if resume_from is None:
             _warn_of_other_logs(Path(settings["location"]["tb_dir"], out_dir.name))
     _fit(trainer, model, data, resume_from, signals)
@@ -122,13 +123,6 @@ def _seed(seed: Any) -> int:
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise InputError(f"trainer.seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}")
     return pl.seed_everything(seed, workers=True)
-
-
-def _report(model: InpaintingModule, plan: RunPlan) -> None:
-    summary = describe_run(plan)
-    LOGGER.info("generator: %.2fM parameters\n%s", count_parameters(model.generator) / 1e6, summary.text)
-    for warning in summary.warnings:
-        LOGGER.warning("%s", warning)
 
 
 def _fit(

@@ -165,7 +165,7 @@ def test_a_run_starts_from_the_weights_of_another(averaged: Path, tmp_path: Path
         torch.testing.assert_close(tuned["state_dict"][name], source.get(average, source[name]), rtol=0, atol=0)
     assert (tuned["epoch"], tuned["global_step"]) == (0, 4)
     assert f"fine-tuning from {averaged / 'run' / 'models' / 'best.ckpt'}" in caplog.text
-    assert "epoch: 4 steps (all of 8 images); 1 epoch, 4 steps" in caplog.text
+    assert "steps: 4 an epoch, 4 in all" in caplog.text
 
 
 @pytest.mark.parametrize(
