@@ -16,11 +16,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saicinpainting.cli import run_command
-from saicinpainting.data.check import Report, Totals, check
-from saicinpainting.data.loading import Finding, Fitting
+from saicinpainting.data.loading import Fitting, ImageIssue
 from saicinpainting.data.shard_index import INDEX
 from saicinpainting.data.shards import ShardSource
 from saicinpainting.data.sources import FolderSource
+from saicinpainting.data.verification import ImageReport, Totals, report_images
 from saicinpainting.io.files import write_whole
 from saicinpainting.utils import InputError
 
@@ -29,8 +29,8 @@ def main() -> None:
     args = parse_arguments()
     packed = len(args.indir) == 1 and (args.indir[0] / INDEX).is_file()
     source = ShardSource(str(args.indir[0])) if packed else FolderSource(args.indir)
-    reports = list(check(source, Fitting(args.out_size, crops=not args.no_crop), n_jobs=args.n_jobs))
-    unusual = [report for report in reports if report.finding != Finding.ORDINARY]
+    reports = list(report_images(source, Fitting(args.out_size, crops=not args.no_crop), n_jobs=args.n_jobs))
+    unusual = [report for report in reports if report.issue != ImageIssue.ORDINARY]
     for report in unusual:
         print(report)
     totals = Totals.of(reports)
@@ -54,12 +54,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_table(path: Path, reports: list[Report]) -> None:
+def write_table(path: Path, reports: list[ImageReport]) -> None:
     rows = [
-        (report.name, report.finding.name.lower(), report.width or "", report.height or "", report.reason)
+        (report.name, report.issue.name.lower(), report.width or "", report.height or "", report.reason)
         for report in reports
     ]
-    lines = ["\t".join(str(cell) for cell in row) for row in [("file", "finding", "width", "height", "reason"), *rows]]
+    lines = ["\t".join(str(cell) for cell in row) for row in [("file", "issue", "width", "height", "reason"), *rows]]
     write_whole(path, "\n".join(lines) + "\n")
 
 

@@ -154,7 +154,7 @@ def dirty_folder(root: Path) -> dict[str, Any]:
     """Twelve good JPEGs and eleven files that are not; returns what is to be found in which."""
     from PIL import Image
 
-    from saicinpainting.data.loading import Finding
+    from saicinpainting.data.loading import ImageIssue
 
     root.mkdir(parents=True, exist_ok=True)
     for i in range(12):
@@ -176,14 +176,14 @@ def dirty_folder(root: Path) -> dict[str, Any]:
     colour.resize((12, 9)).save(root / "tiny.jpg")
     colour.resize((600, 1)).save(root / "thread.png")  # enlarged to a crop it would be longer than OpenCV can warp
     return {
-        **dict.fromkeys(("no_image.jpg", "truncated.jpg", "empty.png", "thread.png"), Finding.UNREADABLE),
-        "grey.jpg": Finding.GREY,
-        "cmyk.jpg": Finding.CMYK,
-        "sixteen.png": Finding.SIXTEEN_BIT,
-        "palette.png": Finding.PALETTE,
-        "alpha.webp": Finding.ALPHA,
-        "turned.jpg": Finding.TURNED,
-        "tiny.jpg": Finding.TINY,
+        **dict.fromkeys(("no_image.jpg", "truncated.jpg", "empty.png", "thread.png"), ImageIssue.UNREADABLE),
+        "grey.jpg": ImageIssue.GREY,
+        "cmyk.jpg": ImageIssue.CMYK,
+        "sixteen.png": ImageIssue.SIXTEEN_BIT,
+        "palette.png": ImageIssue.PALETTE,
+        "alpha.webp": ImageIssue.ALPHA,
+        "turned.jpg": ImageIssue.TURNED,
+        "tiny.jpg": ImageIssue.TINY,
     }
 
 

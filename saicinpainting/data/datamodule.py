@@ -19,11 +19,11 @@ from saicinpainting.data.datasets import (
     make_train_dataset,
     plain,
 )
-from saicinpainting.data.loading import Finding
+from saicinpainting.data.loading import ImageIssue
 from saicinpainting.data.pairs import InpaintingDataset, InpaintingEvalOnlineDataset, Sample
 from saicinpainting.data.sampler import EqualSizeBatches, TrainSampler, share_of
 from saicinpainting.data.sources import folders_of
-from saicinpainting.data.verification import require_sound
+from saicinpainting.data.verification import verify_images
 from saicinpainting.io.images import ceil_modulo
 from saicinpainting.utils import InputError, call_with_settings, check_whole
 
@@ -84,8 +84,8 @@ class InpaintingDataModule(pl.LightningDataModule):
     def teardown(self, stage: str) -> None:
         """At the end of a run, tell what was unusual about its images."""
         if stage == "fit" and self._train_set is not None and self._processes()[0] == 0:
-            found = self._train_set.images.findings()
-            unusual = [f"{n} {finding.name.lower()}" for finding, n in found.items() if finding != Finding.ORDINARY]
+            found = self._train_set.images.issues()
+            unusual = [f"{n} {issue.name.lower()}" for issue, n in found.items() if issue != ImageIssue.ORDINARY]
             if unusual:
                 LOGGER.warning("data.train: of %d images seen %s", sum(found.values()), ", ".join(unusual))
 
@@ -257,7 +257,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         for part in _parts(dataset):
             # Another image cannot take an image's place as in training, and the first validation is hours away.
             masks = part.mask_filenames if isinstance(part, InpaintingDataset) else None
-            found = require_sound(part.img_filenames, masks, where=where)
+            found = verify_images(part.img_filenames, masks, where=where)
             sizes += [part.size_of_sample(height, width) for width, height in found]
         return dataset
 

@@ -25,7 +25,7 @@ EXIF_ORIENTATION = 0x0112
 EXIF_BEGINS = 1 << 12
 """Bytes of a JPEG within which its EXIF data begin: they come first, or after a short JFIF header."""
 NAMED = 200
-"""How many files of a finding a run names; of the rest it tells the number."""
+"""How many files of a issue a run names; of the rest it tells the number."""
 FEWEST_FAILURES = 10
 """Fewer unusable images than this never stop a run, whatever their share: small folders have large shares."""
 CHANCE = 4
@@ -36,7 +36,7 @@ LONGEST_ROW = 100
 """So many unusable images in a row, drawn from anywhere, are no dirt but a disk that is gone."""
 
 
-class Finding(IntEnum):
+class ImageIssue(IntEnum):
     """What is unusual about an image file. All but the last two are converted and used."""
 
     UNSEEN = 0
@@ -53,19 +53,19 @@ class Finding(IntEnum):
 
     @property
     def usable(self) -> bool:
-        return self < Finding.UNREADABLE
+        return self < ImageIssue.UNREADABLE
 
 
 WORDS = {
-    Finding.GREY: "grey; its channel is used for all three",
-    Finding.CMYK: "CMYK; converted to RGB",
-    Finding.SIXTEEN_BIT: "16 bits a channel; scaled to 8",
-    Finding.PALETTE: "with a palette; converted to RGB",
-    Finding.ALPHA: "with transparency; its colours are used as they are",
-    Finding.TURNED: "turned by its EXIF orientation; stood upright",
-    Finding.TINY: "tiny; enlarged",
-    Finding.UNREADABLE: "unreadable; another image takes its place",
-    Finding.WRONG_SIZE: "of another size than data.train.out_size; another image takes its place",
+    ImageIssue.GREY: "grey; its channel is used for all three",
+    ImageIssue.CMYK: "CMYK; converted to RGB",
+    ImageIssue.SIXTEEN_BIT: "16 bits a channel; scaled to 8",
+    ImageIssue.PALETTE: "with a palette; converted to RGB",
+    ImageIssue.ALPHA: "with transparency; its colours are used as they are",
+    ImageIssue.TURNED: "turned by its EXIF orientation; stood upright",
+    ImageIssue.TINY: "tiny; enlarged",
+    ImageIssue.UNREADABLE: "unreadable; another image takes its place",
+    ImageIssue.WRONG_SIZE: "of another size than data.train.out_size; another image takes its place",
 }
 
 
@@ -74,7 +74,7 @@ class Decoded:
     """pixels: uint8 RGB (H, W, 3), or (H, W, 4) with a byte to leave out; labels: the companions by name, (H, W)."""
 
     pixels: np.ndarray
-    finding: Finding
+    issue: ImageIssue
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -84,18 +84,18 @@ def decode(data: bytes, name: str) -> Decoded:
     Raises:
         InputError: it cannot be read; truncated files count as such.
     """
-    finding = _of_plain_jpeg(data)
-    if finding is not None:
+    issue = _of_plain_jpeg(data)
+    if issue is not None:
         try:
-            return Decoded(simplejpeg.decode_jpeg(data, "RGBX", strict=True), finding)
+            return Decoded(simplejpeg.decode_jpeg(data, "RGBX", strict=True), issue)
         except MemoryError as error:
             raise InputError(f"cannot read the image {name}: it is too large for the memory") from error
         except ValueError:  # whatever libjpeg warns of; Pillow tells what is harmless
             pass
-    return Decoded(np.asarray(decode_image(data, name)), _finding(data))
+    return Decoded(np.asarray(decode_image(data, name)), _issue_of(data))
 
 
-def _of_plain_jpeg(data: bytes) -> Finding | None:
+def _of_plain_jpeg(data: bytes) -> ImageIssue | None:
     """None unless it is an upright JPEG with one or three colour channels."""
     try:
         colours = simplejpeg.decode_jpeg_header(data, strict=True)[2]
@@ -103,7 +103,7 @@ def _of_plain_jpeg(data: bytes) -> Finding | None:
         return None
     if colours not in ("YCbCr", "Gray") or (data.find(b"Exif\0\0", 0, EXIF_BEGINS) >= 0 and _orientation(data) != 1):
         return None
-    return Finding.ORDINARY if colours == "YCbCr" else Finding.GREY
+    return ImageIssue.ORDINARY if colours == "YCbCr" else ImageIssue.GREY
 
 
 def _orientation(data: bytes) -> int:
@@ -114,21 +114,21 @@ def _orientation(data: bytes) -> int:
         return 1
 
 
-def _finding(data: bytes) -> Finding:
+def _issue_of(data: bytes) -> ImageIssue:
     """Of a file that Pillow can read."""
     with Image.open(io.BytesIO(data)) as file:
         mode, transparent = file.mode, "transparency" in file.info
     if _orientation(data) != 1:
-        return Finding.TURNED
+        return ImageIssue.TURNED
     if mode.startswith("I"):
-        return Finding.SIXTEEN_BIT
+        return ImageIssue.SIXTEEN_BIT
     if mode == "CMYK":
-        return Finding.CMYK
+        return ImageIssue.CMYK
     if mode == "P":
-        return Finding.PALETTE
+        return ImageIssue.PALETTE
     if mode in ("LA", "PA", "RGBA") or transparent:
-        return Finding.ALPHA
-    return Finding.GREY if mode in ("1", "L") else Finding.ORDINARY
+        return ImageIssue.ALPHA
+    return ImageIssue.GREY if mode in ("1", "L") else ImageIssue.ORDINARY
 
 
 def decode_labels(data: bytes, name: str) -> np.ndarray:
@@ -154,7 +154,7 @@ def enlarged(image: Decoded, shorter_side: int) -> Decoded:
     size = max(round(width * scale), shorter_side), max(round(height * scale), shorter_side)
     return Decoded(
         cv2.resize(image.pixels, size, interpolation=cv2.INTER_CUBIC),
-        Finding.TINY,
+        ImageIssue.TINY,
         {name: cv2.resize(values, size, interpolation=cv2.INTER_NEAREST) for name, values in image.labels.items()},
     )
 
@@ -227,9 +227,9 @@ class WrongSizeError(InputError):
     """An image that is not cropped has another size than the batch needs."""
 
 
-def failure_of(error: Exception) -> Finding:
+def failure_of(error: Exception) -> ImageIssue:
     """What an error of `Fitting.load` says of the image."""
-    return Finding.WRONG_SIZE if isinstance(error, WrongSizeError) else Finding.UNREADABLE
+    return ImageIssue.WRONG_SIZE if isinstance(error, WrongSizeError) else ImageIssue.UNREADABLE
 
 
 def reason_of(error: Exception, name: str) -> str:
@@ -278,15 +278,15 @@ class ImageLoader:
                 error = reason.with_traceback(None)  # or the two would keep each other, and frames with loaders
                 self._note(candidate, failure_of(reason), reason)
                 continue
-            self._note(candidate, image.finding)
+            self._note(candidate, image.issue)
             return candidate, image
         tried = min(LONGEST_ROW, len(self.source))
         raise InputError(f"{WHERE}: {tried} images in a row are unusable; the last one: {error}") from error
 
-    def findings(self) -> dict[Finding, int]:
+    def issues(self) -> dict[ImageIssue, int]:
         """How many images have been found to be what, in the processes of this loader."""
-        counts = np.bincount(self._shared.numpy(), minlength=len(Finding)).tolist()
-        return {finding: counts[finding] for finding in Finding if finding and counts[finding]}
+        counts = np.bincount(self._shared.numpy(), minlength=len(ImageIssue)).tolist()
+        return {issue: counts[issue] for issue in ImageIssue if issue and counts[issue]}
 
     def _candidates(self, index: int) -> Iterator[int]:
         """`index`, then others that it alone decides: from anywhere, since broken files often lie side by side, but
@@ -296,26 +296,26 @@ class ImageLoader:
         drawn = rng.sample(near, min(TRIES_NEARBY, len(near))) + rng.sample(every, min(LONGEST_ROW, len(every)))
         yield from list(dict.fromkeys([index, *drawn]))[1:LONGEST_ROW]
 
-    def _note(self, index: int, finding: Finding, error: Exception | None = None) -> None:
-        findings = self._shared.numpy()  # element by element far faster than the tensor
-        if findings[index] != Finding.UNSEEN:
+    def _note(self, index: int, issue: ImageIssue, error: Exception | None = None) -> None:
+        issues = self._shared.numpy()  # element by element far faster than the tensor
+        if issues[index] != ImageIssue.UNSEEN:
             return
-        findings[index] = finding
-        if finding == Finding.ORDINARY:
+        issues[index] = issue
+        if issue == ImageIssue.ORDINARY:
             return
-        count = int((findings == finding).sum())
+        count = int((issues == issue).sum())
         if count <= NAMED:
             name = self.source.name(index)
             detail = f" ({reason_of(error, name)})" if error else ""
-            LOGGER.warning("%s is %s%s", name, WORDS[finding], detail)
+            LOGGER.warning("%s is %s%s", name, WORDS[issue], detail)
         if count == NAMED:
             LOGGER.warning("more of these are counted, but not named; bin/check_dataset.py lists all")
-        if not finding.usable:
+        if not issue.usable:
             self._stop_if_too_many(error)
 
     def _stop_if_too_many(self, error: Exception | None) -> None:
-        found = self.findings()
-        failures = sum(count for finding, count in found.items() if not finding.usable)
+        found = self.issues()
+        failures = sum(count for issue, count in found.items() if not issue.usable)
         seen = sum(found.values())
         expected = self.max_failures * seen
         # Of images drawn without replacement; nothing is left to chance when all are seen.

@@ -41,7 +41,7 @@ class TrainSampler(Sampler[SampleKey]):
         rank: this process's number.
         world_size: how many processes there are.
         epoch_images: images of an epoch, over all processes; None: all of them.
-        order: how a pass is permuted; `Nearby` where images lie in shards.
+        order: how a pass is permuted; `ShardShuffle` where images lie in shards.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class TrainSampler(Sampler[SampleKey]):
         rank: int = 0,
         world_size: int = 1,
         epoch_images: int | None = None,
-        order: Order | None = None,
+        order: Shuffle | None = None,
     ) -> None:
         self.images, self.seed, self.shuffle = images, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch_images = epoch_images or images
-        self.order = order or Everywhere(images)
+        self.order = order or GlobalShuffle(images)
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class _Passes:
         return int(self.order[place])
 
 
-class Order(ABC):
+class Shuffle(ABC):
     """Permutations of a data set's images."""
 
     @abstractmethod
@@ -115,7 +115,7 @@ class Order(ABC):
         """The numbers of all images, each once."""
 
 
-class Everywhere(Order):
+class GlobalShuffle(Shuffle):
     """Any of `images` may follow any other."""
 
     def __init__(self, images: int) -> None:
@@ -125,7 +125,7 @@ class Everywhere(Order):
         return rng.permutation(self.images)
 
 
-class Nearby(Order):
+class ShardShuffle(Shuffle):
     """Images that lie in shards: a few shards at a time are read, and every process needs but its share of them.
 
     The shards of a pass are dealt, in random order, to `LANES` lanes, which take turns: of `world_size` processes, a

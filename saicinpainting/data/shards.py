@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from saicinpainting.data.sampler import Nearby, Order
+from saicinpainting.data.sampler import ShardShuffle, Shuffle
 from saicinpainting.data.shard_index import (
     SHA256,
     Member,
@@ -46,7 +46,7 @@ class ShardSource(ImageSource):
         index: the index file, its folder, or its address; the shards lie beside it.
         cache_dir: shards behind an address are kept in its folder `lama-shards`; needed for these only.
         cache_gb: how large that folder may grow; the shards that were used longest ago go first.
-        window: shards of a lane over which images are shuffled, see `Nearby`.
+        window: shards of a lane over which images are shuffled, see `ShardShuffle`.
     """
 
     def __init__(self, index: str, *, cache_dir: str | None = None, cache_gb: float = 100, window: int = 4) -> None:
@@ -92,8 +92,8 @@ class ShardSource(ImageSource):
         shard = self._opened(number)
         return shard.read(shard.samples[place].labels[companion])
 
-    def order(self) -> Order:
-        return Nearby([shard.images for shard in self.shards], self.window)
+    def order(self) -> Shuffle:
+        return ShardShuffle([shard.images for shard in self.shards], self.window)
 
     def near(self, index: int) -> range:
         number, _ = self._locate(index)

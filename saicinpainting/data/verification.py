@@ -1,13 +1,21 @@
-"""Whether the files of a set with masks can be used, found out before the hours of work that they would end."""
+"""Whether the files of a set can be used, found out before they end hours of work."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
+import cv2
 from PIL import Image
+from tqdm import tqdm
 
+from saicinpainting.data.loading import WORDS, Fitting, ImageIssue, failure_of, reason_of
+from saicinpainting.data.sources import ImageSource
+from saicinpainting.io.files import map_in_processes
 from saicinpainting.io.images import read_image
 from saicinpainting.utils import InputError
 
@@ -22,11 +30,12 @@ NOTES_BYTES = 1 << 16
 HARMLESS = {"aspect", "chromaticity", "dpi", "gamma", "icc_profile", "interlace", "srgb", "transparency"}
 EXIF_ORIENTATION = 0x0112
 NAMED = 10
+CHUNK = 32
 THREADS = 16
 """More than cores: on a network's disk most of the time is waiting."""
 
 
-def require_sound(images: Iterable[str], masks: Iterable[str] | None = None, *, where: str) -> list[Size]:
+def verify_images(images: Iterable[str], masks: Iterable[str] | None = None, *, where: str) -> list[Size]:
     """The sizes (W, H) of the images, in their order; of ordinary files only the beginning and the end are read.
 
     Args:
@@ -98,3 +107,68 @@ def _tail(path: str, size: int) -> bytes:
     with open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - size))
         return file.read()
+
+
+# ---- training images ---------------------------------------------------------------------------------------------
+
+
+class ImageReport(NamedTuple):
+    """What was found out about one image; `reason`: why it cannot be used."""
+
+    name: str
+    width: int | None
+    height: int | None
+    issue: ImageIssue
+    reason: str = ""
+
+    def __str__(self) -> str:
+        detail = f" ({self.reason})" if self.reason else ""
+        return f"{self.name} is {WORDS[self.issue]}{detail}"
+
+
+def report_images(source: ImageSource, fitting: Fitting, *, n_jobs: int = 1) -> Iterator[ImageReport]:
+    """A report of every image, in the order of the source, with a progress bar; `n_jobs` processes read."""
+    work = partial(_check_one, source=source, fitting=fitting)
+    reports = map_in_processes(
+        work,
+        range(len(source)),
+        n_jobs,
+        name_of=source.name,
+        chunksize=CHUNK,
+        initializer=cv2.setNumThreads,
+        initargs=(0,),
+    )
+    yield from tqdm(reports, total=len(source), unit="image")
+
+
+def _check_one(index: int, *, source: ImageSource, fitting: Fitting) -> ImageReport:
+    try:
+        image = fitting.load(source, index, source.companions)
+    except (InputError, OSError) as error:
+        name = source.name(index)
+        return ImageReport(name, None, None, failure_of(error), reason_of(error, name))
+    height, width = image.pixels.shape[:2]
+    return ImageReport(source.name(index), width, height, image.issue)
+
+
+@dataclass
+class Totals:
+    """Counts over the reports of a set."""
+
+    images: int
+    found: dict[ImageIssue, int]
+
+    @classmethod
+    def of(cls, reports: list[ImageReport]) -> Totals:
+        found = [report.issue for report in reports]
+        return cls(len(reports), {issue: found.count(issue) for issue in ImageIssue if issue in found})
+
+    @property
+    def unusable(self) -> int:
+        return sum(count for issue, count in self.found.items() if not issue.usable)
+
+    def __str__(self) -> str:
+        ordinary = self.found.get(ImageIssue.ORDINARY, 0)
+        lines = [f"{self.images} images, {ordinary} ordinary, {self.unusable} unusable"]
+        others = (issue for issue in self.found if issue != ImageIssue.ORDINARY)
+        return "\n".join([*lines, *(f"{self.found[issue]:8d} {WORDS[issue]}" for issue in others)])

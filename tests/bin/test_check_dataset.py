@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from saicinpainting.data.loading import WORDS, Finding
+from saicinpainting.data.loading import WORDS, ImageIssue
 from tests.helpers import dirty_folder, run_script, shrunk, write_data
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> tuple[Path, dict[str, Finding]]:
+def data(tmp_path_factory) -> tuple[Path, dict[str, ImageIssue]]:
     root = tmp_path_factory.mktemp("dirty")
     write_data(root / "data", train_images=1)
     return root, dirty_folder(root / "data" / "train")
@@ -26,13 +26,13 @@ def test_the_list_names_every_unusual_file(data, tmp_path, jobs):
     done = run_script("check_dataset.py", str(root / "data" / "train"), *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    for name, finding in expected.items():
-        assert sum(f"/{name} is {WORDS[finding]}" in line for line in lines) == 1
+    for name, issue in expected.items():
+        assert sum(f"/{name} is {WORDS[issue]}" in line for line in lines) == 1
     assert "24 images, 13 ordinary, 4 unusable" in lines
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    assert {Path(row["file"]).name: row["finding"].upper() for row in rows} == {k: v.name for k, v in expected.items()}
-    assert all(row["reason"] for row in rows if row["finding"] == "unreadable")
+    assert {Path(row["file"]).name: row["issue"].upper() for row in rows} == {k: v.name for k, v in expected.items()}
+    assert all(row["reason"] for row in rows if row["issue"] == "unreadable")
 
 
 def test_too_many_unusable_images_are_an_error(data, tmp_path):
@@ -57,7 +57,7 @@ def test_a_run_over_a_dirty_folder_ends_and_names_each_file_once(data, tmp_path)
     done = run_script("train.py", "-cn", "lama-fourier", *overrides, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "run" / "train.log").read_text()
-    for name, finding in expected.items():
-        assert log.count(f"/{name} is {WORDS[finding]}") == 1, name
+    for name, issue in expected.items():
+        assert log.count(f"/{name} is {WORDS[issue]}") == 1, name
     assert "data.train: of 24 images seen 1 grey, 1 cmyk, 1 sixteen_bit" in log
     assert ", 4 unreadable" in log

@@ -16,7 +16,7 @@ from saicinpainting.data import loading
 from saicinpainting.data.aug import get_transforms
 from saicinpainting.data.datasets import InpaintingTrainDataset, make_dataloader
 from saicinpainting.data.geometry import to_rgb
-from saicinpainting.data.loading import NAMED, Decoded, Finding, Fitting, ImageLoader, decode
+from saicinpainting.data.loading import NAMED, Decoded, Fitting, ImageIssue, ImageLoader, decode
 from saicinpainting.data.sampler import SampleKey
 from saicinpainting.data.sources import FolderSource, ImageSource
 from saicinpainting.masks.mixed import get_mask_generator
@@ -38,7 +38,7 @@ def picture(size: int = 100) -> Image.Image:
 def test_plain_jpegs_are_decoded_as_pillow_and_opencv_do(settings):
     data = encoded(picture(), **settings)
     decoded = decode(data, "a.jpg")
-    assert decoded.finding == Finding.ORDINARY
+    assert decoded.issue == ImageIssue.ORDINARY
     np.testing.assert_array_equal(to_rgb(decoded.pixels), np.asarray(Image.open(io.BytesIO(data))))
     np.testing.assert_array_equal(
         to_rgb(decoded.pixels), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -51,18 +51,18 @@ def test_unusual_images_become_rgb():
     grey = picture().convert("L")
     sixteen = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     for expected, data in {
-        Finding.GREY: encoded(grey),
-        Finding.CMYK: encoded(picture().convert("CMYK")),
-        Finding.SIXTEEN_BIT: encoded(sixteen, "png"),
-        Finding.PALETTE: encoded(picture().convert("P", palette=Image.Palette.ADAPTIVE), "png"),
-        Finding.ALPHA: encoded(picture().convert("RGBA"), "png"),
-        Finding.TURNED: encoded(picture(), exif=exif),
+        ImageIssue.GREY: encoded(grey),
+        ImageIssue.CMYK: encoded(picture().convert("CMYK")),
+        ImageIssue.SIXTEEN_BIT: encoded(sixteen, "png"),
+        ImageIssue.PALETTE: encoded(picture().convert("P", palette=Image.Palette.ADAPTIVE), "png"),
+        ImageIssue.ALPHA: encoded(picture().convert("RGBA"), "png"),
+        ImageIssue.TURNED: encoded(picture(), exif=exif),
     }.items():
         decoded = decode(data, "a")
-        assert decoded.finding == expected
+        assert decoded.issue == expected
         assert to_rgb(decoded.pixels).shape == (100, 100, 3)
         assert decoded.pixels.dtype == np.uint8
-        upright = np.asarray(picture()) if expected != Finding.TURNED else np.rot90(np.asarray(picture()), k=-1)
+        upright = np.asarray(picture()) if expected != ImageIssue.TURNED else np.rot90(np.asarray(picture()), k=-1)
         error = np.abs(to_rgb(decoded.pixels).astype(float).mean(2) - upright.mean(2)).mean()
         assert error < 12, expected  # luminance instead of the mean, JPEG losses
 
@@ -70,9 +70,9 @@ def test_unusual_images_become_rgb():
 def test_upright_exif_and_harmless_rubbish_are_ordinary():
     exif = Image.Exif()
     exif[0x0112] = 1
-    assert decode(encoded(picture(), exif=exif), "a").finding == Finding.ORDINARY
+    assert decode(encoded(picture(), exif=exif), "a").issue == ImageIssue.ORDINARY
     data = encoded(picture())
-    assert decode(data + b"trailing rubbish", "a").finding == Finding.ORDINARY
+    assert decode(data + b"trailing rubbish", "a").issue == ImageIssue.ORDINARY
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
@@ -95,12 +95,12 @@ def test_a_dirty_folder_is_used_as_far_as_it_goes(tmp_path, caplog):
                 loaded, image = images.load(i)
                 assert image.pixels.shape[2] in (3, 4)
                 assert min(image.pixels.shape[:2]) >= 32
-                assert (loaded == i) == (expected.get(Path(images.source.name(i)).name) != Finding.UNREADABLE)
+                assert (loaded == i) == (expected.get(Path(images.source.name(i)).name) != ImageIssue.UNREADABLE)
     named = [record.getMessage() for record in caplog.records]
     assert len(named) == len(expected) == 11  # each once
     for name in expected:
         assert sum(f"{name} is " in line for line in named) == 1
-    kinds = [finding for finding in images.findings() if finding != Finding.ORDINARY]
+    kinds = [issue for issue in images.issues() if issue != ImageIssue.ORDINARY]
     assert set(kinds) == set(expected.values())
 
 
@@ -123,8 +123,8 @@ def test_workers_share_what_they_find(tmp_path, workers):
         dataset, {"batch_size": 4, "num_workers": workers, "sampler": keys, "drop_last": False}, where="data.train"
     )
     assert sum(len(batch["image"]) for batch in data) == len(keys)
-    found = dataset.images.findings()
-    assert sum(count for finding, count in found.items() if finding != Finding.ORDINARY) == len(expected)
+    found = dataset.images.issues()
+    assert sum(count for issue, count in found.items() if issue != ImageIssue.ORDINARY) == len(expected)
 
 
 def test_images_smaller_than_half_a_crop_are_enlarged(tmp_path):
@@ -165,7 +165,7 @@ def test_too_many_failures_stop_the_run(tmp_path):
         InputError, match=r"11 of 31 images seen are unusable, more than max_failures=0\.05.*0\d\da\.jpg"
     ):
         list(map(images.load, bad))  # ten are let pass
-    assert images.findings()[Finding.UNREADABLE] == 11
+    assert images.issues()[ImageIssue.UNREADABLE] == 11
     tolerant = loader_of(tmp_path / "dirt", max_failures=0.6)
     assert {tolerant.load(i)[0] for i in range(31)} <= set(good)
     strict = loader_of(tmp_path / "dirt", max_failures=0)
@@ -208,7 +208,7 @@ def images_before_the_stop(bad: float, seed: int, images: int = 1500) -> int:
 
 def test_chance_alone_stops_no_run(monkeypatch):
     pixels = np.zeros((1, 1, 3), np.uint8)
-    monkeypatch.setattr(loading, "decode", lambda data, name: Decoded(pixels, Finding.ORDINARY))
+    monkeypatch.setattr(loading, "decode", lambda data, name: Decoded(pixels, ImageIssue.ORDINARY))
     monkeypatch.setattr(loading.LOGGER, "disabled", True)
     assert [images_before_the_stop(0.045, seed) for seed in range(12)] == [1500] * 12
     assert max(images_before_the_stop(0.055, seed) for seed in range(4)) < 1500
@@ -216,7 +216,7 @@ def test_chance_alone_stops_no_run(monkeypatch):
 
 
 def test_bad_files_side_by_side_stop_no_run(monkeypatch):
-    good = Decoded(np.zeros((1, 1, 3), np.uint8), Finding.ORDINARY)
+    good = Decoded(np.zeros((1, 1, 3), np.uint8), ImageIssue.ORDINARY)
     monkeypatch.setattr(loading, "decode", lambda data, name: good)
     source = Shares(5000, 0, 0)
     source.bad = set(range(1000, 1150))
@@ -228,7 +228,7 @@ def test_bad_files_side_by_side_stop_no_run(monkeypatch):
 
 
 def test_images_of_the_same_shard_come_first(monkeypatch):
-    good = Decoded(np.zeros((1, 1, 3), np.uint8), Finding.ORDINARY)
+    good = Decoded(np.zeros((1, 1, 3), np.uint8), ImageIssue.ORDINARY)
     monkeypatch.setattr(loading, "decode", lambda data, name: good)
     source = Shares(900, 0, 0)
     source.bad = {100, *range(200, 300)}
@@ -258,7 +258,7 @@ def test_a_flood_of_findings_is_counted_but_not_named(tmp_path, caplog):
             images.load(i)
     assert len(caplog.records) == NAMED + 1
     assert "counted, but not named" in caplog.records[-1].getMessage()
-    assert images.findings() == {Finding.GREY: NAMED + 5}
+    assert images.issues() == {ImageIssue.GREY: NAMED + 5}
 
 
 def test_what_the_disk_says_of_a_file_is_told(tmp_path, caplog, monkeypatch):

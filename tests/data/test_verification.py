@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from saicinpainting.data import verification as soundness
-from saicinpainting.data.verification import require_sound, upright_size
+from saicinpainting.data.verification import upright_size, verify_images
 from saicinpainting.io.images import read_image
 from saicinpainting.utils import InputError
 from tests.helpers import dirty_folder, photo
@@ -61,7 +61,7 @@ def test_a_dirty_folder(tmp_path, caplog):
             assert upright_size(str(file)) == size
     assert len(broken) >= 3
     with pytest.raises(InputError, match=rf"^data\.val: {len(broken)} of {len(files)} files cannot be used") as error:
-        require_sound(map(str, files), where="data.val")
+        verify_images(map(str, files), where="data.val")
     assert all(name in str(error.value) for name in broken)
 
 
@@ -77,9 +77,9 @@ def test_files_that_are_cut_off(tmp_path, suffix, share):
 def test_masks_of_another_size(tmp_path, turned):
     masks = [save(tmp_path / f"{i}_mask.png", width=30 + i) for i in range(14)]
     image, upright = save(tmp_path / "image.png"), save(tmp_path / "turned.jpg", 40, 60, exif=turned)
-    assert require_sound([image, upright], [image, image], where="data.val") == [(60, 40)] * 2
+    assert verify_images([image, upright], [image, image], where="data.val") == [(60, 40)] * 2
     with pytest.raises(InputError, match=r"0_mask\.png is 30x40 pixels, its image 60x40; .*; and 4 more$") as error:
-        require_sound([image] * 14, masks, where="data.val")
+        verify_images([image] * 14, masks, where="data.val")
     assert str(error.value).count("its image") == 10
 
 
@@ -91,11 +91,11 @@ def test_a_png_may_say_at_its_end_how_it_is_turned(tmp_path, turned):
     late = tmp_path / "late.png"
     late.write_bytes(plain[:-12] + chunk + plain[-12:])
     assert read_image(late).size == (40, 60)
-    require_sound([str(late)], [save(tmp_path / "mask.png", 40, 60)], where="data.val")
+    verify_images([str(late)], [save(tmp_path / "mask.png", 40, 60)], where="data.val")
 
 
 def test_arrays_are_no_part_of_it(tmp_path):
     """A file of floating-point numbers is one that `read_image` refuses."""
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(InputError, match="floating-point pixels"):
-        require_sound([str(tmp_path / "a.tif")], where="data.val")
+        verify_images([str(tmp_path / "a.tif")], where="data.val")
