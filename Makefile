@@ -7,7 +7,7 @@ DEMO := demo
 .PHONY: demo demo-data test faults gpu lint format clean
 .DELETE_ON_ERROR:
 
-$(VENV)/.ready: requirements.txt setup.py
+$(VENV)/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

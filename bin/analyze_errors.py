@@ -1,34 +1,12 @@
 #!/usr/bin/env python3
-"""The failures of an evaluated model, the worst first: analyze_errors.py OUT/MODEL [--against OUT/OTHER]"""
+"""`lama-analyze-errors` from a checkout, see saicinpainting/commands/analyze_errors.py."""
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from saicinpainting.cli import run_command
-from saicinpainting.evaluation.qualitative import find_failures, write_failures
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("evaluation", type=Path, help="a model's folder that bin/evaluate.py wrote")
-    parser.add_argument("--by", help="column of images.csv; default: lpips, or what was measured instead")
-    parser.add_argument("--set", help="one of the sets; default: all of them")
-    parser.add_argument("--against", type=Path, help="another model's folder: order by how much worse this one is")
-    parser.add_argument("--top", type=int, default=20, help="how many (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="page of pictures (default: EVALUATION/errors.html)")
-    args = parser.parse_args()
-    failures = find_failures(args.evaluation, by=args.by, set_name=args.set, against=args.against)
-    print(failures.by_hole.to_string(float_format="{:.4f}".format, na_rep=""), end="\n\n")
-    print(failures.ranked.head(args.top).to_string(index=False, float_format="{:.4f}".format))
-    out = args.out or args.evaluation / "errors.html"
-    write_failures(args.evaluation, failures, out, top=args.top, against=args.against)
-    print(f"pictures -> {out}")
-
+from saicinpainting.commands.analyze_errors import main
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

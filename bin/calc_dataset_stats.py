@@ -1,49 +1,12 @@
 #!/usr/bin/env python3
-"""Statistics of the holes of an evaluation set: a table by tenths of hole share, a plot, sample pictures.
+"""`lama-calc-dataset-stats` from a checkout, see saicinpainting/commands/calc_dataset_stats.py."""
 
-Example: bin/calc_dataset_stats.py DATA/val stats/ --samples-n 3 --n-jobs 8
-Writes holes.tsv (the table), masks.tsv (every mask), holes.png, and samples/.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from saicinpainting.cli import run_command
-from saicinpainting.data.mask_statistics import measure, plot, table, write_samples
-from saicinpainting.data.pairs import InpaintingDataset
-from saicinpainting.io.files import write_whole
-
-
-def main() -> None:
-    args = parse_arguments()
-    dataset = InpaintingDataset(args.datadir, img_suffix=args.img_suffix)
-    holes = measure(dataset, n_jobs=args.n_jobs)
-    text = table(holes)
-    write_whole(args.outdir / "holes.tsv", text)
-    rows = [f"{hole.file}\t{hole.share:.6f}\t{hole.holes}\t{hole.width}\t{hole.height}" for hole in holes]
-    write_whole(args.outdir / "masks.tsv", "\n".join(["mask\tshare\tholes\twidth\theight", *rows]) + "\n")
-    plot(holes, args.outdir / "holes.png", title=args.datadir.resolve().name)
-    print(text.expandtabs(10), end="")
-    if args.samples_n:
-        write_samples(dataset, holes, args.outdir / "samples", per_bin=args.samples_n, seed=args.seed)
-    print(f"-> {args.outdir}")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("datadir", type=Path, help="folder of images with masks")
-    parser.add_argument("outdir", type=Path, help="folder for the results")
-    parser.add_argument("--img-suffix", default=".png", help="ending of the images (default: %(default)s)")
-    parser.add_argument("--samples-n", type=int, default=0, help="pictures of each tenth (default: none)")
-    parser.add_argument("--seed", type=int, default=0, help="of the pictures' choice (default: %(default)s)")
-    parser.add_argument("--n-jobs", type=int, default=1, help="number of processes (default: %(default)s)")
-    return parser.parse_args()
-
+from saicinpainting.commands.calc_dataset_stats import main
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

@@ -1,51 +1,12 @@
 #!/usr/bin/env python3
-"""Measure SSIM, LPIPS, FID and more of predictions: evaluate_predicts.py CONFIG DATADIR PREDICTDIR OUT.csv"""
+"""`lama-evaluate-predicts` from a checkout, see saicinpainting/commands/evaluate_predicts.py."""
 
-from __future__ import annotations
-
-import argparse
-import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from saicinpainting.cli import run_command
-from saicinpainting.evaluation.predictions import (
-    evaluate_predictions,
-    metric_switches,
-    read_evaluation_config,
-)
-from saicinpainting.metrics.evaluator import results_table, write_results_csv
-
-
-def main() -> None:
-    args = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    overrides = {"device": args.device, "batch_size": args.batch_size}
-    overrides = {name: value for name, value in overrides.items() if value is not None}
-    if args.metrics is not None:
-        overrides |= metric_switches(args.metrics)
-    config = read_evaluation_config(args.config)
-    results = evaluate_predictions(config, args.datadir, args.predictdir, **overrides)
-    print(results_table(results).to_string(float_format="{:.4f}".format, na_rep=""))
-    write_results_csv(results, args.out)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure predictions against their images.")
-    parser.add_argument("config", help="evaluation config, e.g. configs/eval2_gpu.yaml")
-    parser.add_argument("datadir", help="folder of images and masks")
-    parser.add_argument("predictdir", help="folder of predictions, which carry the masks' names")
-    parser.add_argument("out", help="table to write, tab-separated")
-    parser.add_argument(
-        "--metrics", help="some of ssim,lpips,fid,ids,psnr,l1,segm, with commas; default: as in the config"
-    )
-    parser.add_argument("--device", help="auto, cpu, cuda, ...; default: as in the config")
-
-    parser.add_argument("--batch-size", type=int, help="images a step; default: as in the config")
-    return parser.parse_args()
-
+from saicinpainting.commands.evaluate_predicts import main
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

@@ -1,77 +1,12 @@
 #!/usr/bin/env python3
-"""Rank a run's checkpoints by a logged metric: find_best_checkpoint.py RUN [--metric val_lpips_total_mean] [--link]"""
+"""`lama-find-best-checkpoint` from a checkout, see saicinpainting/commands/find_best_checkpoint.py."""
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from saicinpainting.cli import run_command
-from saicinpainting.config import read_experiment_config
-from saicinpainting.training.reports.event_logs import RunLog, better, read_runs
-from saicinpainting.training.reports.ranking import BEST, rank_checkpoints, ranking_text
-from saicinpainting.utils import InputError
-
-OFFICIAL_MONITOR = "val_ssim_fid100_f1_total_mean"
-
-
-def main() -> None:
-    args = parse_args()
-    metric, direction = what_is_best(args)
-    log, problem = read_log(args.logs or args.run)
-    ranking = rank_checkpoints(args.run / "models", metric, direction, log)
-    if ranking.best is None:
-        raise problem or InputError(f"{args.run}: none of its checkpoints was written at a step with {metric} logged")
-    if problem:
-        print(f"{problem}\nvalues are those of the checkpoints themselves", file=sys.stderr)
-    print(ranking_text(ranking))
-    if args.link and ranking.best != ranking.is_best:
-        # Imported here: it brings Lightning with it, which takes longer than all the rest.
-        from saicinpainting.training.checkpoints import replace_by_link
-
-        replace_by_link(ranking.best.path, args.run / "models" / BEST)
-        print(f"{BEST} is now {ranking.best.path.name}")
-
-
-def what_is_best(args: argparse.Namespace) -> tuple[str, str]:
-    """The metric and its better direction, from the arguments or what the run itself monitored."""
-    if not (args.run / "models").is_dir():
-        raise InputError(f"{args.run}: no folder models/ in it; expected an experiment folder")
-    monitored = {}
-    if (args.run / "config.yaml").is_file():
-        monitored = (read_experiment_config(args.run).get("trainer") or {}).get("checkpoint_kwargs") or {}
-    metric = args.metric or monitored.get("monitor") or OFFICIAL_MONITOR
-    direction = args.mode or better(metric) or (monitored.get("mode") if metric == monitored.get("monitor") else None)
-    if direction is None:
-        raise InputError(f"--metric {metric}: which is better is not known; add --mode max or --mode min")
-    return metric, direction
-
-
-def read_log(path: Path) -> tuple[RunLog | None, InputError | None]:
-    """The run's log, or why there is none."""
-    try:
-        runs = read_runs(path)
-    except InputError as error:
-        return None, error
-    if len(runs) > 1:
-        raise InputError(f"{path}: logs of several runs ({', '.join(run.name for run in runs)}); name one with --logs")
-    for file in runs[0].restarts:
-        print(f"{file} begins anew; what was logged before is left out", file=sys.stderr)
-    return runs[0], None
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="experiment folder with models/, ours or of the official code")
-    parser.add_argument("--metric", help="a scalar that validation logs (default: what the run monitors)")
-    parser.add_argument("--mode", choices=("max", "min"), help="which is better, where the metric's name does not say")
-    parser.add_argument("--logs", type=Path, help="the run's folder of TensorBoard (default: as config.yaml says)")
-    parser.add_argument("--link", action="store_true", help=f"make {BEST} the best: a hard link, or else a copy")
-    return parser.parse_args()
-
+from saicinpainting.commands.find_best_checkpoint import main
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

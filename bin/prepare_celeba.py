@@ -1,37 +1,12 @@
 #!/usr/bin/env python3
-"""Make the CelebA-HQ data set of the paper at 256 px: split, evaluation sets, location config.
+"""`lama-prepare-celeba` from a checkout, see saicinpainting/commands/prepare_celeba.py."""
 
-    bin/prepare_celeba.py celeba-hq-dataset data256x256.zip      # or a folder of the 30,000 images, or an address
-
-Start it again after an interruption: finished steps are skipped. About 3 GB for the images, as much again for an
-archive. Then: bin/train.py -cn lama-fourier-celeba location=celeba_hq
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from saicinpainting.cli import run_command
-from saicinpainting.data.preparation.celeba import EVAL_SETS, CelebaHQ
-from saicinpainting.data.preparation.command import make_parser, prepare, shared_settings
-
-
-def main() -> None:
-    args = parse_arguments()
-    celeba = CelebaHQ(source=args.source, val_images=args.val_images, **shared_settings(args))
-    prepare(args, celeba, config="lama-fourier-celeba")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = make_parser(__doc__, eval_sets=EVAL_SETS, location="celeba_hq")
-    parser.add_argument("source", help="folder of the images, zip or tar of them, or the address of one")
-    parser.add_argument("--val-images", type=int, default=2000, help="images kept from training (default: 2000)")
-    return parser.parse_args()
-
+from saicinpainting.commands.prepare_celeba import main
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Export a checkpoint as TorchScript: to_jit.py RUN OUT.pt [--checkpoint best.ckpt]"""
+"""`lama-to-jit` from a checkout, see saicinpainting/commands/to_jit.py."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from export import main, register_resolvers, run_command
+from saicinpainting.commands.to_jit import main
 
 if __name__ == "__main__":
-    register_resolvers()
-    run_command(lambda: main("torchscript", __doc__))
+    main()

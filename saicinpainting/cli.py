@@ -9,13 +9,18 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
+import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from saicinpainting.config import CONFIGS, register_resolvers
 from saicinpainting.io.files import disk_problem
 from saicinpainting.utils import InputError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 OVERRIDE = re.compile(r"(\+{0,2}\w[\w./@-]*=)([^'\"\[{\\]*=[^'\"\\]*)")
 """`key=value` with another = in a value without quotes, which Hydra does not take."""
@@ -51,9 +56,7 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def run_command(main: Callable[[], None], *, overrides: bool = False) -> None:
-    """Run a command's `main`. A function under `@hydra.main` needs `@one_line_errors` of its own besides.
-
-    Hydra reports what a job raises in a line of its own, so a job has to report its errors itself.
+    """Run a command's `main`. Hydra reports what a job raises itself, so its job needs `one_line_errors` besides.
 
     overrides: the arguments are Hydra's. Their values may contain an =, as names of checkpoints do.
     """
@@ -64,6 +67,27 @@ def run_command(main: Callable[[], None], *, overrides: bool = False) -> None:
     # Without this Hydra prints a config error over several lines and hides its cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     one_line_errors(main)()
+
+
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    """A command that reads its own arguments."""
+    return functools.wraps(main)(lambda: run_command(main))
+
+
+def hydra_command(group: str, name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """A command whose arguments are overrides of `configs/GROUP/NAME.yaml`."""
+
+    def make(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        run_task = hydra.main(config_path=str(CONFIGS / group), config_name=name, version_base="1.3")
+
+        @functools.wraps(task)
+        def main() -> None:
+            register_resolvers()  # before Hydra names the run's folder
+            run_command(run_task(one_line_errors(task)), overrides=True)
+
+        return main
+
+    return make
 
 
 def _quoted(argument: str) -> str:

@@ -16,7 +16,9 @@ from saicinpainting.io.weights import torch_home
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+_PACKAGE = Path(__file__).resolve().parent
+# An installed wheel has the folder in the package, a checkout beside it.
+CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 
 
 def _user_name() -> str:

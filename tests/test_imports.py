@@ -1,4 +1,4 @@
-"""Imports go down, from `bin` to `io`; thin modules of official paths stand above all rooms and nobody needs them."""
+"""Imports go down, from `commands` to `io`; thin modules of official paths stand above and nobody needs them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ ROOMS = (
     ("utils",),
     ("schema",),
     ("io",),
-    ("config", "cli"),
+    ("config",),
     ("networks", "masks"),
     ("losses", "data", "metrics"),
     ("inference", "training"),
     ("evaluation",),
+    ("cli",),
+    ("commands",),
 )
 """From the lowest up; rooms of a row know nothing of each other."""
 OFFICIAL = (

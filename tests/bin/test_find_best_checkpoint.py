@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import runpy
+import inspect
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from saicinpainting.commands import find_best_checkpoint
 from saicinpainting.training.reports.event_logs import read_runs
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
-from tests.helpers import ROOT, run_script, write_data
+from tests.helpers import run_script, write_data
 from tests.training.reports.test_event_logs import write_log
 from tests.training.test_run import compose_run
 
@@ -43,9 +44,8 @@ def best_by_ssim(finished: Path) -> str:
 
 def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     """The command in this process, which has imported everything; errors of the user come as they are."""
-    path = ROOT / "bin" / "find_best_checkpoint.py"
-    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-    runpy.run_path(str(path))["main"]()
+    monkeypatch.setattr(sys, "argv", ["find_best_checkpoint.py", *map(str, arguments)])
+    inspect.unwrap(find_best_checkpoint.main)()
 
 
 def test_best_is_best_by_what_the_run_monitored(finished: Path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import runpy
+import inspect
 import sys
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from saicinpainting.commands import report_from_tb
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
-from tests.helpers import ROOT, run_script, write_data
+from tests.helpers import run_script, write_data
 from tests.training.reports.test_event_logs import write_log
 from tests.training.test_run import compose_run
 
@@ -65,9 +66,8 @@ def test_a_resumed_run_is_one_table_and_one_plot(resumed: Path, tmp_path: Path):
 
 def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     """The command in this process, which has imported everything; errors of the user come as they are."""
-    path = ROOT / "bin" / "report_from_tb.py"
-    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-    runpy.run_path(str(path))["main"]()
+    monkeypatch.setattr(sys, "argv", ["report_from_tb.py", *map(str, arguments)])
+    inspect.unwrap(report_from_tb.main)()
 
 
 def test_runs_stand_side_by_side(resumed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saicinpainting.config import CONFIGS
-from saicinpainting.data.preparation.steps import Preparation
 from saicinpainting.io.download import Checksum
 from saicinpainting.io.files import write_whole
 from saicinpainting.utils import InputError
 
-ROOT = CONFIGS.parent
+if TYPE_CHECKING:
+    from saicinpainting.data.preparation.steps import Preparation
 
 
-def make_parser(description: str | None, *, eval_sets: Sequence[str], location: str) -> argparse.ArgumentParser:
-    """A parser with the folder of the data set and the shared options; `eval_sets`, `location`: their defaults."""
+def make_parser(description: str | None, *, location: str) -> argparse.ArgumentParser:
+    """A parser with the folder of the data set and the shared options; `location`: its default."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outdir", type=Path, help="folder of the data set")
-    parser.add_argument(
-        "--eval-sets",
-        nargs="*",
-        default=eval_sets,
-        help=f"configs of configs/data_gen (default: {len(eval_sets)} of them)",
-    )
+    parser.add_argument("--eval-sets", nargs="*", help="configs of configs/data_gen (default: those of the paper)")
     parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
     parser.add_argument("--keep-archives", action="store_true", help="do not delete archives that are unpacked")
     parser.add_argument("--n-jobs", type=int, default=1, help="processes for the evaluation sets (default: 1)")
     parser.add_argument("--location", default=location, help="name of the location config (default: %(default)s)")
-    parser.add_argument("--location-dir", type=Path, default=ROOT / "configs/training/location", help="its folder")
-    parser.add_argument("--results", type=Path, default=ROOT, help="where runs and logs will go (default: here)")
+    parser.add_argument("--location-dir", type=Path, default=CONFIGS / "training/location", help="its folder")
+    parser.add_argument("--results", type=Path, default=Path(), help="where runs and logs will go (default: here)")
     parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
     return parser
 
@@ -40,7 +34,8 @@ def make_parser(description: str | None, *, eval_sets: Sequence[str], location: 
 def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What every `Preparation` takes from these arguments."""
     names = ("eval_sets", "seed", "keep_archives", "n_jobs")
-    return {"root": args.outdir, **{name: getattr(args, name) for name in names}}
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return {"root": args.outdir, **given}
 
 
 def prepare(args: argparse.Namespace, preparation: Preparation, *, config: str) -> None:

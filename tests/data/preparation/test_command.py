@@ -25,7 +25,7 @@ class Counted(Preparation):
 
 def prepare_in(root: Path, *more: str) -> int:
     """How often the work was begun; location configs are in `root`."""
-    args = make_parser(None, eval_sets=(), location="mine").parse_args(
+    args = make_parser(None, location="mine").parse_args(
         [str(root / "data"), "--location-dir", str(root), "--results", str(root), *more]
     )
     prepare(args, Counted(**shared_settings(args)), config="lama-fourier")

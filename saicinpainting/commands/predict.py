@@ -1,0 +1,47 @@
+"""Fill the holes of a folder of images: `bin/predict.py model.path=EXPERIMENT indir=IN outdir=OUT`."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from saicinpainting.cli import hydra_command
+
+
+@hydra_command("prediction", "default")
+def main(config: DictConfig) -> None:
+    from saicinpainting.data.datasets import make_default_val_dataset
+    from saicinpainting.inference.backends import load_backend, warn_of_unrefined
+    from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
+    from saicinpainting.utils import InputError
+
+    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    writing = {key: settings[key] for key in ("out_ext", "batch_size", "num_workers", "existing")}
+    check_folder_settings(**writing)
+    dataset: Any = make_default_val_dataset(settings["indir"], **settings["dataset"])
+    keys = ("dataset", "out_key", "refine", "precision", "strategy", "memory_gb")
+    refiner = settings["refiner"] if settings["refine"] else None  # ignored unless refine is on
+    made_by = origin(settings["model"], {**{key: settings[key] for key in keys}, "refiner": refiner})
+    options = {key: settings[key] for key in ("precision", "strategy", "memory_gb", "fold", "cuda_graphs")}
+    backend = load_backend(
+        settings["model"],
+        settings["device"],
+        out_key=settings["out_key"],
+        refine=settings["refine"],
+        refiner=refiner,
+        compile_network=settings["compile"],
+        **options,
+    )
+    summary = predict_folder(
+        backend,
+        dataset,
+        settings["indir"],
+        settings["outdir"],
+        one_size=settings["refine"],
+        made_by=made_by,
+        **writing,
+    )
+    warn_of_unrefined(backend)
+    print(f"{summary}: {settings['outdir']}")
+    if summary.skipped:
+        reasons = "; ".join(summary.skipped.values())
+        raise InputError(f"{len(summary.skipped)} of {len(dataset)} images were skipped: {reasons}")

@@ -1,0 +1,39 @@
+"""Every command: the same function behind `lama-NAME` and `bin/NAME.py`, and help without torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "saicinpainting" / "commands").glob("*.py") if path.stem != "__init__")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+HELP = """
+import sys
+from saicinpainting.commands.{name} import main
+sys.argv = ["lama-command", "--help"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+assert "torch" not in sys.modules, "torch was imported"
+"""
+
+
+def test_every_command_is_an_entry_point_and_a_file_of_bin():
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    entries = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert entries == {f"lama-{name.replace('_', '-')}": f"saicinpainting.commands.{name}:main" for name in NAMES}
+    assert sorted(path.stem for path in (ROOT / "bin").glob("*.py")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_loads_no_torch(name: str, tmp_path: Path):
+    code = HELP.format(name=name)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout.lower() or "== Config ==" in done.stdout
