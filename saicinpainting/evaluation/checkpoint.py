@@ -22,7 +22,7 @@ from saicinpainting.evaluation.paper_results import DATASETS, dataset_of, publis
 from saicinpainting.evaluation.predictions import (
     Measurement,
     make_measuring_evaluator,
-    measure_with,
+    measure_predictions,
     metric_switches,
 )
 from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_report
@@ -62,7 +62,7 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     backend = _backend(settings)
     kept = ("lpips_weights", "fid_weights", "segm_weights", "device")
     options: dict[str, Any] = {**switches, **{key: settings[key] for key in kept}}
-    evaluator = make_measuring_evaluator(**options, remedy="metrics=[ssim]")
+    evaluator = make_measuring_evaluator(**options)
     # Settings that were refused made nothing: they must not stand in the way of the next start.
     provenance.begin(made_by)
     sets = [draw_set(one, settings) for one in named]
@@ -181,7 +181,7 @@ def _measure(
     print(f"metrics of {one.name}{': measured before' if known else ''}", flush=True)
     if not known:
         workload = {key: settings[key] for key in ("batch_size", "num_workers")}
-        measured = {"made_of": made_of, **measure_with(evaluator, dataset, **workload).as_json()}
+        measured = {"made_of": made_of, **measure_predictions(evaluator, dataset, **workload).as_json()}
         provenance.add(one.folder_name, measured)
     measurement = Measurement.from_json(measured)
     return SetResult(one, measurement.results, measurement.images, dataset)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset, batch
 from saicinpainting.io.device import move_to_device, pick_device
 from saicinpainting.metrics import METRICS, make_metrics
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results, bin_label
-from saicinpainting.utils import InputError, call_with_settings, check_known_keys, check_whole, did_you_mean
+from saicinpainting.utils import InputError, call_with_settings, check_whole, did_you_mean
 
 if TYPE_CHECKING:
     import pandas
@@ -36,15 +35,17 @@ def evaluate_predictions(
 ) -> Results:
     """Measure the predictions in `predictdir` for the images and masks in `datadir`.
 
-    `config`: `dataset_kwargs` of `PrecomputedInpaintingResultsDataset` and `evaluator_kwargs` of
-    `measure_images`, see configs/eval2_gpu.yaml; `overrides` replace entries of the latter.
+    config: `dataset_kwargs` of `PrecomputedInpaintingResultsDataset`, and `evaluator_kwargs` of
+    `make_measuring_evaluator` and `measure_predictions`, see configs/eval2_gpu.yaml; overrides: of the latter.
     """
     dataset = call_with_settings(
         PrecomputedInpaintingResultsDataset,
         {**config["dataset_kwargs"], "datadir": datadir, "predictdir": predictdir},
         where="dataset_kwargs",
     )
-    return measure_images(dataset, **{**config["evaluator_kwargs"], **overrides}).results
+    settings = {**config["evaluator_kwargs"], **overrides}
+    workload = {key: settings.pop(key) for key in ("batch_size", "num_workers") if key in settings}
+    return measure_predictions(make_measuring_evaluator(**settings), dataset, **workload).results
 
 
 @dataclass(frozen=True)
@@ -68,48 +69,23 @@ class Measurement:
         return cls(results, pandas.DataFrame(content["images"]))
 
 
-def measure_images(dataset: PrecomputedInpaintingResultsDataset, **settings: Any) -> Measurement:
-    """`measure_with` a `make_measuring_evaluator`; settings: those of both."""
-    pass_settings = set(inspect.signature(measure_with).parameters) - {"evaluator", "dataset"}
-    known = pass_settings | set(inspect.signature(make_measuring_evaluator).parameters) - {"remedy"}
-    check_known_keys(settings, known, where="evaluator_kwargs")
-    own = {name: settings.pop(name) for name in pass_settings & set(settings)}
-    return measure_with(make_measuring_evaluator(**settings), dataset, **own)
-
-
 def make_measuring_evaluator(
-    *,
-    ssim: bool = True,
-    lpips: bool = True,
-    fid: bool = True,
-    ids: bool = False,
-    psnr: bool = False,
-    l1: bool = False,
-    segm: bool = False,
-    lpips_weights: str | Path | None = None,
-    fid_weights: str | Path | None = None,
-    segm_weights: str | Path | Sequence[str | Path] | None = None,
-    integral_kind: str | None = "lpips_fid100_f1",
-    bins: int = 10,
-    device: str | None = "auto",
-    remedy: str = "--metrics ssim",
+    *, integral_kind: str | None = "lpips_fid100_f1", bins: int = 10, device: str | None = "auto", **metrics: Any
 ) -> InpaintingEvaluator:
-    """An evaluator of these metrics on `device`: `auto`, `cpu`, `cuda`, ….
+    """An evaluator on `device`: `auto`, `cpu`, `cuda`, ….
 
-    `integral_kind` is the evaluator's: None leaves the integrals out, the other kinds report all that the
-    metrics allow. `remedy`: how the caller's user leaves out a metric that cannot be made.
+    Args:
+        integral_kind: the evaluator's: None leaves the integrals out, others report all that the metrics allow.
+        metrics: switches and weights, the arguments of `make_metrics`.
     """
-    switches = {"ssim": ssim, "lpips": lpips, "fid": fid, "ids": ids, "psnr": psnr, "l1": l1, "segm": segm}
-    weights = {"lpips_weights": lpips_weights, "fid_weights": fid_weights, "segm_weights": segm_weights}
     try:
-        metrics = make_metrics(**switches, **weights)  # type: ignore[arg-type]
+        made = call_with_settings(make_metrics, metrics, where="evaluator_kwargs")
     except InputError as error:
-        raise InputError(f"{error}, or leave it out, for example with {remedy}") from error
-    evaluator = InpaintingEvaluator(metrics=metrics, integral_kind=integral_kind, bins=bins)
-    return evaluator.to(pick_device(device))
+        raise InputError(f"{error}, or leave that metric out") from error
+    return InpaintingEvaluator(metrics=made, integral_kind=integral_kind, bins=bins).to(pick_device(device))
 
 
-def measure_with(
+def measure_predictions(
     evaluator: InpaintingEvaluator,
     dataset: PrecomputedInpaintingResultsDataset,
     *,

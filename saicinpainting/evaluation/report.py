@@ -64,7 +64,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class SetResult:
-    """images: the table of `measure_images`; dataset: what was measured."""
+    """images: the table of a `Measurement`; dataset: what was measured."""
 
     set: EvaluationSet
     results: Results

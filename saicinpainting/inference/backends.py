@@ -71,8 +71,7 @@ def load_backend(
         _refuse(options, "an ONNX file")  # the file is folded as it was written
         from saicinpainting.inference.onnx import OnnxInpainter
 
-        onnx = OnnxInpainter(checkpoint_file(model), device)
-        return onnx.fill_batch
+        return OnnxInpainter(checkpoint_file(model), device).fill_batch
     inpainter = Inpainter.from_run(model["path"], model["checkpoint"], device=device, **options)
     return lambda batch: inpainter.fill_batch(batch, out_key)
 

@@ -61,9 +61,8 @@ class OnnxInpainter:
         self.modulo = int(about.get("size_multiple", 8))
         self.min_size = int(about.get("min_size", 8))
 
-    def fill_batch(self, batch: Mapping[str, Any], out_key: str = "inpainted") -> Tensor:
-        if out_key != "inpainted":
-            raise InputError("out_key: an ONNX file gives the filled image alone, inpainted")
+    def fill_batch(self, batch: Mapping[str, Any]) -> Tensor:
+        """The filled images, (B, 3, H, W) on the CPU, of a batch: `image` and `mask`."""
         image, mask = batch["image"].float(), (batch["mask"] > 0).float()
         height, width = image.shape[2:]
         inputs = {

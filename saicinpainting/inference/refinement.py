@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
@@ -87,7 +88,8 @@ def refine_predict(
     # fp32 leaves the weights' own type, float64 too.
     half = None if dtype == torch.float32 else dtype
     network = _Network(generator, next(generator.parameters()).device, half)
-    image, mask = _unpadded(batch)
+    height, width = unpadded_size(batch)
+    image, mask = (batch[key][:, :, :height, :width] for key in ("image", "mask"))
     image, mask = _fit_into_budget(image.to(network.device), mask.to(network.device), px_budget)
     result: Tensor | None = None
     with _frozen(generator):
@@ -124,7 +126,7 @@ class _Network:
     def _call(self, function: Callable[[Any], Any], x: Any) -> Any:
         with torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None):
             y = function(x)
-        return _map(lambda t: (t.float() if t.dtype == self.dtype else t).to(self.device), y)
+        return tree_map_only(Tensor, lambda t: (t.float() if t.dtype == self.dtype else t).to(self.device), y)
 
 
 @contextmanager
@@ -142,11 +144,6 @@ def _frozen(module: nn.Module) -> Iterator[None]:
             part.training = mode
         for parameter in wanted_gradient:
             parameter.requires_grad_(True)
-
-
-def _unpadded(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    height, width = unpadded_size(batch)
-    return batch["image"][:, :, :height, :width], batch["mask"][:, :, :height, :width]
 
 
 def unpadded_size(batch: Mapping[str, Any]) -> tuple[int, int]:
@@ -261,8 +258,8 @@ def _refine(
     lr: float,
 ) -> Features:
     """The features after n_steps of Adam on `losses_of(decode(features))`, (B,), a loss for each image."""
-    features = _map(lambda z: z.detach().clone().requires_grad_(True), features)
-    leaves = [z for z in (features if isinstance(features, tuple) else [features]) if torch.is_tensor(z)]
+    features = tree_map_only(Tensor, lambda z: z.detach().clone().requires_grad_(True), features)
+    leaves = [z for z in tree_leaves(features) if torch.is_tensor(z)]
     optimizer = torch.optim.Adam(leaves, lr=lr)
     scale: Tensor | None = None
     with torch.enable_grad():
@@ -296,13 +293,6 @@ def _set_gradients(leaves: Sequence[Tensor], losses: Callable[[], Tensor], scale
     for gradient in gradients:
         gradient /= scale.view(-1, *[1] * (gradient.dim() - 1))
     return scale
-
-
-def _map(function: Callable[[Tensor], Tensor], features: Features) -> Features:
-    """function(each tensor); what is no tensor (FFC's absent global half) stays as it is."""
-    if isinstance(features, tuple):
-        return tuple(_map(function, half) for half in features)
-    return function(features) if torch.is_tensor(features) else features
 
 
 def _mean_distance(a: Tensor, b: Tensor, where: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset, batches_of_equal_size
 from saicinpainting.evaluation import predictions as module
-from saicinpainting.evaluation.predictions import Measurement, measure_images
+from saicinpainting.evaluation.predictions import Measurement, make_measuring_evaluator, measure_predictions
 from saicinpainting.metrics import FIDScore, L1Score, SSIMScore
 from saicinpainting.metrics.base import NetworkMetric, Row
 from tests.helpers import photo
@@ -56,7 +56,7 @@ def measure(root: Path, *, pad_out_to_modulo: int | None = None, batch_size: int
         root / "data", root / "predicted", img_suffix=".png", inpainted_suffix=".png",
         pad_out_to_modulo=pad_out_to_modulo,
     )  # fmt: skip
-    return measure_images(dataset, batch_size=batch_size, device="cpu")
+    return measure_predictions(make_measuring_evaluator(device="cpu"), dataset, batch_size=batch_size)
 
 
 def test_values_stand_beside_their_images_where_padding_makes_sizes_equal(tmp_path: Path) -> None:
