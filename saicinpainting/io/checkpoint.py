@@ -18,14 +18,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from saicinpainting.io.files import disk_problem
+from saicinpainting.io.files import disk_problem, whole
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
 
 StateDict = dict[str, torch.Tensor]
 
-_PART = ".part"  # ends the name of a file that is being written
 DOS_FOLDER = 0x10
 """Bit of an archive entry's attributes."""
 
@@ -228,20 +227,16 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
         InputError: the disk is full, or may not be written to; the old file is as it was.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(checkpoint, part, as_safetensors=path.suffix == ".safetensors")
-        os.replace(part, path)
+        with whole(path) as part:
+            _write(checkpoint, part, as_safetensors=path.suffix == ".safetensors")
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         problem = disk_problem(error)
         if problem is None:
             raise
-        raise InputError(f"checkpoint {path} cannot be written: {problem}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        raise InputError(f"checkpoint {path} cannot be written: {problem.removeprefix(f'{path}: ')}") from error
 
 
 def _write(checkpoint: Mapping[str, Any], path: Path, *, as_safetensors: bool) -> None:
@@ -273,7 +268,7 @@ def remove_parts(folder: str | Path) -> None:
 
     Nothing may be writing there.
     """
-    for part in Path(folder).glob(f".*{_PART}"):
+    for part in Path(folder).glob("*.part"):
         LOGGER.info("removing %s, half written by a run that was killed", part)
         part.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from saicinpainting.config import translate_checkpoint_kwargs
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
-from saicinpainting.io.files import link_or_copy
+from saicinpainting.io.files import link_or_copy, whole
 from saicinpainting.metrics import HIGHER_IS_BETTER, SWITCHES, reported_scores
 from saicinpainting.training.epoch_loop import StepEndCallback
 from saicinpainting.utils import InputError, call_with_settings, did_you_mean
@@ -110,10 +110,9 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
 def replace_by_link(source: Path, target: Path) -> None:
     if target.exists() and os.path.samefile(source, target):
         return  # renaming one link onto another of the same file does nothing, and would leave the first behind
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)
-    link_or_copy(source, part)
-    os.replace(part, target)
+    with whole(target) as part:
+        part.unlink(missing_ok=True)  # of a start that was killed
+        link_or_copy(source, part)
 
 
 def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> BestModelCheckpoint:

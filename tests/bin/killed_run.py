@@ -70,13 +70,13 @@ def kill_at_random(process: int, models: Path, rng: random.Random) -> bool:
         assert os.waitpid(process, os.WNOHANG) == (0, 0), "the run ended by itself"
         time.sleep(0.0005)
     if in_a_write:
-        while not any(models.glob(".*.part")) and time.monotonic() < deadline:
+        while not any(models.glob("*.part")) and time.monotonic() < deadline:
             time.sleep(0.0002)
         moment = rng.uniform(0, 0.003)
     time.sleep(moment)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    return any(models.glob(".*.part"))
+    return any(models.glob("*.part"))
 
 
 def main(root: Path, kills: int, seed: int) -> None:
@@ -98,7 +98,7 @@ def main(root: Path, kills: int, seed: int) -> None:
     assert expected["global_step"] == epochs * STEPS
     for part in ("state_dict", "optimizer_states", "global_step", "epoch"):
         assert_same(killed[part], expected[part], part)
-    assert not list(models.glob(".*.part"))
+    assert not list(models.glob("*.part"))
     print(f"kills {kills}, while a checkpoint was written {in_writes}, seconds {time.monotonic() - began:.0f}")
 
 
