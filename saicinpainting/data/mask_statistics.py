@@ -38,7 +38,9 @@ class Hole:
 def measure(dataset: InpaintingDataset, *, n_jobs: int = 1) -> list[Hole]:
     """Every mask of the set, in its order; `n_jobs` processes read."""
     work = partial(_measure_one, dataset=dataset)
-    found = map_in_processes(work, range(len(dataset)), n_jobs, chunksize=16)
+    found = map_in_processes(
+        work, range(len(dataset)), n_jobs, name_of=dataset.mask_filenames.__getitem__, chunksize=16
+    )
     return list(tqdm(found, total=len(dataset), unit="mask"))
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import cv2
 from torch.utils.data import DataLoader
 
+from saicinpainting.io.files import set_up_reader
 from saicinpainting.io.signals import SIGNALS
 
 T = TypeVar("T", covariant=True)
@@ -48,6 +49,7 @@ def _signals_blocked() -> Iterator[None]:
 def set_up_worker(worker_id: int) -> None:
     # OpenCV would start a thread per core in every worker; torch keeps to one by itself.
     cv2.setNumThreads(0)
+    set_up_reader(worker_id)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         threading.Thread(target=_end_with_parent, name="signals", daemon=True).start()

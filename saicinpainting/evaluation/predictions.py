@@ -17,6 +17,7 @@ from tqdm import tqdm
 from saicinpainting.config import CONFIGS, published_config
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset, batches_of_equal_size
 from saicinpainting.io.device import move_to_device, pick_device
+from saicinpainting.io.files import set_up_reader
 from saicinpainting.metrics import METRICS, make_metrics
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results, bin_label
 from saicinpainting.utils import InputError, call_with_settings, check_whole, did_you_mean
@@ -101,7 +102,7 @@ def measure_predictions(
     check_whole("evaluator_kwargs.num_workers", num_workers)
     evaluator.reset()
     device = next((metric.device for metric in evaluator.metrics.values()), torch.device("cpu"))
-    samples = DataLoader(dataset, batch_size=None, num_workers=num_workers)
+    samples = DataLoader(dataset, batch_size=None, num_workers=num_workers, worker_init_fn=set_up_reader)
     with tqdm(total=len(dataset), desc="evaluate", unit="image") as progress:
         for batch in batches_of_equal_size(samples, batch_size, lambda sample: sample["image"].shape):
             evaluator.update(move_to_device(default_collate(batch), device))

@@ -19,6 +19,7 @@ from saicinpainting.inference.backends import Backend, Batch, checkpoint_file
 from saicinpainting.inference.overlap import Download
 from saicinpainting.inference.results import Pair, claim_results, inputs_digest
 from saicinpainting.io.download import digest_of
+from saicinpainting.io.files import set_up_reader
 from saicinpainting.io.images import check_ending, write_image
 from saicinpainting.io.memory import Attempts
 from saicinpainting.masks.mask_sets import check_outside
@@ -103,7 +104,8 @@ def predict_folder(
         results = claim_results(outdir, dict(zip(files, pairs, strict=True)), made_by, overwrite=overwrite)
     left = [i for i, file in enumerate(files) if existing == "overwrite" or not file.is_file()]
     summary.kept = len(files) - len(left)
-    reader = DataLoader(_Tolerant(dataset, pairs, left), batch_size=None, num_workers=num_workers)
+    tolerant = _Tolerant(dataset, pairs, left)
+    reader = DataLoader(tolerant, batch_size=None, num_workers=num_workers, worker_init_fn=set_up_reader)
     with ThreadPoolExecutor(WRITERS) as pool, tqdm(total=len(left), desc="predict", unit="image") as progress:
         writes: list[Future[None]] = []
 

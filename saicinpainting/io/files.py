@@ -7,10 +7,12 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -162,6 +164,19 @@ def map_in_processes(
                 f"a process was killed, most often because the memory is full; it worked on an item from "
                 f"{name_of(items[done])} to {name_of(items[last])}; start again with fewer processes"
             ) from error
+
+
+def set_up_reader(worker_id: int) -> None:
+    """Of a data loader's worker, as `worker_init_fn`: it ends where it cannot hand over what it has read.
+
+    The loader tells then. By default it waits for ever for an item that did not fit into `SHARED_MEMORY`.
+    """
+    Queue._on_queue_feeder_error = staticmethod(_end_process)  # type: ignore[attr-defined]
+
+
+def _end_process(error: Exception, _: object) -> None:
+    print(f"a loader's worker ends: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 _work: Callable[[Any], Any]

@@ -8,8 +8,17 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
 
-from saicinpainting.io.files import append, disk_problem, link_or_copy, map_in_processes, whole, write_whole
+from saicinpainting.io.files import (
+    append,
+    disk_problem,
+    link_or_copy,
+    map_in_processes,
+    set_up_reader,
+    whole,
+    write_whole,
+)
 from tests.disks import needs_full_device, no_room_for
 
 
@@ -133,3 +142,19 @@ def test_processes_get_the_work_once_and_keep_what_it_builds(monkeypatch: pytest
     processes = {process for process, _ in done}
     assert Work.pickled <= 2
     assert len(set(done)) == len(processes) <= 2
+
+
+class Unsendable:
+    """Items that a worker reads but cannot hand over, as tensors where /dev/shm is full."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> object:
+        return lambda: index
+
+
+def test_a_worker_that_cannot_hand_over_what_it_has_read_ends() -> None:
+    loader = DataLoader(Unsendable(), batch_size=None, num_workers=1, worker_init_fn=set_up_reader)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker .* exited unexpectedly"):
+        list(loader)
