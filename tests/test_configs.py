@@ -25,12 +25,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from saicinpainting.config import register_resolvers
 from saicinpainting.data.datamodule import InpaintingDataModule
 from saicinpainting.data.datasets import make_train_dataset
-from saicinpainting.inference.refinement import refine_predict
+from saicinpainting.inference.refinement import RefinerSettings
 from saicinpainting.losses.adversarial import make_discrim_loss
 from saicinpainting.losses.perceptual import PERCEPTUAL_LOSSES, make_resnet_pl
 from saicinpainting.masks.mixed import MASK_GENERATORS, get_mask_generator
 from saicinpainting.metrics.evaluator import EVALUATORS
 from saicinpainting.networks import make_discriminator, make_generator
+from saicinpainting.schema import read_section
 from saicinpainting.training.visualizer import make_visualizer
 from saicinpainting.utils import InputError, count_parameters
 
@@ -418,5 +419,5 @@ def test_prediction_defaults() -> None:
     assert settings["model"] == {"path": "c", "checkpoint": "best.ckpt"}
     assert settings["dataset"] == {"kind": "default", "img_suffix": ".png", "pad_out_to_modulo": 8}
     assert (settings["refine"], settings["out_key"], settings["out_ext"]) == (False, "inpainted", ".png")
-    assert set(settings["refiner"]) <= set(inspect.signature(refine_predict).parameters)
+    assert read_section(RefinerSettings, settings["refiner"], where="refiner") == RefinerSettings()
     assert settings["refiner"]["modulo"] == 8

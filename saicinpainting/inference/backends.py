@@ -16,14 +16,15 @@ from saicinpainting.config import read_experiment_config
 from saicinpainting.inference.fast.folding import fold as folded
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.overlap import Download
-from saicinpainting.inference.refinement import refine_predict, scales_of, unpadded_size
+from saicinpainting.inference.refinement import RefinerSettings, refine_predict, scales_of, unpadded_size
 from saicinpainting.inference.tiling import fill_parts
 from saicinpainting.io.device import dtype_of, pick_device, warn_of_emulation
 from saicinpainting.io.images import from_pixels, padded
 from saicinpainting.io.memory import Attempts
 from saicinpainting.networks.inputs import GeneratorInput
 from saicinpainting.networks.load import load_generator
-from saicinpainting.utils import InputError, check_known_keys, check_whole
+from saicinpainting.schema import read_section
+from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
 Batch = dict[str, Any]
@@ -95,8 +96,8 @@ def _refining(
     precision: str = "fp32",
     **_: Any,
 ) -> Backend:
-    settings = _refiner_settings(refiner, precision)
-    warn_of_emulation(dtype_of(settings["precision"]), device)
+    settings = read_section(RefinerSettings, {"precision": precision, **refiner}, where="refiner")
+    warn_of_emulation(dtype_of(settings.precision), device)
     generator, generator_input = load_generator(checkpoint_file(model), read_experiment_config(model["path"]))
     if generator_input != GeneratorInput():
         raise InputError(
@@ -105,41 +106,24 @@ def _refining(
         )
     network = (folded(generator) if fold else generator).eval().requires_grad_(False).to(device)
     multiple = network.size_multiple
-    if settings["modulo"] % multiple:
+    if settings.modulo % multiple:
         raise InputError(
-            f"refiner.modulo: expected a multiple of {multiple}, which this network needs, got {settings['modulo']}; "
+            f"refiner.modulo: expected a multiple of {multiple}, which this network needs, got {settings.modulo}; "
             f"set refiner.modulo={multiple}"
         )
     return RefinementBackend(network, settings)
 
 
-def _refiner_settings(refiner: Mapping[str, Any], precision: str) -> dict[str, Any]:
-    """All of `refine_predict`.
-
-    What is wrong with them is wrong for every image: it must not look like images that cannot be filled.
-    """
-    defaults = {n: p.default for n, p in signature(refine_predict).parameters.items() if p.default is not p.empty}
-    check_known_keys(refiner, defaults, where="refiner")
-    dtype_of(precision)
-    settings = {**defaults, "precision": precision, **refiner}
-    for key in ("n_iters", "max_scales", "modulo"):
-        check_whole(f"refiner.{key}", settings[key], least=1)
-    for key in ("min_side", "px_budget"):
-        if isinstance(settings[key], bool) or not isinstance(settings[key], (int, float)) or settings[key] <= 0:
-            raise InputError(f"refiner.{key}: expected a number of pixels above 0, got {settings[key]!r}")
-    return settings
-
-
 class RefinementBackend:
     """Fills batches with refinement; counts the images, and those that were filled plainly, at least in part.
 
-    generator: (B, 4, H, W) to (B, 3, H, W). settings: all of `refine_predict`.
+    generator: (B, 4, H, W) to (B, 3, H, W).
     """
 
-    def __init__(self, generator: Any, settings: Mapping[str, Any]) -> None:
+    def __init__(self, generator: Any, settings: RefinerSettings) -> None:
         self.generator, self.settings = generator, settings
         self.n_images = self.n_plain = 0
-        self._least = max(settings["modulo"], generator.min_size)
+        self._least = max(settings.modulo, generator.min_size)
         self._attempts = Attempts()
 
     def __call__(self, batch: Batch) -> torch.Tensor:
@@ -149,7 +133,7 @@ class RefinementBackend:
 
     def _refined(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """All at once where that fits, else by halves; one image in parts."""
-        pixels, budget = image.shape[2] * image.shape[3], self.settings["px_budget"]
+        pixels, budget = image.shape[2] * image.shape[3], self.settings.px_budget
         if pixels <= budget:
             filled = self._attempts.attempt(len(image), pixels, lambda: self._paint(image, mask, budget))
             if filled is not None:
@@ -164,13 +148,13 @@ class RefinementBackend:
         """One warning for all images so far that have no coarser scale to be refined by."""
         if not self.n_plain:
             return
-        min_side = self.settings["min_side"]
+        min_side = self.settings.min_side
         reason = (
             f"an image, or the part around a hole, has a coarser scale where its shorter side is above "
             f"{math.floor(math.sqrt(2) * min_side)} pixels, refiner.min_side={min_side} times 1.41; "
             "lower refiner.min_side"
         )
-        if self.settings["max_scales"] == 1:
+        if self.settings.max_scales == 1:
             reason = "refiner.max_scales=1 leaves no coarser scale; raise it"
         LOGGER.warning(
             "refine=true: %d of %d images were filled without refinement, or parts of them: %s",
@@ -183,7 +167,7 @@ class RefinementBackend:
         plain = []
 
         def paint(part: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-            pixels, budget = part[0, 0].numel(), int(self.settings["px_budget"])
+            pixels, budget = part[0, 0].numel(), int(self.settings.px_budget)
 
             def within(fewer: int) -> torch.Tensor:
                 limit = fewer if fewer < pixels else budget
@@ -197,17 +181,17 @@ class RefinementBackend:
         self._count(1, plain=any(plain))
         return filled
 
-    def _paint(self, image: torch.Tensor, mask: torch.Tensor, px_budget: int) -> torch.Tensor:
+    def _paint(self, image: torch.Tensor, mask: torch.Tensor, px_budget: float) -> torch.Tensor:
         height, width = image.shape[2:]
         if min(height, width) < self._least:
-            image, mask = (padded(x, self.settings["modulo"], self._least) for x in (image, mask))
+            image, mask = (padded(x, self.settings.modulo, self._least) for x in (image, mask))
         batch = {"image": image, "mask": mask, "unpad_to_size": image.shape[2:]}
-        settings = {**self.settings, "px_budget": px_budget}
+        settings = {**vars(self.settings), "px_budget": px_budget}
         return refine_predict(batch, self, **settings)[:, :, :height, :width]
 
-    def _is_plain(self, image: torch.Tensor, px_budget: int) -> bool:
-        limits = {key: self.settings[key] for key in ("min_side", "max_scales")}
-        return scales_of(*image.shape[2:], px_budget=px_budget, **limits) == 1
+    def _is_plain(self, image: torch.Tensor, px_budget: float) -> bool:
+        min_side, max_scales = self.settings.min_side, self.settings.max_scales
+        return scales_of(*image.shape[2:], px_budget=px_budget, min_side=min_side, max_scales=max_scales) == 1
 
     def _count(self, n_images: int, *, plain: bool) -> None:
         self.n_images += n_images

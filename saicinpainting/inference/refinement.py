@@ -22,10 +22,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from saicinpainting.inference.devices import GpuIds, decoder_parts, gpus, spread_over
+from saicinpainting.inference.devices import decoder_parts, gpus, spread_over
 from saicinpainting.io.device import dtype_of
 from saicinpainting.io.images import pad_tensor_to_modulo
-from saicinpainting.utils import InputError
+from saicinpainting.utils import InputError, check_whole
 
 # A mask of zeros and ones that went through a blur or a resize: above the first number the pixel has some of
 # the hole, above the second nothing but hole.
@@ -48,19 +48,46 @@ class EncoderDecoder(Protocol):
         """The predicted image, (B, 3, H, W) in [0, 1]."""
 
 
+@dataclass(frozen=True)
+class RefinerSettings:
+    """The section `refiner` of configs/prediction.
+
+    Args:
+        gpu_ids: GPUs that share the residual blocks, such as 0 or [0, 1]; null: the device where the network is.
+        modulo: sides are padded to multiples of it.
+        n_iters: predictions at each scale, with a step of Adam between them.
+        lr: of Adam.
+        min_side: shorter side below which no coarser scale is made.
+        max_scales: how many scales at most.
+        px_budget: pixels of one image; larger ones are shrunk.
+        precision: of the network's convolutions and products, `fp32`, `bf16` or `fp16`; features, loss and Adam's
+            steps stay in float32.
+    """
+
+    gpu_ids: int | str | list[int] | None = None
+    modulo: int = 8
+    n_iters: int = 15
+    lr: float = 0.002
+    min_side: float = 512
+    max_scales: int = 3
+    px_budget: float = 1_800_000
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        dtype_of(self.precision)
+        for key in ("n_iters", "max_scales", "modulo"):
+            check_whole(f"refiner.{key}", getattr(self, key), least=1)
+        for key in ("min_side", "px_budget"):
+            if getattr(self, key) <= 0:
+                raise InputError(f"refiner.{key}: expected a number of pixels above 0, got {getattr(self, key)}")
+
+
 def refine_predict(
     batch: Mapping[str, Any],
     inpainter: Any,
     *,
-    gpu_ids: GpuIds = None,
-    modulo: int = 8,
-    n_iters: int = 15,
-    lr: float = 0.002,
-    min_side: int = 512,
-    max_scales: int = 3,
-    px_budget: int = 1_800_000,
-    precision: str = "fp32",
     device: torch.device | str | Sequence[torch.device | str] | None = None,
+    **settings: Any,
 ) -> Tensor:
     """Inpaint images with refinement; (B, 3, H, W) on the CPU, smaller than the images above px_budget.
 
@@ -71,31 +98,28 @@ def refine_predict(
             that all images have without the padding.
         inpainter: has the `generator`. It is moved to `device` or the GPUs `gpu_ids` and left there; without
             either it runs where it is. Several devices share the residual blocks, see `devices.spread_over`.
-        min_side: shorter side below which no coarser scale is made.
-        max_scales: how many scales at most.
-        px_budget: pixels of one image.
-        precision: of the network's convolutions and products, `fp32`, `bf16` or `fp16`; features, loss and Adam's
-            steps stay in float32.
+        settings: those of `RefinerSettings`.
 
     Raises:
         InputError: images of different sizes, GPUs that are not there, numbers too large for the precision.
     """
-    dtype = dtype_of(precision)
+    refiner = RefinerSettings(**settings)
+    dtype = dtype_of(refiner.precision)
     generator: Any = inpainter.generator
-    devices = gpus(gpu_ids) if device is None else _listed(device)
+    devices = gpus(refiner.gpu_ids) if device is None else _listed(device)
     if devices:
         spread_over(generator, devices)
     # fp32 leaves the weights' own type, float64 too.
     half = None if dtype == torch.float32 else dtype
     network = _Network(generator, next(generator.parameters()).device, half)
     height, width = unpadded_size(batch)
-    image, mask = (batch[key][:, :, :height, :width] for key in ("image", "mask"))
-    image, mask = _fit_into_budget(image.to(network.device), mask.to(network.device), px_budget)
+    image, mask = (batch[key][:, :, :height, :width].to(network.device) for key in ("image", "mask"))
+    image, mask = _fit_into_budget(image, mask, refiner.px_budget)
     result: Tensor | None = None
     with _frozen(generator):
-        levels = _pyramid(image, mask, min_side=min_side, max_scales=max_scales)
+        levels = _pyramid(image, mask, min_side=refiner.min_side, max_scales=refiner.max_scales)
         for level_image, level_mask in tqdm(levels, desc="refinement", leave=False):
-            result = _inpaint_level(network, level_image, level_mask, result, modulo=modulo, n_iters=n_iters, lr=lr)
+            result = _inpaint_level(network, level_image, level_mask, result, refiner)
     assert result is not None
     return result.cpu()
 
@@ -159,7 +183,7 @@ def unpadded_size(batch: Mapping[str, Any]) -> tuple[int, int]:
     return heights[0], widths[0]
 
 
-def _fit_into_budget(image: Tensor, mask: Tensor, px_budget: int) -> tuple[Tensor, Tensor]:
+def _fit_into_budget(image: Tensor, mask: Tensor, px_budget: float) -> tuple[Tensor, Tensor]:
     height, width = image.shape[-2:]
     size = _size_in_budget(height, width, px_budget)
     if size == image.shape[-2:]:
@@ -167,24 +191,24 @@ def _fit_into_budget(image: Tensor, mask: Tensor, px_budget: int) -> tuple[Tenso
     return _resize(image, size), (_resize(mask, size) > 0).to(mask)
 
 
-def _size_in_budget(height: int, width: int, px_budget: int) -> tuple[int, int]:
+def _size_in_budget(height: int, width: int, px_budget: float) -> tuple[int, int]:
     if height * width <= px_budget:
         return height, width
     ratio = math.sqrt(px_budget / (height * width))
     return int(height * ratio), int(width * ratio)
 
 
-def scales_of(height: int, width: int, *, min_side: int, max_scales: int, px_budget: int) -> int:
+def scales_of(height: int, width: int, *, min_side: float, max_scales: int, px_budget: float) -> int:
     """How many scales `refine_predict` has for an image of this size; with one it inpaints plainly."""
     return _n_scales(_size_in_budget(height, width, px_budget), min_side=min_side, max_scales=max_scales)
 
 
-def _n_scales(size: Sequence[int], *, min_side: int, max_scales: int) -> int:
+def _n_scales(size: Sequence[int], *, min_side: float, max_scales: int) -> int:
     octaves = math.log2(min(size) / min_side)
     return min(1 + round(max(0.0, octaves)), max_scales)
 
 
-def _pyramid(image: Tensor, mask: Tensor, *, min_side: int, max_scales: int) -> list[tuple[Tensor, Tensor]]:
+def _pyramid(image: Tensor, mask: Tensor, *, min_side: float, max_scales: int) -> list[tuple[Tensor, Tensor]]:
     """Image and mask at all scales, coarse to fine; the shorter side of the coarsest is about min_side."""
     levels = [(image, mask)]
     for _ in range(_n_scales(image.shape[-2:], min_side=min_side, max_scales=max_scales) - 1):
@@ -195,22 +219,15 @@ def _pyramid(image: Tensor, mask: Tensor, *, min_side: int, max_scales: int) -> 
 
 
 def _inpaint_level(
-    network: _Network,
-    image: Tensor,
-    mask: Tensor,
-    coarser: Tensor | None,
-    *,
-    modulo: int,
-    n_iters: int,
-    lr: float,
+    network: _Network, image: Tensor, mask: Tensor, coarser: Tensor | None, refiner: RefinerSettings
 ) -> Tensor:
     """Inpaint one scale: plainly where `coarser`, the result at half the size, is None, else with refinement.
 
     image and result: (B, 3, h, w); mask: (B, 1, h, w).
     """
     height, width = image.shape[-2:]
-    padded_image = pad_tensor_to_modulo(image, modulo)
-    hole = (pad_tensor_to_modulo(mask, modulo) >= SOME).to(mask)
+    padded_image = pad_tensor_to_modulo(image, refiner.modulo)
+    hole = (pad_tensor_to_modulo(mask, refiner.modulo) >= SOME).to(mask)
     features = network.encode(torch.cat([padded_image * (1 - hole), hole], dim=1))
     if coarser is not None:
         inside = _eroded_half(hole[:, :, :height, :width])
@@ -219,7 +236,7 @@ def _inpaint_level(
             halved = _halve(prediction[:, :, :height, :width])
             return _mean_distance(prediction, padded_image, 1 - hole) + _mean_distance(halved, coarser, inside)
 
-        features = _refine(features, network.decode_for_gradient, losses_of, n_steps=n_iters - 1, lr=lr)
+        features = _refine(features, network.decode_for_gradient, losses_of, n_steps=refiner.n_iters - 1, lr=refiner.lr)
     prediction = network.decode(features)
     if not prediction.isfinite().all():
         raise InputError("refinement: the network's image is not finite; with precision=fp16 set bf16 or fp32")

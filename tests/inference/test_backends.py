@@ -196,7 +196,7 @@ def test_refinement_follows_fold_and_precision(model: dict[str, Any], monkeypatc
         ({"n_iters": -3}, "refiner.n_iters: .* got -3"),
         ({"n_iters": 2.5}, "refiner.n_iters: .* got 2.5"),
         ({"max_scales": 0}, "refiner.max_scales: expected a whole number of at least 1, got 0"),
-        ({"modulo": None}, "refiner.modulo: expected a whole number of at least 1, got None"),
+        ({"modulo": None}, "refiner.modulo: expected a whole number, got None"),
         ({"min_side": 0}, "refiner.min_side: expected a number of pixels above 0, got 0"),
         ({"px_budget": -1}, "refiner.px_budget: expected a number of pixels above 0, got -1"),
         ({"modulo": 3}, "refiner.modulo: expected a multiple of 8, .* got 3; set refiner.modulo=8"),
