@@ -1,4 +1,4 @@
-"""From a checkpoint to a table: sets of masks, predictions, metrics, a report. What is interrupted goes on."""
+"""Evaluate a checkpoint: draw mask sets, predict, measure, report. An interrupted evaluation is resumed."""
 
 from __future__ import annotations
 

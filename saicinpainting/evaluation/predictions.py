@@ -1,4 +1,4 @@
-"""Measuring a folder of predictions, as bin/evaluate_predicts.py does."""
+"""Measure a folder of predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sets of an evaluation: folders as they are, and sets that are drawn from photographs, made once."""
+"""The sets of an evaluation: folders as they are, and mask sets drawn once from photographs."""
 
 from __future__ import annotations
 

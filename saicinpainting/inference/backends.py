@@ -1,4 +1,4 @@
-"""What fills batches of images: a trained network, plainly or with refinement, or an exported file."""
+"""Backends fill batches of images: a trained network, with or without refinement, or an exported file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load_backend(
     refiner: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Backend:
-    """What fills batches with the trained network of `model`.
+    """Load the backend that fills batches with the trained network of `model`.
 
     model: `path`, a run's folder, and `checkpoint`, a file of its `models/`. out_key: `inpainted`, or
     `predicted_image`, what the network painted everywhere. refine, refiner: feature refinement and its settings.
@@ -198,16 +198,16 @@ class RefinementBackend:
         self.n_plain += n_images * plain
 
 
-def warn_of_unrefined(fill: Backend) -> None:
-    """What is to be said of `fill` at the end of a run: images that refinement left as they were."""
-    if isinstance(fill, RefinementBackend):
-        fill.warn_of_unrefined()
+def warn_of_unrefined(backend: Backend) -> None:
+    """Warn of images that refinement left as they were, at the end of a run."""
+    if isinstance(backend, RefinementBackend):
+        backend.warn_of_unrefined()
 
 
 def load_array_backend(
     model: Mapping[str, Any], device: torch.device | str, **options: Any
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """What fills a uint8 image (H, W, 3) where its mask (H, W) is not 0; options: those of `load_backend`."""
+    """Load a function that fills a uint8 image (H, W, 3) where its mask (H, W) is not 0; options: of `load_backend`."""
     fill = load_backend(model, device, **options)
 
     def fill_array(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

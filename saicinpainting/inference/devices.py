@@ -1,4 +1,4 @@
-"""Which device computes which part of a generator: one of them all, or its residual blocks spread over several."""
+"""Move a generator to a device, or spread its residual blocks over several."""
 
 from __future__ import annotations
 

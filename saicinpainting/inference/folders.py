@@ -1,4 +1,4 @@
-"""From a folder of images with masks to a folder of filled images."""
+"""Fill a folder of images with masks."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def predict_folder(
 ) -> FolderResults:
     """Fill every image of `dataset` and write it under its mask's name, whole or not at all.
 
-    Reading, computing and writing go side by side; on CUDA a batch is prepared and copied while the one before it is
-    computed. An image that cannot be read or filled, or does not fit its mask or into the memory, is skipped.
+    Reading, computing and writing overlap; on CUDA a batch is prepared and copied while the one before it is computed.
+    An image that cannot be read or filled, or does not fit its mask or into the memory, is skipped.
 
     Args:
         backend: a batch of images of one padded size in, the filled images (B, 3, H, W) in [0, 1] out, on any device.
@@ -83,7 +83,7 @@ def predict_folder(
         batch_size: images of equal padded size that are filled at once; fewer where too many others would wait.
         one_size: they have to be of one size without the padding too, as refinement wants them.
         num_workers: processes that read ahead.
-        existing: `keep` goes on where an earlier start stopped; `overwrite` makes all results anew.
+        existing: `keep` resumes an earlier start; `overwrite` replaces all results.
         made_by: what decides the results, kept beside them with digests of their images and masks; results of something
             else are an error, see `claim_results`. None: what is there is not asked where it is from.
 
@@ -122,7 +122,7 @@ def predict_folder(
 
         def write(read: _Read, image: np.ndarray) -> None:
             file = files[read.item]
-            if results is not None:  # before the result, which then has its line whatever is interrupted
+            if results is not None:  # before the result, so that an interruption leaves none without
                 results.add(file.relative_to(outdir).as_posix(), read.inputs)
             writes.append(pool.submit(write_image, file, image))
             summary.written.append(file)

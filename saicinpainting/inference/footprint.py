@@ -1,4 +1,4 @@
-"""What a network's forward pass takes of the memory."""
+"""The memory footprint of a network's forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained generator ready to fill holes: `Inpainter`, for arrays and tensors of any size."""
+"""`Inpainter`: fills holes with a trained generator, in arrays and tensors of any size."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Inpainter:
             raise InputError("precision=fp16: this network has numbers that are too large for it; set bf16 or fp32")
 
     def predict(self, image: Tensor, mask: Tensor) -> Tensor:
-        """What the network paints, float32 (B, 3, H, W) on the image's device; outside the holes it may be anything.
+        """What the network predicts, float32 (B, 3, H, W) on the image's device; outside the holes it may be anything.
 
         image: (B, 3, H, W) in [0, 1]; mask: (B, 1, H, W), 1 = hole.
         """

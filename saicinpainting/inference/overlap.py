@@ -1,4 +1,4 @@
-"""Copies to a GPU and back that go on beside what it computes."""
+"""Copy to a GPU and back while it computes."""
 
 from __future__ import annotations
 

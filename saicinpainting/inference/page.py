@@ -90,7 +90,7 @@ def make_page(fills: Mapping[str, Fill], *, title: str, max_megapixels: float = 
             raise gradio.Error(str(error), print_exception=False) from error
         return (photograph, result), str(_write_result(Path(folder.name), result))
 
-    # gradio keeps copies of its own: every so many seconds those older than so many go, at the end all.
+    # Delete the copies that gradio keeps: old ones hourly, all on exit.
     with gradio.Blocks(title=title, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
         gradio.Markdown(f"### {title}\nLoad a photograph, paint over what is to go, fill.")
         editor = gradio.ImageEditor(

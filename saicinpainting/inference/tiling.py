@@ -1,4 +1,4 @@
-"""Parts of large images: where the holes are, with what surrounds them."""
+"""Tile large images: parts around the holes, with context."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def resize_to_size(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def without_seam(painted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """`painted`, (1, 3, H, W), changed near the edge of the hole to go on from `image`.
+    """`painted`, (1, 3, H, W), changed near the edge of the hole to continue `image`.
 
     What a network paints on known pixels says how far off it is there. That difference, as a Gaussian average of the
     known pixels in reach, is taken off, in full at the edge and less and less behind it; mask: (1, 1, H, W), 1 = hole.

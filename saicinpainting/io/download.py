@@ -106,8 +106,8 @@ def fetch(
 ) -> Path:
     """`path`, downloaded from `address`; it appears when it is whole and right.
 
-    What has come is kept in `path.part` and gone on with, by the next attempt or the next start, if there is a checksum
-    or the server tells versions apart.
+    What has come is kept in `path.part`; the next attempt or start resumes it, if there is a checksum or the server
+    tells versions apart.
 
     Args:
         what: the file's name in errors and in the progress bar.

@@ -1,4 +1,4 @@
-"""Running out of memory: how to tell, what to free, and what to try next."""
+"""Out of memory: detect it, free what can be freed, try less at once."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ LOGGER = logging.getLogger(__name__)
 TRIES = 20
 """Crops that are drawn before a mask image counts as one without a hole."""
 LONGEST_ROW = 100
-"""So many bad mask images in a row are no dirt but a folder of something else."""
+"""More bad mask images in a row than this: probably a folder of something else."""
 
 
 class FolderMaskGenerator(MaskGenerator):

@@ -182,8 +182,8 @@ def make_mask_set(
 ) -> MaskSet:
     """Write the evaluation set of `config` for every image under `indir` to the same folders under `outdir`.
 
-    The result follows from the images, their names, `config` and `seed`, never from `n_jobs`. What an interruption
-    leaves is gone on with, from the same images alone.
+    The result follows from the images, their names, `config` and `seed`, never from `n_jobs`. An interrupted set is
+    resumed, from the same images only.
 
     Args:
         ext: ending of the images, several with commas, or `auto` for all kinds.

@@ -42,8 +42,8 @@ class InpaintingEvaluator(nn.Module):
     `integral_kind`: None reports no integral. A name of `INTEGRALS`, by which the run is judged, reports all of
     them whose metrics are measured, that one or not.
 
-    `costly_every`: LPIPS and FID, which need networks of their own, are measured in every so many-th `round`, which
-    whoever has rounds counts, from 0 on.
+    `costly_every`: measure LPIPS and FID, which need networks of their own, only in rounds 0, n, 2n, …; the caller
+    counts `round`.
 
     Under DDP `compute()` covers the images of all ranks; every rank must call it. The evaluator adds nothing to
     checkpoints.

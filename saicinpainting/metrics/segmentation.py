@@ -15,7 +15,7 @@ from saicinpainting.metrics.transport import first_order_contributions
 from saicinpainting.networks.ade20k import CLASSES, Places, make_segmentation, weight_files
 
 EXACT_IMAGES = 256
-"""Up to so many images FID is computed anew without each; beyond, its derivative tells."""
+"""Up to so many images, compute FID without each of them; above, use its derivative."""
 OVERSAMPLING = 4
 """The derivative is near the truth from about so many images a feature on."""
 LOGGER = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Unpacking archives of images: safe against hostile names, and gone on with after an interruption."""
+"""Unpack archives of images: safe against hostile names, resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Member(NamedTuple):
 def extract(archive: Path, folder: Path, *, strip: int = 1) -> int:
     """Unpack the images of a tar or zip archive into `folder`.
 
-    A file that is there in its full size is not written again, so the same call goes on where another one ended. Files
+    A file that is there in its full size is not written again, so the same call resumes an interrupted one. Files
     appear when they are whole. Links, devices and hidden files are left out.
 
     Args:
