@@ -263,15 +263,9 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """The commit of this code, marked if files were changed since; `unknown` outside a repository."""
-
-    def git(*arguments: str) -> str:
-        run = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
-        if run.returncode:
-            raise OSError(run.stderr)
-        return run.stdout.strip()
-
+    """The commit of this code, `-dirty` if files were changed since; `unknown` outside a repository."""
+    describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return git("rev-parse", "HEAD") + (" with changes" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.run(describe, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,16 +36,6 @@ FIRST_SCALE = 2.0**20
 """Of a loss on its way back: about 1 for a pixel of a large image."""
 
 Features = Any  # a tensor or a tuple of tensors (local and global features of FFC)
-
-
-class EncoderDecoder(Protocol):
-    """What refinement asks of a generator, cut in front of its residual blocks."""
-
-    def encode(self, x: Tensor) -> Features:
-        """x: (B, 4, H, W), the image without the hole and the mask."""
-
-    def decode(self, features: Features) -> Tensor:
-        """The predicted image, (B, 3, H, W) in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +86,9 @@ def refine_predict(
     Args:
         batch: image (B, 3, H, W) in [0, 1], mask (B, 1, H, W), 1 = hole, both padded, and unpad_to_size, the (H, W)
             that all images have without the padding.
-        inpainter: has the `generator`. It is moved to `device` or the GPUs `gpu_ids` and left there; without
-            either it runs where it is. Several devices share the residual blocks, see `devices.spread_over`.
+        inpainter: has the `generator`, which `encode`s (B, 4, H, W), the image without the hole and the mask, and
+            `decode`s the features to (B, 3, H, W). It is moved to `device` or the GPUs `gpu_ids` and left there;
+            without either it runs where it is. Several devices share the residual blocks, see `devices.spread_over`.
         settings: those of `RefinerSettings`.
 
     Raises:
