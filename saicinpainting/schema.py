@@ -16,8 +16,8 @@ from saicinpainting.utils import InputError, check_known_keys
 
 T = TypeVar("T")
 
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
-_NAMES |= {list: "a list", dict: "a mapping of settings", Any: "anything"}
+_NAMES = {int: "a whole number", float: "a number", str: "text", type(None): "null", list: "a list"}
+_NAMES |= {dict: "a mapping of settings", Any: "anything"}
 
 
 class Key(NamedTuple):
@@ -114,18 +114,19 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _in_words(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return _either([str(choice) for choice in get_args(hint)])
-    parts = _parts(hint)
-    if len(parts) > 1:
-        return _either([_in_words(part) for part in parts])
-    if get_origin(hint) is list and get_args(hint):
-        return f"a list, each {_in_words(get_args(hint)[0])}"
-    return _NAMES[dict] if is_dataclass(hint) else _NAMES[get_origin(hint) or hint]
-
-
-def _either(words: list[str]) -> str:
+    words = [word for part in _parts(hint) for word in _words(part)]
     return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _words(hint: Any) -> list[str]:
+    """What a value of this type, which is no union, may be."""
+    if get_origin(hint) is Literal:
+        return [str(choice) for choice in get_args(hint)]
+    if get_origin(hint) is list and get_args(hint):
+        return [f"a list, each {_in_words(get_args(hint)[0])}"]
+    if hint is bool:
+        return ["true", "false"]
+    return [_NAMES[dict] if is_dataclass(hint) else _NAMES[get_origin(hint) or hint]]
 
 
 def _as_yaml(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from saicinpainting.metrics.base import ImageMetric
 from saicinpainting.metrics.fid import FIDScore
@@ -65,7 +66,11 @@ def make_metrics(
     return metrics
 
 
-def reported_scores(switches: Mapping[str, bool]) -> list[str]:
-    """The scores of images and sets, not of classes, that `make_metrics` with these switches computes."""
+def reported_scores(settings: Mapping[str, Any]) -> list[str]:
+    """The scores of images and sets, not of classes, that an evaluator with these settings reports."""
     parts = {"ids": ["p_ids", "u_ids"], "psnr": ["psnr", "psnr_hole"], "l1": ["l1", "l1_hole"], "segm": []}
-    return [score for name, on in {**SWITCHES, **switches}.items() if on for score in parts.get(name, [name])]
+    on = [name for name, default in SWITCHES.items() if settings.get(name, default)]
+    scores = [score for name in on for score in parts.get(name, [name])]
+    if "fid" in on and settings.get("integral_kind", "ssim_fid100_f1"):
+        scores += [f"{name}_fid100_f1" for name in on if name in ("ssim", "lpips")]
+    return scores

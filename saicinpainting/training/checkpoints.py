@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
@@ -15,9 +17,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from saicinpainting.config import translate_checkpoint_kwargs
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.io.files import link_or_copy, whole
-from saicinpainting.metrics import HIGHER_IS_BETTER, SWITCHES, reported_scores
+from saicinpainting.metrics import HIGHER_IS_BETTER, reported_scores
+from saicinpainting.schema import read_section
 from saicinpainting.training.epoch_loop import StepEndCallback
-from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+from saicinpainting.utils import InputError, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
 
@@ -84,11 +87,22 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
         if self.save_last and trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.write_last(trainer)
 
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find a wrong name now, not after the first epoch."""
+        measured: set[str] | None = getattr(pl_module, "measured", None)
+        if self.monitor is not None and measured is not None and self.monitor not in measured:
+            shown = [name for name in measured if "%" not in name]
+            raise InputError(
+                f"trainer.checkpoint_kwargs.monitor={self.monitor} is not computed by this config; "
+                f"{did_you_mean(self.monitor, shown)}"
+            )
+
     # Lightning saves in one hook or the other, as validation falls.
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         saved_before = self._last_global_step_saved
         # Without a value of this validation (`evaluator.costly_every`) Lightning would judge by an older one.
-        if not self.monitor or not _is_measured(self.monitor) or self.monitor in getattr(pl_module, "measured", ()):
+        measured = getattr(pl_module, "measured", trainer.callback_metrics)
+        if self.monitor in measured or self.monitor not in trainer.callback_metrics:
             super().on_validation_end(trainer, pl_module)
             self._update_best(trainer)
         if self.save_last and trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -115,109 +129,98 @@ def replace_by_link(source: Path, target: Path) -> None:
         link_or_copy(source, part)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """Config section `trainer.checkpoint_kwargs`: which checkpoints a run keeps.
+
+    Args:
+        monitor: the value of the validation that they are judged by, as TensorBoard names it; null for none.
+        mode: which is better, `max` or `min`.
+        save_top_k: how many of the best to keep, -1 for all.
+        save_last: keep `last.ckpt`, which a run resumes from.
+        verbose: log each checkpoint that is written.
+        every_n_epochs: epochs from one checkpoint to the next; null: one after each validation.
+        every_n_train_steps: steps from one `last.ckpt` to the next, besides; null for none. Without `monitor` and
+            `every_n_epochs` steps from one numbered checkpoint to the next.
+        save_weights_only: leave out what a resume needs.
+        filename: how checkpoints are called, as Lightning's `ModelCheckpoint` has it.
+        auto_insert_metric_name: write names before the values in `filename`.
+    """
+
+    monitor: str | None = None
+    mode: Literal["max", "min"] = "max"
+    save_top_k: int = 5
+    save_last: bool = True
+    verbose: bool = False
+    every_n_epochs: int | None = None
+    every_n_train_steps: int | None = None
+    save_weights_only: bool = False
+    filename: str | None = None
+    auto_insert_metric_name: bool = True
+
+    def __post_init__(self) -> None:
+        where = "trainer.checkpoint_kwargs"
+        if self.every_n_train_steps is not None and self.every_n_train_steps < 1:
+            raise InputError(
+                f"{where}.every_n_train_steps: expected 1 or more, or null, got {self.every_n_train_steps}"
+            )
+        if self.every_n_train_steps and not self.save_last:
+            raise InputError(
+                f"{where}.every_n_train_steps writes last.ckpt, which {where}.save_last=false forbids; set "
+                "every_n_train_steps to null as well"
+            )
+        if self.save_weights_only and self.save_last:
+            raise InputError(
+                f"{where}.save_weights_only=true: no run could go on from such a last.ckpt; set it to false "
+                "(bin/make_checkpoint.py makes small files), or save_last to false"
+            )
+
+
 def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> BestModelCheckpoint:
     """The callback of `trainer.checkpoint_kwargs`, in Lightning 1's or 2's terms, writing to `folder`."""
     kwargs = translate_checkpoint_kwargs(settings["trainer"].get("checkpoint_kwargs") or {})
-
-    def make(
-        monitor: str | None = None,
-        mode: str = "max",
-        save_top_k: int = 5,
-        save_last: bool = True,
-        verbose: bool = False,
-        every_n_epochs: int | None = None,
-        every_n_train_steps: int | None = None,
-        save_weights_only: bool = False,
-        filename: str | None = None,
-        auto_insert_metric_name: bool = True,
-    ) -> BestModelCheckpoint:
-        monitor, mode = _usable_monitor(monitor, mode, settings)
-        if every_n_train_steps and not save_last:
-            raise InputError(
-                "trainer.checkpoint_kwargs.every_n_train_steps writes last.ckpt, which "
-                "trainer.checkpoint_kwargs.save_last=false forbids; set every_n_train_steps to null as well"
-            )
-        if every_n_train_steps is not None and every_n_train_steps < 1:
-            raise InputError(
-                f"trainer.checkpoint_kwargs.every_n_train_steps: expected 1 or more, or null, got {every_n_train_steps}"
-            )
-        if save_weights_only and save_last:
-            raise InputError(
-                "trainer.checkpoint_kwargs.save_weights_only=true: no run could go on from such a last.ckpt; set it to "
-                "false (bin/make_checkpoint.py makes small files), or save_last to false"
-            )
-        # A step between two validations has no metric of its own to be judged by.
-        numbered = monitor is None and every_n_epochs is None
-        return BestModelCheckpoint(
-            dirpath=folder,
-            monitor=monitor,
-            mode=mode,
-            save_top_k=save_top_k,
-            save_last=save_last,
-            verbose=verbose,
-            every_n_epochs=every_n_epochs,
-            every_n_train_steps=every_n_train_steps if numbered else None,
-            last_every_n_train_steps=None if numbered else every_n_train_steps,
-            save_weights_only=save_weights_only,
-            # Of a run that max_steps ends within an epoch Lightning would judge the last step by an older validation.
-            save_on_train_epoch_end=False if monitor is not None else None,
-            filename=filename,
-            auto_insert_metric_name=auto_insert_metric_name,
-            enable_version_counter=False,
-        )
-
-    return call_with_settings(make, kwargs, where="trainer.checkpoint_kwargs")
+    kept = read_section(CheckpointSettings, kwargs, where="trainer.checkpoint_kwargs")
+    monitor, mode = _measured_monitor(kept.monitor, kept.mode, settings.get("evaluator") or {})
+    # A step between two validations has no metric of its own to be judged by.
+    numbered = monitor is None and kept.every_n_epochs is None
+    return BestModelCheckpoint(
+        dirpath=folder,
+        monitor=monitor,
+        mode=mode,
+        every_n_train_steps=kept.every_n_train_steps if numbered else None,
+        last_every_n_train_steps=None if numbered else kept.every_n_train_steps,
+        # Of a run that max_steps ends within an epoch Lightning would judge the last step by an older validation.
+        save_on_train_epoch_end=False if monitor is not None else None,
+        enable_version_counter=False,
+        **{name: getattr(kept, name) for name in ("save_top_k", "save_last", "verbose", "every_n_epochs")},
+        **{name: getattr(kept, name) for name in ("save_weights_only", "filename", "auto_insert_metric_name")},
+    )
 
 
-def _usable_monitor(monitor: str | None, mode: str, settings: Mapping[str, Any]) -> tuple[str | None, str]:
-    """What checkpoints are judged by; found out now, not after the first epoch.
+def _measured_monitor(monitor: str | None, mode: str, evaluator: Mapping[str, Any]) -> tuple[str | None, str]:
+    """`monitor` and `mode`, or others with a warning where the evaluator has this metric switched off.
 
-    A metric that is switched off is replaced by what is computed, with a warning; a name that is no metric, and a
-    direction that would keep the worst, are errors.
+    Raises:
+        InputError: a direction that would keep the worst.
     """
-    if monitor is None:
-        return None, mode
-    modes = _logged_by_validation(settings)
-    if monitor not in modes:
-        usual = "val_ssim_total_mean" if "val_ssim_total_mean" in modes else "val_gen_l1"
-        if not _is_measured(monitor) or not monitor.startswith("val_"):
-            raise InputError(
-                f"trainer.checkpoint_kwargs.monitor={monitor} is not computed by this config; "
-                f"{did_you_mean(monitor, modes)}; for example trainer.checkpoint_kwargs.monitor={usual} "
-                f"trainer.checkpoint_kwargs.mode={modes[usual]}"
-            )
+    score = re.fullmatch(r"(?:val|test|extra_val_\w+?)_(\w+)_total_mean", monitor or "")
+    if score is None or score[1] not in HIGHER_IS_BETTER or "_target_" in evaluator:
+        return monitor, mode
+    measured = reported_scores(evaluator) if evaluator else []
+    if score[1] not in measured:
+        instead, mode = ("val_ssim_total_mean", "max") if "ssim" in measured else ("val_gen_l1", "min")
         LOGGER.warning(
             "trainer.checkpoint_kwargs.monitor: %s is not measured, since the evaluator has it or a part of it "
             "switched off; checkpoints are judged by %s (%s) instead",
             monitor,
-            usual,
-            modes[usual],
+            instead,
+            mode,
         )
-        return usual, modes[usual]
-    if mode != modes[monitor]:
+        return instead, mode
+    better = "max" if HIGHER_IS_BETTER[score[1]] else "min"
+    if mode != better:
         raise InputError(
             f"trainer.checkpoint_kwargs.mode={mode} would keep the worst checkpoints by {monitor}; "
-            f"set trainer.checkpoint_kwargs.mode={modes[monitor]}"
+            f"set trainer.checkpoint_kwargs.mode={better}"
         )
     return monitor, mode
-
-
-def _is_measured(monitor: str) -> bool:
-    """Whether this is the mean of a score of the evaluators, as `val_ssim_total_mean` is."""
-    return any(monitor.endswith(f"_{score}_total_mean") for score in HIGHER_IS_BETTER)
-
-
-def _logged_by_validation(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Names that validation logs and whose mean can be monitored, with the better direction of each."""
-    data, losses, evaluator = (settings.get(name) or {} for name in ("data", "losses", "evaluator"))
-    titles = ["val", *(["test"] if data.get("visual_test") else [])]
-    titles += [f"extra_val_{name}" for name in data.get("extra_val") or {}]
-    switches = {name: bool(evaluator[name]) for name in SWITCHES if name in evaluator}
-    metrics = set(reported_scores(switches)) if evaluator else set()
-    modes = {f"{name}_total_mean": "max" if HIGHER_IS_BETTER[name] else "min" for name in metrics}
-    if "fid" in metrics and evaluator.get("integral_kind", "ssim_fid100_f1"):
-        modes |= {f"{name}_fid100_f1_total_mean": "max" for name in metrics & {"ssim", "lpips"}}
-    terms = {"gen_pl": "perceptual", "gen_fm": "feature_matching", "gen_resnet_pl": "resnet_pl"}
-    used = [name for name, loss in terms.items() if (losses.get(loss) or {}).get("weight", 0) > 0]
-    modes |= dict.fromkeys(["gen_l1", "gen_adv", *used], "min")
-    return {f"{title}_{name}": mode for title in titles for name, mode in modes.items()}

@@ -25,25 +25,24 @@ LOGGER = logging.getLogger(__name__)
 _FILES = ("best.ckpt", "best.safetensors", "last.ckpt")
 
 
-def finetune_path(section: Mapping[str, Any], *, resuming: bool) -> Path | None:
+def finetune_path(path: str | None, *, resume_from: str | None, resuming: bool) -> Path | None:
     """The file that `trainer.finetune_from`, a file or an experiment folder, means; None where it is not set.
 
     Args:
-        section: the config section `trainer`.
+        path: the setting.
+        resume_from: the setting `trainer.resume_from_checkpoint`.
         resuming: this start goes on with a run of its own (`resume_from_checkpoint=auto` has found one), which has
             its weights already: None. So one command starts a run and, given again, continues it.
 
     Raises:
         InputError: the path leads to no weights, or another checkpoint is to be resumed from besides.
     """
-    path = section.get("finetune_from")
-    if path in (None, "", "None"):
+    if not path:
         return None
-    resume = section.get("resume_from_checkpoint") or (section.get("kwargs") or {}).get("resume_from_checkpoint")
-    if resume not in (None, "None", "auto"):
+    if resume_from not in (None, "auto"):
         raise InputError(
-            f"trainer.finetune_from={path} and trainer.resume_from_checkpoint={resume} are both set; keep the former "
-            "to start a new run from these weights, the latter to go on with the run itself (optimizers, epoch)"
+            f"trainer.finetune_from={path} and trainer.resume_from_checkpoint={resume_from} are both set; keep the "
+            "former to start a new run from these weights, the latter to go on with the run itself (optimizers, epoch)"
         )
     if resuming:
         LOGGER.info("trainer.finetune_from=%s: was used when this run began; it goes on with its own weights", path)

@@ -77,7 +77,7 @@ class InpaintingModule(pl.LightningModule):
         self.val_evaluator = parts.val_evaluator
         self.test_evaluator = parts.test_evaluator
         self.extra_evaluators = nn.ModuleDict(parts.extra_evaluators)
-        self.measured: set[str] = set()  # what the evaluators logged in the last validation
+        self.measured: set[str] = set()  # what was logged in the last validation
         self.losses = parts.losses
         self.gradient_clip_val = parts.gradient_clip_val
         self.visualizer = parts.visualizer
@@ -308,6 +308,7 @@ class InpaintingModule(pl.LightningModule):
             networks = [n for n in (self.generator, self.discriminator, self.generator_average) if n is not None]
             for buffer in [buffer for network in networks for buffer in network.buffers()]:
                 torch.distributed.broadcast(buffer, src=0)
+        self.measured = set()
         for title in self._val_titles():
             if (evaluator := self._evaluator(title)) is not None:
                 evaluator.round = self.validations
@@ -318,8 +319,10 @@ class InpaintingModule(pl.LightningModule):
         with uncompiled():
             batch = self(batch)
             _, logs = self.generator_loss(batch)
+        logs = add_prefix_to_keys(logs, f"{title}_")
+        self.measured |= logs.keys()
         self.log_dict(
-            add_prefix_to_keys(logs, f"{title}_"),
+            logs,
             # Lightning averages these counts over the processes as integers; a multiple of their number stays exact.
             batch_size=len(batch["image"]) * self.trainer.world_size,
             add_dataloader_idx=False,
@@ -332,7 +335,6 @@ class InpaintingModule(pl.LightningModule):
             self._visualize(batch, batch_idx, title)
 
     def on_validation_epoch_end(self) -> None:
-        self.measured = set()
         for title in self._val_titles():
             evaluator = self._evaluator(title)
             if evaluator is None:

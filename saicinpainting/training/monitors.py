@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +17,33 @@ from torch.profiler import ProfilerActivity, schedule
 from torch.profiler import profile as torch_profile
 
 from saicinpainting.io.files import write_whole
-from saicinpainting.utils import InputError, did_you_mean
+from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
 
-WATCHING_KEYS = ("profile", "profile_steps")
-PROFILE_STEPS = (10, 15)  # past the first steps, which allocate, compile and fill queues
 
-# Lightning's name of the time between asking the loader for a batch and having it.
-_FETCH = "train_dataloader_next"
+def watch(profile: str | None, window: Sequence[int], out_dir: Path) -> tuple[Profiler | None, list[pl.Callback]]:
+    """The `profiler` and `callbacks` of a Lightning trainer.
 
-
-def watch(section: Mapping[str, Any], out_dir: Path) -> tuple[FetchTimer, list[pl.Callback]]:
-    """The `profiler` and `callbacks` of a Lightning trainer for the section `trainer`.
-
-    `section["profile"]` is null, `simple` (Lightning's table of how long each of its actions took) or `torch` (a trace
-    of the steps `section["profile_steps"]`); both write to `out_dir/profile`.
+    Args:
+        profile: None, `simple` (Lightning's table of how long each of its actions took) or `torch` (a trace of some
+            steps); both write to `out_dir/profile`.
+        window: the first of these steps and the one after the last.
+        out_dir: the run's folder.
 
     Raises:
-        InputError: an unknown profiler, steps that are no window.
+        InputError: steps that are no window.
     """
-    kind, folder = section.get("profile"), out_dir / "profile"
-    if kind not in (None, "simple", "torch"):
-        raise InputError(f"trainer.profile: unknown profiler {kind!r}; {did_you_mean(str(kind), ['simple', 'torch'])}")
-    first, end = _window(section.get("profile_steps") or PROFILE_STEPS)
-    timer = TimedSimpleProfiler(dirpath=folder, filename="simple") if kind == "simple" else FetchTimer()
-    callbacks: list[pl.Callback] = [SpeedMonitor(timer)]
-    if kind == "torch":
-        callbacks.append(StepTrace(folder=folder, first=first, end=end))
-    return timer, callbacks
-
-
-def _window(steps: Any) -> tuple[int, int]:
-    numbers = isinstance(steps, (list, tuple)) and len(steps) == 2 and all(type(step) is int for step in steps)
-    if not numbers or not 1 <= steps[0] < steps[1]:
+    if len(window) != 2 or not 1 <= window[0] < window[1]:
         raise InputError(
-            f"trainer.profile_steps: expected [first, end] with 1 <= first < end, steps of this start, got {steps}; "
-            f"for example trainer.profile_steps=[{PROFILE_STEPS[0]},{PROFILE_STEPS[1]}]"
+            f"trainer.profile_steps: expected [first, end] with 1 <= first < end, steps of this start, got {window}; "
+            "for example trainer.profile_steps=[10,15]"
         )
-    return steps[0], steps[1]
+    folder = out_dir / "profile"
+    callbacks: list[pl.Callback] = [SpeedMonitor()]
+    if profile == "torch":
+        callbacks.append(StepTrace(folder=folder, first=window[0], end=window[1]))
+    return SimpleProfiler(dirpath=folder, filename="simple") if profile == "simple" else None, callbacks
 
 
 class ProgressBar(TQDMProgressBar):
@@ -70,78 +58,52 @@ class ProgressBar(TQDMProgressBar):
 # ---- speed, memory, learning rates ----------------------------------------------------------------------------------
 
 
-class FetchTimer(Profiler):
-    """Adds up the seconds that training waited for batches; Lightning tells profilers alone when it asks for one."""
-
-    fetching = 0.0  # seconds so far
-    _since = 0.0
-
-    def start(self, action_name: str) -> None:
-        if action_name.endswith(_FETCH):
-            self._since = time.perf_counter()
-
-    def stop(self, action_name: str) -> None:
-        if action_name.endswith(_FETCH):
-            self.fetching += time.perf_counter() - self._since
-
-
-class TimedSimpleProfiler(FetchTimer, SimpleProfiler):
-    """Lightning's SimpleProfiler, which knows the waiting time besides."""
-
-    def start(self, action_name: str) -> None:
-        FetchTimer.start(self, action_name)
-        SimpleProfiler.start(self, action_name)
-
-    def stop(self, action_name: str) -> None:
-        SimpleProfiler.stop(self, action_name)
-        FetchTimer.stop(self, action_name)
-
-
 class SpeedMonitor(pl.Callback):
     """Logs every `log_every_n_steps` steps, as means since the last time:
 
     - `speed_step_seconds`: wall time of a step, waiting for its batch included;
-    - `speed_data_wait_share`: the share of it spent waiting for the batch, in [0, 1];
+    - `speed_data_wait_share`: the share of it between the end of a step and the next one, in [0, 1]: waiting for the
+      batch, and a checkpoint that is written there;
     - `speed_images_per_second`: over all ranks, which train on batches of one size;
     - `memory_process_mb`: resident memory of this process, its loader's workers apart (Linux);
     - `memory_gpu_peak_mb`, `memory_gpu_reserved_mb`: tensors at their most since the start; what torch holds now;
     - `lr_generator`, `lr_discriminator`.
 
-    The clock stands during validation and between epochs; a checkpoint written between two steps counts. Kernels run
-    on after the host has queued them, so the device is waited for, but only when something is logged or the clock
-    stops.
+    The clock is paused during validation and between epochs. Kernels run on after the host has queued them, so the
+    device is waited for, but only when something is logged or the clock is paused.
     """
 
-    def __init__(self, timer: FetchTimer) -> None:
-        self._timer = timer
-        self._started: float | None = None  # when the clock was started; None while it stands
+    def __init__(self) -> None:
         self._reset()
 
     def _reset(self) -> None:
-        self._seconds, self._steps, self._images = 0.0, 0, 0
-        self._fetching_before = self._timer.fetching
+        self._waiting, self._working, self._steps, self._images = 0.0, 0.0, 0, 0
+        self._lap()
 
-    def _start(self) -> None:
-        self._started = time.perf_counter()
+    def _lap(self, device: torch.device | None = None) -> float:
+        """Seconds since the last call, after all work of `device` is done."""
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize(device)
+        before, self._since = getattr(self, "_since", 0.0), time.perf_counter()
+        return self._since - before
 
-    def _stop(self, device: torch.device) -> None:
-        if self._started is not None:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            self._seconds += time.perf_counter() - self._started
-        self._started = None
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._reset()  # the sanity check does not count
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start()
+        self._lap()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop(pl_module.device)
+        self._working += self._lap(pl_module.device)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop(pl_module.device)
+        self._working += self._lap(pl_module.device)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start()
+        self._lap()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._waiting += self._lap()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -151,25 +113,21 @@ class SpeedMonitor(pl.Callback):
         # The step under which Lightning logs this batch's losses: the number of batches before it.
         step = trainer.fit_loop.total_batch_idx
         interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not interval or (step + 1) % interval:
-            return
-        self._stop(pl_module.device)
-        scalars = {
-            **self._speed(trainer.world_size),
-            **memory(pl_module.device),
-            **learning_rates(trainer.optimizers),
-        }
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=step)
-        self._reset()
-        self._start()
+        is_logged = bool(interval) and (step + 1) % interval == 0
+        self._working += self._lap(pl_module.device if is_logged else None)
+        if is_logged:
+            rates = learning_rates(trainer.optimizers)
+            scalars = {**self._speed(trainer.world_size), **memory(pl_module.device), **rates}
+            for logger in trainer.loggers:
+                logger.log_metrics(scalars, step=step)
+            self._reset()
 
     def _speed(self, ranks: int) -> dict[str, float]:
-        fetching = self._timer.fetching - self._fetching_before
+        seconds = self._waiting + self._working
         return {
-            "speed_step_seconds": self._seconds / self._steps,
-            "speed_data_wait_share": min(fetching / self._seconds, 1.0),
-            "speed_images_per_second": self._images * ranks / self._seconds,
+            "speed_step_seconds": seconds / self._steps,
+            "speed_data_wait_share": self._waiting / seconds,
+            "speed_images_per_second": self._images * ranks / seconds,
         }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from saicinpainting.utils import InputError, build, check_known_keys
+from saicinpainting.schema import read_section
+from saicinpainting.utils import InputError, build
 
 LOGGER = logging.getLogger(__name__)
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -19,22 +21,32 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 Settings = Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """Config section `optimizers`: `kind` (`adamw` unless set, `adam`) and the arguments of torch's class.
+
+    Args:
+        generator: of the generator's optimizer.
+        discriminator: of the discriminator's.
+    """
+
+    generator: dict[str, Any]
+    discriminator: dict[str, Any]
+
+
 def make_optimizers(
     settings: Settings, generator: nn.Module, discriminator: nn.Module, fused: bool
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
     """The optimizers that `optimizers` describes. `fused`: whether fused ones suit the precision."""
-    check_known_keys(settings, ("generator", "discriminator"), where="optimizers")
+    sections = read_section(OptimizerSettings, settings, where="optimizers")
     return (
-        _make_optimizer(generator, settings, "generator", fused),
-        _make_optimizer(discriminator, settings, "discriminator", fused),
+        _make_optimizer(generator, sections.generator, fused, where="optimizers.generator"),
+        _make_optimizer(discriminator, sections.discriminator, fused, where="optimizers.discriminator"),
     )
 
 
-def _make_optimizer(network: nn.Module, sections: Settings, name: str, fused: bool) -> torch.optim.Optimizer:
-    where = f"optimizers.{name}"
-    if not isinstance(sections.get(name), Mapping):
-        raise InputError(f"{where}: this section is missing from the config; expected a mapping of settings")
-    settings = dict(sections[name])
+def _make_optimizer(network: nn.Module, settings: Settings, fused: bool, *, where: str) -> torch.optim.Optimizer:
+    settings = dict(settings)
     if settings.get("fused") and not fused:
         raise InputError(
             f"{where}.fused=true: a fused optimizer takes float16's loss scale out by itself, after gradients have "

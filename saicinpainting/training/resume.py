@@ -176,18 +176,16 @@ def _report_changes(position: Mapping[str, Any], data: InpaintingDataModule) -> 
 # ---- which checkpoint -----------------------------------------------------------------------------------------------
 
 
-def resume_path(section: Mapping[str, Any], folder: Path) -> str | None:
-    """The checkpoint that `trainer.resume_from_checkpoint` asks for; None to begin anew.
+def resume_path(path: str | None, folder: Path) -> str | None:
+    """The checkpoint that `trainer.resume_from_checkpoint`, `path`, asks for; None to begin anew.
 
-    `auto` takes the latest one in `folder`, this run's, and begins anew where there is none. Lightning 1 had the same
-    key inside `trainer.kwargs`.
+    `auto` takes the latest one in `folder`, this run's, and begins anew where there is none.
 
     Raises:
         InputError: the file does not exist, is damaged or holds no run. The message names the latest one beside it
             that can be resumed.
     """
-    path = section.get("resume_from_checkpoint") or (section.get("kwargs") or {}).get("resume_from_checkpoint")
-    if path in (None, "None"):
+    if path is None:
         return None
     if path == AUTO:
         return _latest_in(folder)

@@ -8,8 +8,9 @@ import os
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
@@ -23,13 +24,14 @@ from saicinpainting.io.checkpoint import remove_parts
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.signals import EXIT_STATUS, StopSignals
 from saicinpainting.networks.base import Generator
+from saicinpainting.schema import read_section
 from saicinpainting.training.checkpoints import TensorsOnlyCheckpointIO, make_checkpoint_callback
 from saicinpainting.training.epoch_loop import use_exact_epochs
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.training.interrupts import StopOnSignal, Stopped
 from saicinpainting.training.lock import only_run_in
-from saicinpainting.training.monitors import WATCHING_KEYS, ProgressBar, watch
+from saicinpainting.training.monitors import ProgressBar, watch
 from saicinpainting.training.reports.event_logs import EVENT_FILES
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
 from saicinpainting.training.strategy import GeneratorSyncBatchNorm, Ranks, make_ddp_strategy
@@ -38,7 +40,36 @@ from saicinpainting.utils import InputError, check_bool, check_known_keys
 
 LOGGER = logging.getLogger(__name__)
 
-TRAINER_KEYS = ("kwargs", "checkpoint_kwargs", "resume_from_checkpoint", "finetune_from", "seed", *WATCHING_KEYS)
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """Config section `trainer`.
+
+    Args:
+        kwargs: of Lightning's Trainer, by its names; `max_epochs`, `precision`, `devices`, …
+        checkpoint_kwargs: which checkpoints are kept, see `CheckpointSettings`.
+        resume_from_checkpoint: a checkpoint or a run's folder to go on from, or `auto`: this run's `last.ckpt` if
+            there is one; null begins anew.
+        finetune_from: a checkpoint or a run's folder whose weights a new run starts from.
+        seed: decides weights, order, augmentation and masks.
+        profile: `torch` traces the steps `profile_steps`; `simple` writes Lightning's table of what took how long.
+        profile_steps: from this step to before that one, counted from this start of the run; past the first ones,
+            which allocate, compile and fill queues.
+    """
+
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    checkpoint_kwargs: dict[str, Any] = field(default_factory=dict)
+    resume_from_checkpoint: str | None = None
+    finetune_from: str | None = None
+    seed: int | None = 0
+    profile: Literal["simple", "torch"] | None = None
+    profile_steps: list[int] = field(default_factory=lambda: [10, 15])
+
+    @property
+    def resume_from(self) -> str | None:
+        """`resume_from_checkpoint`, which Lightning 1 had inside `kwargs`."""
+        path = self.resume_from_checkpoint or self.kwargs.get("resume_from_checkpoint")
+        return None if path == "None" else path
 
 
 def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None = None) -> None:
@@ -73,10 +104,13 @@ def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None =
 
 
 def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals: StopSignals) -> None:
-    resume_from = resume_path(settings["trainer"], out_dir / "models")
+    section = read_section(TrainerSettings, settings["trainer"], where="trainer")
+    resume_from = resume_path(section.resume_from, out_dir / "models")
     _keep_what_is_there(out_dir / "models", resume_from)
-    finetune_from = finetune_path(settings["trainer"], resuming=resume_from is not None)
-    seed = settings["trainer"]["seed"] = _seed(settings["trainer"].get("seed", 0))
+    finetune_from = finetune_path(
+        section.finetune_from, resume_from=section.resume_from, resuming=resume_from is not None
+    )
+    seed = settings["trainer"]["seed"] = _seed(section.seed)
     data = make_data_module(settings, seed=seed)
     data.setup("fit")  # before anything heavy is built: a wrong folder is the commonest mistake
     model = make_training_model({**settings, "visualizer": _visualizer_in(out_dir, settings["visualizer"])})
@@ -116,11 +150,11 @@ def _warn_of_other_logs(folder: Path) -> None:
         )
 
 
-def _seed(seed: Any) -> int:
+def _seed(seed: int | None) -> int:
     if seed is None:
         # Processes that torchrun or SLURM starts could not agree on one, and Lightning would always take 0.
         raise InputError("trainer.seed: null draws none; for another one in each run: trainer.seed=$RANDOM")
-    if type(seed) is not int or not 0 <= seed < 2**32:
+    if not 0 <= seed < 2**32:
         raise InputError(f"trainer.seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}")
     return pl.seed_everything(seed, workers=True)
 
@@ -188,19 +222,37 @@ def _resolve(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Config section `data`.
+
+    Args:
+        train: the training set: arguments of `make_train_dataset`, `epoch_images` and `dataloader_kwargs`.
+        val: the set that checkpoints are judged by: arguments of `make_default_val_dataset` and `dataloader_kwargs`.
+        visual_test: a set of which every image is drawn; null for none.
+        extra_val: further validation sets by name; null for none.
+        batch_size: training images of a process in a step, for `train.dataloader_kwargs` to refer to.
+        val_batch_size: images of a process in a batch of validation, to refer to.
+        num_workers: processes that read images, to refer to.
+    """
+
+    train: dict[str, Any]
+    val: dict[str, Any]
+    visual_test: dict[str, Any] | None = None
+    extra_val: dict[str, Any] | None = None
+    batch_size: int | None = None
+    val_batch_size: int | None = None
+    num_workers: int | None = None
+
+
 def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> InpaintingDataModule:
     """The data module of the sections `data` and `location`."""
-    data = settings["data"]
-    known = ("train", "val", "visual_test", "extra_val", "batch_size", "val_batch_size", "num_workers")
-    check_known_keys(data, known, where="data")
-    for name in ("train", "val"):
-        if not data.get(name):
-            raise InputError(f"data.{name}: missing; training needs a training and a validation set")
+    data = read_section(DataSettings, settings["data"], where="data")
     return InpaintingDataModule(
-        train=data["train"],
-        val=data["val"],
-        visual_test=data.get("visual_test"),
-        extra_val=data.get("extra_val"),
+        train=data.train,
+        val=data.val,
+        visual_test=data.visual_test,
+        extra_val=data.extra_val,
         prepare_hint=settings["location"].get("prepare", ""),
         seed=seed,
     )
@@ -208,20 +260,19 @@ def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> Inpaintin
 
 def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignals | None = None) -> pl.Trainer:
     """The Lightning trainer of the section `trainer`, with checkpoints in `out_dir/models`."""
-    section = settings["trainer"]
-    check_known_keys(section, TRAINER_KEYS, where="trainer")
-    kwargs = _trainer_kwargs(section.get("kwargs") or {})
+    section = read_section(TrainerSettings, settings["trainer"], where="trainer")
+    kwargs = _trainer_kwargs(section.kwargs)
     sync_batchnorm = kwargs.pop("sync_batchnorm", False)
     check_bool("trainer.kwargs.sync_batchnorm", sync_batchnorm)
     checkpoints = make_checkpoint_callback(settings, out_dir / "models")
-    timer, watchers = watch(section, out_dir)
+    profiler, watchers = watch(section.profile, section.profile_steps, out_dir)
     stop = StopOnSignal(checkpoints, signals or StopSignals())
     callbacks: list[pl.Callback] = [ExactResume(), checkpoints, stop, *watchers]
     if kwargs.get("enable_progress_bar", True):
         callbacks.append(ProgressBar(refresh_rate=10))  # each refresh waits for the device
     ours = {
         "callbacks": callbacks,
-        "profiler": timer,
+        "profiler": profiler,
         "logger": TensorBoardLogger(settings["location"]["tb_dir"], name=out_dir.name),
         "default_root_dir": out_dir,
         "plugins": [TensorsOnlyCheckpointIO(), *([GeneratorSyncBatchNorm()] if sync_batchnorm else [])],

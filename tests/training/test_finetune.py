@@ -159,41 +159,36 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, weights: State)
 
 
 def test_a_folder_means_its_best_checkpoint(tmp_path: Path):
-    section = {"finetune_from": str(tmp_path), "resume_from_checkpoint": None}
     models = tmp_path / "models"
     models.mkdir()
     with pytest.raises(InputError, match=r"no best\.ckpt, best\.safetensors, last\.ckpt in .*models"):
-        finetune_path(section, resuming=False)
+        finetune_path(str(tmp_path), resume_from=None, resuming=False)
     for name in ("last.ckpt", "best.safetensors", "best.ckpt"):
         (models / name).touch()
-        assert finetune_path(section, resuming=False) == models / name
-    assert finetune_path({"finetune_from": str(models)}, resuming=False) == models / "best.ckpt"
-    assert finetune_path({"finetune_from": str(models / "last.ckpt")}, resuming=False) == models / "last.ckpt"
+        assert finetune_path(str(tmp_path), resume_from=None, resuming=False) == models / name
+    assert finetune_path(str(models), resume_from=None, resuming=False) == models / "best.ckpt"
+    assert finetune_path(str(models / "last.ckpt"), resume_from=None, resuming=False) == models / "last.ckpt"
 
 
-@pytest.mark.parametrize("section", [{}, {"finetune_from": None}, {"finetune_from": "None"}])
-def test_nothing_asked_for_is_none(section: dict):
-    assert finetune_path(section, resuming=False) is None
+def test_nothing_asked_for_is_none():
+    assert finetune_path(None, resume_from="auto", resuming=False) is None
 
 
 def test_a_path_that_does_not_exist_is_named():
     with pytest.raises(InputError, match=r"trainer\.finetune_from: nowhere does not exist"):
-        finetune_path({"finetune_from": "nowhere"}, resuming=False)
+        finetune_path("nowhere", resume_from=None, resuming=False)
 
 
-@pytest.mark.parametrize(
-    "section", [{"resume_from_checkpoint": "a.ckpt"}, {"kwargs": {"resume_from_checkpoint": "a.ckpt"}}]
-)
-def test_fine_tuning_and_resuming_at_once_are_refused(tmp_path: Path, section: dict):
+def test_fine_tuning_and_resuming_at_once_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"finetune_from=.* and trainer\.resume_from_checkpoint=a\.ckpt are both set"):
-        finetune_path({"finetune_from": str(tmp_path), **section}, resuming=True)
+        finetune_path(str(tmp_path), resume_from="a.ckpt", resuming=True)
 
 
 def test_a_restarted_run_goes_on_with_its_own_weights(tmp_path: Path, caplog):
     """`auto`: the first start takes the file, later ones their own last.ckpt, even if the file is gone by then."""
     (tmp_path / "best.ckpt").touch()
-    section = {"finetune_from": str(tmp_path / "best.ckpt"), "resume_from_checkpoint": "auto"}
-    assert finetune_path(section, resuming=False) == tmp_path / "best.ckpt"
+    path = str(tmp_path / "best.ckpt")
+    assert finetune_path(path, resume_from="auto", resuming=False) == tmp_path / "best.ckpt"
     (tmp_path / "best.ckpt").unlink()
-    assert finetune_path(section, resuming=True) is None
+    assert finetune_path(path, resume_from="auto", resuming=True) is None
     assert "it goes on with its own weights" in caplog.text

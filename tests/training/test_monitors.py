@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from saicinpainting.training import monitors as watching
 from saicinpainting.training.checkpoints import TensorsOnlyCheckpointIO
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.monitors import memory, watch
-from saicinpainting.training.run import make_data_module
+from saicinpainting.training.run import make_data_module, make_trainer
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, shrunk, write_data
 
@@ -92,7 +93,7 @@ def test_speed_is_that_of_training_steps_alone(tmp_path: Path, monkeypatch: pyte
     clock = Clock()
     monkeypatch.setattr(pl.Trainer, "world_size", ranks)  # the others are as fast
     monkeypatch.setattr(watching, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    profiler, callbacks = watch({}, tmp_path)
+    profiler, callbacks = watch(None, [10, 15], tmp_path)
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=3, val_check_interval=2, num_sanity_val_steps=1, log_every_n_steps=2,
         profiler=profiler, callbacks=callbacks, logger=TensorBoardLogger(tmp_path), enable_checkpointing=False,
@@ -123,9 +124,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fit(
-    root: Path, out: Path, *, epochs: int = 1, every: int = 2, ckpt_path: Path | None = None, **section: Any
+    root: Path,
+    out: Path,
+    *,
+    epochs: int = 1,
+    every: int = 2,
+    ckpt_path: Path | None = None,
+    profile: str | None = None,
+    profile_steps: Sequence[int] = (10, 15),
 ) -> torch.nn.Module:
-    """Train lama-fourier, shrunk, watched by `section`; logs and models/last.ckpt in `out`."""
+    """Train lama-fourier, shrunk, watched; logs and models/last.ckpt in `out`."""
     register_resolvers()
     with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
         config = compose("lama-fourier", shrunk(root, f"visualizer.outdir={out / 'samples'}"))
@@ -133,7 +141,7 @@ def fit(
     pl.seed_everything(0)
     data: InpaintingDataModule = make_data_module(settings)
     model = make_training_model(settings)
-    profiler, callbacks = watch(section, out)
+    profiler, callbacks = watch(profile, profile_steps, out)
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=epochs, log_every_n_steps=every, num_sanity_val_steps=0, profiler=profiler,
         callbacks=[*callbacks, ModelCheckpoint(out / "models", save_last=True)], logger=TensorBoardLogger(out),
@@ -197,16 +205,18 @@ def test_the_simple_profile_is_a_table(root: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"profile": "pytorch"}, "trainer.profile: unknown profiler 'pytorch'.*simple, torch"),
+        ({"profile": "pytorch"}, r"trainer\.profile: expected simple, torch or null, got 'pytorch'"),
         ({"profile_steps": [5, 5]}, r"1 <= first < end.*got \[5, 5\]"),
         ({"profile_steps": [0, 5]}, "1 <= first"),
-        ({"profile_steps": 5}, "got 5"),
-        ({"profile_steps": [1, 2.5]}, "expected"),
+        ({"profile_steps": 5}, "expected a list, each a whole number, got 5"),
+        ({"profile_steps": [1, 2.5]}, "expected a list"),
     ],
 )
 def test_a_wrong_switch_is_found_beforehand(tmp_path: Path, section: dict, message: str):
+    trainer = {"kwargs": {"accelerator": "cpu"}, "checkpoint_kwargs": {"save_top_k": 0}, **section}
+    settings = {"trainer": trainer, "location": {"tb_dir": "tb"}}
     with pytest.raises(InputError, match=message):
-        watch(section, tmp_path)
+        make_trainer(settings, tmp_path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="resident memory is read from Linux's /proc")

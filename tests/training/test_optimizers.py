@@ -81,7 +81,7 @@ def test_what_a_resume_takes_from_the_checkpoint_is_said(caplog):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"generator": {}}, r"optimizers\.discriminator: this section is missing"),
+        ({"generator": {}}, r"optimizers\.discriminator: missing config key"),
         ({**SETTINGS, "critic": {}}, r"optimizers\.critic: unknown config key"),
         ({**SETTINGS, "generator": {"kind": "sgdd"}}, r"optimizers\.generator\.kind: unknown kind 'sgdd'"),
     ],

@@ -308,14 +308,14 @@ def test_auto_takes_the_newest_sound_file_whatever_last_has_become(root: Path, t
     last, newest = models / "last.ckpt", models / "epoch=1-step=8.ckpt"
     (models / "gone.ckpt").symlink_to(tmp_path / "gone.ckpt")
     (models / "folder.ckpt").mkdir()
-    assert resume_path({"resume_from_checkpoint": "auto"}, models) == str(last)
+    assert resume_path("auto", models) == str(last)
     for name, content in wrong_files(last.read_bytes()).items():
         last.write_bytes(content)
         caplog.clear()
-        assert resume_path({"resume_from_checkpoint": "auto"}, models) == str(newest), name
+        assert resume_path("auto", models) == str(newest), name
         assert f"resuming from {newest} instead of {last}" in caplog.text
         with pytest.raises(InputError, match=rf"last\.ckpt.*; resume from {newest}") as error:
-            resume_path({"resume_from_checkpoint": str(last)}, models)
+            resume_path(str(last), models)
         assert "\n" not in str(error.value), name
 
 

@@ -244,9 +244,9 @@ def test_without_a_compiler_a_run_goes_on_or_says_what_is_missing(monkeypatch, c
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"compile": "yes"}, r"training_model\.compile: expected true or false or auto, got 'yes'"),
+        ({"compile": "yes"}, r"training_model\.compile: expected true, false or auto, got 'yes'"),
         ({"fft_backend": "dct"}, r"training_model\.fft_backend: expected auto, fft or products, got 'dct'"),
-        ({"channels_last": "no"}, r"training_model\.channels_last: expected true or false or auto, got 'no'"),
+        ({"channels_last": "no"}, r"training_model\.channels_last: expected true, false or auto, got 'no'"),
         ({"average_generator": "false"}, r"training_model\.average_generator: expected true or false"),
         ({"distance_weighted_mask_for_discr": True}, "there is no weighted mask; set distance_weighter_kwargs"),
         ({"chanels_last": True}, r"training_model\.chanels_last: unknown config key"),
