@@ -1,32 +1,45 @@
-"""State dicts of pretrained networks in files of torch.save."""
+"""Weights of pretrained networks: read as checkpoints are, and loaded whole."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from saicinpainting.io.checkpoint import read_checkpoint
 from saicinpainting.utils import InputError
 
 
-def read_state_dict(path: Any, *, what: str) -> dict[str, Tensor]:
-    """The tensors of a weight file, on the CPU."""
+def read_state_dict(path: str | Path, *, what: str) -> dict[str, Tensor]:
+    """The tensors of a weight file, on the CPU; nothing else in it is executed.
+
+    Args:
+        path: the file.
+        what: whose weights it should hold, for errors.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for broken files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{what}: cannot read {path} ({reason}); delete it to have it fetched again") from error
-    if not isinstance(state, Mapping):
-        raise InputError(f"{what}: {path} holds a {type(state).__name__}, expected a mapping of tensors")
-    return dict(state)
+        return read_checkpoint(path)["state_dict"]
+    except InputError as error:
+        raise InputError(f"{what}: {error}, or delete it to have it downloaded again") from error
 
 
-def load_exactly(network: nn.Module, state: Mapping[str, Tensor], *, path: Any, what: str) -> None:
-    """Load `state` from the file `path`; names and shapes must match."""
+def load_exactly(network: nn.Module, state: Mapping[str, Tensor], *, path: str | Path, what: str) -> None:
+    """Load `state` from the file `path`; names and shapes must match.
+
+    Files from before torch 0.4.1 have no `num_batches_tracked`, which evaluation mode has no use for.
+
+    Raises:
+        InputError: the weights are another network's.
+    """
     try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{what}: {path} holds weights of another network ({reason}); delete it") from error
+        missing, unknown = network.load_state_dict(state, strict=False, assign=True)
+        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+        problem = f"it lacks {missing[0]}" if missing else f"unknown key {unknown[0]}" if unknown else ""
+    except RuntimeError as error:  # of the shapes
+        problem = " ".join(str(error).split())[:200]
+    if problem:
+        raise InputError(
+            f"{what}: {path} holds weights of another network than {type(network).__name__} ({problem}); delete it to "
+            "have it downloaded again"
+        )

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saicinpainting.io.connection import is_address
+from saicinpainting.io.state_dict import read_state_dict
 from saicinpainting.io.weights import fetch_weights, torch_home, weights_file
 from saicinpainting.networks.base import at_least_float32
 from saicinpainting.networks.efficientnet_lite import load_efficientnet_lite
@@ -23,8 +24,7 @@ from saicinpainting.networks.resnet_encoder import (
     ResNetEncoder,
     encoder_weights,
     fold_batch_norms,
-    load_encoder,
-    load_weights,
+    load_published,
 )
 from saicinpainting.networks.vgg import VGG19_URL, VGG19Features
 from saicinpainting.utils import build, set_requires_grad
@@ -163,7 +163,8 @@ def make_resnet_pl(
     path = weights_file(
         place if is_address(str(place)) else Path(place) / name, url, what="weights of losses.resnet_pl"
     )
-    encoder = load_weights(ResNetEncoder(arch_encoder), path, load_encoder)
+    encoder = ResNetEncoder(arch_encoder)
+    load_published(encoder, path)
     return ResNetPL(encoder, weight=weight)
 
 
@@ -176,7 +177,9 @@ def make_perceptual_loss(*, weights_path: str | Path | None = None) -> Perceptua
     if path.is_dir() or not path.suffix:
         path = path / VGG19_FILE
     path = fetch_weights(path, VGG19_URL, what="weights of losses.perceptual")
-    return PerceptualLoss(load_weights(VGG19Features(), path, VGG19Features.load_torchvision))
+    network = VGG19Features()
+    network.load_torchvision(read_state_dict(path, what="weights of losses.perceptual"), path=path)
+    return PerceptualLoss(network)
 
 
 def make_stage_feature_loss(*, weights_path: str | Path | None = None) -> StageFeatureLoss:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from saicinpainting.io.state_dict import load_exactly, read_state_dict
 from saicinpainting.io.weights import weights_file
 from saicinpainting.metrics.base import NetworkMetric, Row, Statistics, mean_and_std
-from saicinpainting.utils import InputError
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 WHAT = "VGG16 weights of LPIPS"
@@ -65,8 +64,6 @@ def make_lpips_vgg(vgg16_path: Path) -> nn.Module:
     vgg16 = read_state_dict(vgg16_path, what=WHAT)
     # `slice2.5.weight` is torchvision's `features.5.weight`.
     names = {key: "features." + key.split(".", 1)[1] for key in network.net.state_dict()}
-    missing = [name for name in names.values() if name not in vgg16]
-    if missing:
-        raise InputError(f"{WHAT}: {vgg16_path} has no {missing[0]}; it must be the VGG16 of {VGG16_URL}")
-    load_exactly(network.net, {key: vgg16[name] for key, name in names.items()}, path=vgg16_path, what=WHAT)
+    own = {key: vgg16[name] for key, name in names.items() if name in vgg16}
+    load_exactly(network.net, own, path=vgg16_path, what=WHAT)
     return network

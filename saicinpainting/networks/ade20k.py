@@ -18,8 +18,7 @@ from saicinpainting.networks.resnet_encoder import (
     ImageNetNormalization,
     ResNetEncoder,
     encoder_weights,
-    load_encoder,
-    load_weights,
+    load_published,
 )
 from saicinpainting.utils import InputError
 
@@ -126,11 +125,7 @@ def weight_files(place: Places = None) -> tuple[Path, Path]:
 
 
 def make_segmentation(encoder_file: Path, decoder_file: Path) -> ADE20KSegmentation:
-    encoder = load_weights(ResNetEncoder(ARCH), encoder_file, load_encoder)
-    decoder = load_weights(PyramidPoolingDecoder(), decoder_file, _load_decoder)
+    encoder, decoder = ResNetEncoder(ARCH), PyramidPoolingDecoder()
+    load_published(encoder, encoder_file)
+    load_published(decoder, decoder_file, without="deepsup")  # deep supervision is for training
     return ADE20KSegmentation(encoder, decoder)
-
-
-def _load_decoder(decoder: nn.Module, state: dict[str, Tensor]) -> None:
-    # The branch of deep supervision is for training.
-    load_encoder(decoder, {key: value for key, value in state.items() if "deepsup" not in key})

@@ -6,18 +6,15 @@ stem of three 3x3 convolutions, and in the dilated variant an output stride of 8
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from saicinpainting.io.state_dict import load_exactly, read_state_dict
 from saicinpainting.utils import InputError, did_you_mean
-
-M = TypeVar("M", bound=nn.Module)
 
 _WEIGHTS_URL = "http://sceneparsing.csail.mit.edu/model"
 # Dilation of the four stages; a stage with dilation above 1 keeps its resolution instead of halving it.
@@ -157,27 +154,21 @@ class ImageNetNormalization(nn.Module):
         return (image - self.mean.to(image)) / self.std.to(image)
 
 
-def load_weights(network: M, path: Path, take: Callable[[M, dict[str, Tensor]], None]) -> M:
-    """`network` after `take(network, state dict in path)`; an `InputError` names the file if it does not fit."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise InputError(f"expected a state dict, got {type(state).__name__}")
-        take(network, state)
-    except Exception as error:  # a damaged file can fail anywhere inside the unpickler
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path}: not the weights of {type(network).__name__} ({reason}); delete it to download it again"
-        ) from error
-    return network
+def load_published(network: nn.Module, path: Path, *, without: str | None = None) -> None:
+    """Load a file of the MIT scene parsing benchmark, past what it holds besides.
 
+    Args:
+        network: the encoder, or a decoder of the benchmark.
+        path: the file.
+        without: leave out weights with this in their names.
 
-def load_encoder(encoder: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load what the MIT scene parsing benchmark saved, past what it saved besides; RuntimeError, InputError."""
-    state = {k: v for k, v in state.items() if k not in EXTRA_KEYS and not k.endswith(EXTRA_SUFFIXES)}
-    missing, unexpected = encoder.load_state_dict(state, strict=False)
-    # Files from before torch 0.4.1 have no num_batches_tracked; evaluation mode has no use for it.
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        problem, keys = ("it lacks", missing) if missing else ("unknown key", unexpected)
-        raise InputError(f"{problem} {keys[0]}, {len(keys)} such keys")
+    Raises:
+        InputError: the file is damaged, or of another network.
+    """
+    what = f"weights of {type(network).__name__}"
+    state = {
+        name: tensor
+        for name, tensor in read_state_dict(path, what=what).items()
+        if name not in EXTRA_KEYS and not name.endswith(EXTRA_SUFFIXES) and not (without and without in name)
+    }
+    load_exactly(network, state, path=path, what=what)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor, nn
 
-from saicinpainting.utils import InputError
+from saicinpainting.io.state_dict import load_exactly
 
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 # Convolutions of the five scales; the perceptual loss stops after the first of the last scale.
@@ -39,13 +40,11 @@ class VGG19Features(nn.Sequential):
                 maps.append(x)
         return maps
 
-    def load_torchvision(self, state: Mapping[str, Tensor]) -> None:
-        """Take the weights from the state dict of torchvision's `vgg19`; the layers after the 30th are left out."""
+    def load_torchvision(self, state: Mapping[str, Tensor], *, path: str | Path = VGG19_URL) -> None:
+        """Take the weights from the state dict of torchvision's `vgg19`; the layers after the 30th are left out.
+
+        path: the file it comes from, for errors.
+        """
         names = self.state_dict().keys()
-        missing = [f"features.{name}" for name in names if f"features.{name}" not in state]
-        if missing:
-            raise InputError(
-                f"VGG19 weights: expected the state dict of torchvision's vgg19, got one without {missing[0]}; "
-                f"download {VGG19_URL}"
-            )
-        self.load_state_dict({name: state[f"features.{name}"] for name in names})
+        own = {name: state[f"features.{name}"] for name in names if f"features.{name}" in state}
+        load_exactly(self, own, path=path, what="weights of VGG19")

@@ -144,7 +144,7 @@ def broken_states(encoder):
         "it lacks layer4": {k: v for k, v in state.items() if not k.startswith("layer4")},
         "unknown key layer3.6": {**state, "layer3.6.conv1.weight": torch.zeros(1)},
         "size mismatch": {**state, "conv1.weight": torch.zeros(64, 3, 7, 7)},
-        "expected a state dict, got list": [1, 2],
+        "expected a dict with state_dict, found list": [1, 2],
     }
 
 
@@ -162,7 +162,7 @@ def test_page_saved_instead_of_weights_is_named(tmp_path):
     path = tmp_path / encoder_weights("resnet50dilated", True)[0]
     path.parent.mkdir(parents=True)
     path.write_text("<html>moved</html>")
-    with pytest.raises(InputError, match=r"encoder_epoch_20\.pth: not the weights of ResNetEncoder"):
+    with pytest.raises(InputError, match=r"weights of ResNetEncoder: .*encoder_epoch_20\.pth cannot be read"):
         make_resnet_pl(weights_path=tmp_path)
 
 
@@ -224,7 +224,7 @@ def test_perceptual_loss_reaches_the_prediction_only(torchvision_features):
 
 def test_perceptual_file_that_does_not_fit_is_named(tmp_path):
     save_legacy({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pth")
-    with pytest.raises(InputError, match=r"other\.pth: not the weights of VGG19Features"):
+    with pytest.raises(InputError, match=r"other\.pth holds weights of another network than VGG19Features"):
         make_perceptual_loss(weights_path=tmp_path / "other.pth")
 
 

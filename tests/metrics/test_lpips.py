@@ -77,14 +77,14 @@ def test_network_is_neither_trained_nor_saved_but_moves(metric: LPIPSScore) -> N
 def test_file_of_another_network_is_named(tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save({"conv1.weight": torch.zeros(1)}, path)
-    with pytest.raises(InputError, match=r"other\.pth has no features\.0\.weight"):
+    with pytest.raises(InputError, match=r"other\.pth holds weights of another network .*it lacks slice1\.0\.weight"):
         LPIPSScore(weights_path=path)
 
 
 def test_broken_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.pth"
     path.write_bytes(b"<html>404</html>")
-    with pytest.raises(InputError, match=r"cannot read .*broken\.pth"):
+    with pytest.raises(InputError, match=r"broken\.pth cannot be read"):
         LPIPSScore(weights_path=path)
 
 
