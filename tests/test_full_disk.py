@@ -116,9 +116,9 @@ def test_a_disk_that_takes_no_more_is_told_and_no_matter_afterwards(
         (masks, ".mask_set.jsonl"),
         (masks, "3_crop000.png"),
         (masks, "3_crop000_mask000.png"),
-        (shards, ".plan"),
+        (shards, ".shards.json"),
+        (shards, ".shards.jsonl"),
         (shards, "shard-000001.tar"),
-        (shards, "shard-000001.tar.done.json"),
         (shards, "index.json"),
         (shards, "SHA256SUMS"),
         (celeba, "original/2.png"),
@@ -134,10 +134,10 @@ def test_a_full_disk_wants_room(
 ) -> None:
     work(photos, tmp_path / "whole")
     out = tmp_path / "out"
-    if work is masks and not name.startswith(".mask_set"):  # which a folder that is not empty has to have
+    if work in (masks, shards) and not name.startswith("."):  # a folder that is not empty has to be one of these
         out.mkdir()
-        shutil.copy(tmp_path / "whole" / ".mask_set.json", out)
-    names = [name] if (tmp_path / "whole" / name).is_file() or "done" in name else []
+        shutil.copy(tmp_path / "whole" / f".{'mask_set' if work is masks else 'shards'}.json", out)
+    names = [name] if (tmp_path / "whole" / name).is_file() else []
     for file in names or [f"original_val_256/{one}.png" for one in range(IMAGES)]:  # one of them is drawn
         no_room_for(out / file)
     line = error_of(work, photos, out, capsys)

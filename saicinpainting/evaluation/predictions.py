@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,16 @@ from saicinpainting.io.device import move_to_device, pick_device
 from saicinpainting.io.files import set_up_reader
 from saicinpainting.metrics import METRICS, make_metrics
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results, bin_label
-from saicinpainting.utils import InputError, call_with_settings, check_whole, did_you_mean
+from saicinpainting.utils import InputError, call_with_settings, check_known_keys, check_whole, did_you_mean
 
 if TYPE_CHECKING:
     import pandas
 
-LOGGER = logging.getLogger(__name__)
+EVALUATOR_KEYS = (
+    *METRICS, "lpips_weights", "fid_weights", "segm_weights", "integral_kind", "bins", "device", "batch_size",
+    "num_workers",
+)  # fmt: skip
+"""Of the section `evaluator_kwargs`."""
 
 
 def evaluate_predictions(
@@ -45,6 +48,7 @@ def evaluate_predictions(
         where="dataset_kwargs",
     )
     settings = {**config["evaluator_kwargs"], **overrides}
+    check_known_keys(settings, EVALUATOR_KEYS, where="evaluator_kwargs")
     workload = {key: settings.pop(key) for key in ("batch_size", "num_workers") if key in settings}
     return measure_predictions(make_measuring_evaluator(**settings), dataset, **workload).results
 
@@ -80,7 +84,7 @@ def make_measuring_evaluator(
         metrics: switches and weights, the arguments of `make_metrics`.
     """
     try:
-        made = call_with_settings(make_metrics, metrics, where="evaluator_kwargs")
+        made = make_metrics(**metrics)
     except InputError as error:
         raise InputError(f"{error}, or leave that metric out") from error
     return InpaintingEvaluator(metrics=made, integral_kind=integral_kind, bins=bins).to(pick_device(device))

@@ -148,15 +148,15 @@ def test_what_an_interruption_leaves_is_gone_on_with(photos, shards, tmp_path, n
     assert files == whole
     assert all((tmp_path / "set" / name).stat().st_mtime_ns == time for name, time in kept.items())
     names = {file.name for file in (tmp_path / "set").iterdir()}
-    assert names == {*whole, "index.json", "SHA256SUMS", ".plan"}
+    assert names == {*whole, "index.json", "SHA256SUMS", ".shards.json", ".shards.jsonl"}
     assert read_index(str(tmp_path / "set")) == read_index(str(shards))
 
 
 def test_two_sets_are_not_mixed(photos, shards, tmp_path):
-    with pytest.raises(InputError, match="holds shards of other images or settings"):
+    with pytest.raises(InputError, match=r"holds shards made of something else .*write to another folder"):
         written(photos, shards, shuffle=1)
     (tmp_path / "a.tar").write_bytes(b"")
-    with pytest.raises(InputError, match="holds tar files of something else"):
+    with pytest.raises(InputError, match="is not empty and holds no shards begun here"):
         written(photos, tmp_path)
 
 
