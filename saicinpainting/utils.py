@@ -65,16 +65,104 @@ def build(
     *,
     where: str,
     default_kind: str | None = None,
+    interface: type | None = None,
 ) -> T:
     """Call the entry of `kinds` that `settings["kind"]` names with the other settings as keyword arguments.
 
     `where` is the config key the settings come from. An unknown kind, an unknown or a missing setting is an
-    `InputError` that names the key and lists what is known, so a typo never passes silently.
+    `InputError` that names the key and lists what is known, so a typo never passes silently. `_target_` in place of
+    `kind` names anybody's class, which is checked against `interface`: see `build_target`.
     """
     settings = {str(key): value for key, value in settings.items()}
+    if settings.get("_target_") is not None:
+        return build_target(settings, where=where, interface=interface)
+    settings.pop("_target_", None)
     kind = settings.pop("kind", default_kind)
     check_kind(kind, kinds, where=where)
     return call_with_settings(kinds[kind], settings, where=where)
+
+
+def build_target(
+    settings: Mapping[str, Any], *, where: str, interface: type | None = None, offered: Mapping[str, Any] | None = None
+) -> Any:
+    """What the class or function that `_target_` names makes of the other settings.
+
+    `kind` is ignored beside `_target_`, and so is null for a setting that the target does not know: that is how a
+    config takes back what it inherited.
+
+    Args:
+        settings: of the config key `where`.
+        interface: the class that the part must be of, or the Protocol whose methods it must have.
+        offered: settings of ours, each for a target that takes it and finds none in the config.
+
+    Raises:
+        InputError: nothing of this name can be imported, it lacks a setting or a method, or does not know one.
+    """
+    from hydra.utils import get_object
+
+    name = settings["_target_"]
+    try:
+        target = get_object(name)
+        parameters = inspect.signature(target).parameters
+    except Exception as error:  # whatever the module raises while it is imported
+        reason = " ".join(str(error).split())
+        raise InputError(f"{where}._target_: cannot load {name}: {reason}; is its folder in PYTHONPATH?") from error
+    own = {key: value for key, value in settings.items() if key not in ("_target_", "kind")}
+    own = {key: value for key, value in own.items() if value is not None or key in parameters}
+    given = {key: value for key, value in (offered or {}).items() if key in parameters}
+    part = call_with_settings(target, {**given, **own}, where=where)
+    if interface is not None:
+        check_interface(part, interface, where=where, name=name)
+    return part
+
+
+def check_interface(part: Any, interface: type, *, where: str, name: str) -> None:
+    """An `InputError` unless `part` is of the class `interface`, or has the methods of it, if that is a Protocol."""
+    if not getattr(interface, "_is_protocol", False):
+        if not isinstance(part, interface):
+            raise InputError(
+                f"{where}._target_: {name} gives a {type(part).__name__}, expected a "
+                f"{interface.__module__}.{interface.__qualname__}; docs/extend.md describes it"
+            )
+        return
+    for attribute in getattr(interface, "__annotations__", {}):
+        if not hasattr(part, attribute):
+            raise InputError(f"{where}._target_: {name} has no attribute {attribute}; docs/extend.md describes it")
+    for method, wanted in vars(interface).items():
+        if not inspect.isfunction(wanted) or (method.startswith("_") and method != "__call__"):
+            continue
+        signature = inspect.signature(wanted)
+        parameters = list(signature.parameters.values())[1:]
+        shown = f"{method}({', '.join(p.name for p in parameters)})"
+        own = getattr(part, method, None)
+        if not callable(own):
+            raise InputError(f"{where}._target_: {name} has no method {shown}; docs/extend.md describes it")
+        by_name = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
+        try:
+            inspect.signature(own).bind(*[None] * (len(parameters) - len(by_name)), **by_name)
+        except TypeError as error:
+            raise InputError(
+                f"{where}._target_: {name} has to take {shown}: {error}; docs/extend.md describes it"
+            ) from error
+
+
+def check_trusted(config: Any, trust: Iterable[str] | str, *, where: str = "") -> None:
+    """An `InputError` for the first `_target_` in a loaded config, or a part of it, whose package is not trusted.
+
+    trust: packages whose code may run, `my_lab` or `my_lab.nets`. where: the key of this part.
+    """
+    packages = [trust] if isinstance(trust, str) else list(trust)
+    parts = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, list) else ()
+    for name, value in parts:
+        key = f"{where}.{name}" if where else str(name)
+        trusted = value is None or any(f"{value}.".startswith(f"{package}.") for package in packages)
+        if name == "_target_" and not trusted:
+            package = str(value).partition(".")[0]
+            raise InputError(
+                f"{key}: {value}: loading this run would execute code of {package}; if you trust it, name the "
+                f"package: trust=[{package}]"
+            )
+        check_trusted(value, packages, where=key)
 
 
 def call_with_settings(target: Callable[..., T], settings: Mapping[str, Any], *, where: str) -> T:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Protocol
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from saicinpainting.utils import (
     InputError,
     add_prefix_to_keys,
     build,
+    check_trusted,
     count_parameters,
     flatten_dict,
     get_ramp,
@@ -66,3 +69,61 @@ def test_gradients_are_switched():
     set_requires_grad(layer, False)
     assert not any(p.requires_grad for p in layer.parameters())
     assert count_parameters(layer) == 9
+
+
+class Wanted(Protocol):
+    size: int
+
+    def fill(self, image: object, *, mask: object) -> None: ...
+
+
+class Fitting:
+    size = 3
+
+    def __init__(self, width: int = 1) -> None:
+        self.width = width
+
+    def fill(self, image: object, *, mask: object, more: int = 0) -> None: ...
+
+
+class Unsized:
+    def fill(self, image: object, *, mask: object) -> None: ...
+
+
+class Positional:
+    size = 3
+
+    def fill(self, image: object) -> None: ...
+
+
+def made(name: str, interface: type = Wanted, **settings: object) -> object:
+    return build({}, {"_target_": f"{__name__}.{name}", **settings}, where="part", interface=interface)
+
+
+def test_target_stands_in_place_of_a_kind_and_null_takes_a_setting_back():
+    part = made("Fitting", kind="ours", width=4, inherited=None)
+    assert part.width == 4  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "interface", "settings", "message"),
+    [
+        ("Absent", Wanted, {}, r"part\._target_: cannot load .*Absent"),
+        ("Fitting", Wanted, {"inherited": 1}, r"part\.inherited: unknown config key; known: width"),
+        ("Unsized", Wanted, {}, r"part\._target_: .*Unsized has no attribute size; docs/extend\.md"),
+        ("Positional", Wanted, {}, r"Positional has to take fill\(image, mask\): got an unexpected keyword"),
+        ("Fitting", dict, {}, r"Fitting gives a Fitting, expected a builtins\.dict"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_an_error_of_its_key(name, interface, settings, message):
+    with pytest.raises(InputError, match=message):
+        made(name, interface, **settings)
+
+
+def test_code_of_a_loaded_config_is_refused_unless_its_package_is_named():
+    config = {"generator": {"blocks": [{"_target_": "my_lab.nets.Block"}]}, "training_model": {"_target_": None}}
+    check_trusted(config, ["my_lab"])
+    check_trusted(config, ("my_lab.nets",))
+    for trust in ((), ["my"], ["my_lab.net"], ["other"]):
+        with pytest.raises(InputError, match=r"generator\.blocks\.0\._target_: my_lab\.nets\.Block.*trust=\[my_lab\]"):
+            check_trusted(config, trust)

@@ -14,10 +14,11 @@ def main(config: DictConfig) -> None:
     from saicinpainting.inference.page import MAX_UPLOAD_MB, PLAIN, REFINED, make_page
 
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    where, precision = (settings["model"], settings["device"]), settings["precision"]
+    where = (settings["model"], settings["device"])
+    options = {"precision": settings["precision"], "trust": settings["trust"]}
     fills = {
-        PLAIN: load_array_backend(*where, precision=precision),
-        REFINED: load_array_backend(*where, refine=True, refiner=settings["refiner"], precision=precision),
+        PLAIN: load_array_backend(*where, **options),
+        REFINED: load_array_backend(*where, refine=True, refiner=settings["refiner"], **options),
     }
     page = make_page(fills, title=f"LaMa: {settings['model']['path']}", max_megapixels=settings["max_megapixels"])
     page.queue(max_size=8, default_concurrency_limit=1)

@@ -21,12 +21,15 @@ def export_run(kind: str | None, description: str | None) -> None:
     parser.add_argument("run", type=Path, help="folder of an experiment: config.yaml and models/")
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--checkpoint", default="best.ckpt", help="file of RUN/models (default: %(default)s)")
+    parser.add_argument(
+        "--trust", nargs="+", default=[], metavar="PACKAGE", help="packages whose code the run may name as _target_"
+    )
     args = parser.parse_args()
     from saicinpainting.inference.export import CHECKED_SIZES, export, exportable
 
     register_resolvers()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("saicinpainting").setLevel(logging.INFO)
-    difference = export(exportable(args.run, args.checkpoint), args.out, kind=kind)
+    difference = export(exportable(args.run, args.checkpoint, trust=args.trust), args.out, kind=kind)
     megabytes = args.out.stat().st_size / 1e6
     print(f"{args.out}: {megabytes:.1f} MB, at {len(CHECKED_SIZES)} sizes within {difference:.1g} of the model")

@@ -29,6 +29,7 @@ def main(config: DictConfig) -> None:
         refine=settings["refine"],
         refiner=refiner,
         compile_network=settings["compile"],
+        trust=settings["trust"],
         **options,
     )
     summary = predict_folder(

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from albucore import multiply_add
 from albumentations.augmentations.pixel import functional as pixel
 
 from saicinpainting.data.geometry import GeometricVariant, to_rgb
-from saicinpainting.utils import InputError, did_you_mean
+from saicinpainting.utils import InputError, build_target, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,27 @@ VARIANTS = {
 }
 
 
+class Augmentation(Protocol):
+    """What `data.train.transform_variant` has to have; `out_size` is given to a `_target_` that takes it.
+
+    crops: whether every result is `out_size` high and wide, whatever the size of the image.
+    """
+
+    crops: bool
+
+    def __call__(
+        self, image: np.ndarray, seed: int, labels: Mapping[str, np.ndarray] | None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """As `Transform` does it: uint8 (H, W, 3 or 4) to float32 (3, H', W') in [0, 1], and the labels (H', W')."""
+        ...
+
+
 class Transform:
     """Augments an image, and maps that belong to it, with random numbers that a seed alone decides."""
 
     def __init__(self, variant: Variant, out_size: int) -> None:
         self.variant, self.out_size = variant, out_size
+        self.crops = variant.geometry is not None
 
     def __call__(
         self, image: np.ndarray, seed: int, labels: Mapping[str, np.ndarray] | None = None
@@ -73,8 +90,13 @@ class Transform:
         return to_float(image), moved
 
 
-def get_transforms(transform_variant: str, out_size: int) -> Transform:
-    """The augmentation of one of `VARIANTS`; `non_space_transform` and `no_augs` keep the image's size."""
+def get_transforms(transform_variant: str | Mapping[str, Any], out_size: int) -> Augmentation:
+    """The augmentation of one of `VARIANTS`, or what `_target_` names; two of them keep the image's size."""
+    if not isinstance(transform_variant, str):
+        where, offered = "data.train.transform_variant", {"out_size": out_size}
+        if transform_variant.get("_target_") is None:
+            raise InputError(f"{where}: expected a name or a mapping with _target_, got {dict(transform_variant)}")
+        return build_target(transform_variant, where=where, interface=Augmentation, offered=offered)
     if transform_variant not in VARIANTS:
         raise InputError(
             f"transform_variant: unknown {transform_variant!r}; {did_you_mean(transform_variant, VARIANTS)}"

@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, get_worker_info
 
-from saicinpainting.data.aug import Transform, get_transforms
+from saicinpainting.data.aug import Augmentation, get_transforms
 from saicinpainting.data.loading import Fitting, ImageLoader
 from saicinpainting.data.pairs import InpaintingDataset, InpaintingEvalOnlineDataset, OurInpaintingDataset, Sample
 from saicinpainting.data.sampler import SampleKey
@@ -45,14 +45,14 @@ class InpaintingTrainDataset(Dataset[Sample]):
         self,
         source: ImageSource,
         mask_generator: MaskGenerator | None,
-        transform: Transform,
+        transform: Augmentation,
         out_size: int | None = None,
         max_failures: float = 0.05,
     ) -> None:
         wanted = [name for name in (SEGM, *([MASK] if mask_generator is None else [])) if name in source.companions]
         if mask_generator is None and MASK not in wanted:
             raise InputError(f"{WHERE}.mask_generator_kind: paired needs each image's own mask; set {WHERE}.mask_indir")
-        fitting = Fitting(out_size, crops=transform.variant.geometry is not None)
+        fitting = Fitting(out_size, crops=transform.crops)
         self.images = ImageLoader(source, fitting=fitting, max_failures=max_failures, companions=wanted)
         self.mask_generator, self.transform = mask_generator, transform
         self._random = MaskRandom.seeded(0)
@@ -137,7 +137,7 @@ def make_train_dataset(
     kind: str = "default",
     out_size: int = 512,
     mask_gen_kwargs: Mapping[str, Any] | None = None,
-    transform_variant: str = "default",
+    transform_variant: str | Mapping[str, Any] = "default",
     mask_generator_kind: str = "mixed",
     max_failures: float = 0.05,
     **source: Any,
@@ -154,24 +154,27 @@ def make_train_dataset(
             f"{WHERE}.kind: {kind} is gone; set kind=shards and indir to the folder or address of the shards' index "
             "(bin/make_shards.py --index makes it), and remove shuffle_buffer"
         )
-    check_kind(kind, TRAIN_SOURCES, where=WHERE)  # before its settings, which another kind may not have
+    own = source.get("_target_") is not None
+    if not own:
+        check_kind(kind, TRAIN_SOURCES, where=WHERE)  # before its settings, which another kind may not have
     place = without_secrets(str(indir or source.get("file_list")))
-    LOGGER.info("training images: %s (%s), masks: %s", place, kind, mask_generator_kind)
+    LOGGER.info("training images: %s (%s), masks: %s", place, source.get("_target_") or kind, mask_generator_kind)
     masks = None
     if mask_generator_kind != "paired":
         masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs), where=f"{WHERE}.mask_gen_kwargs")
         if source.get("mask_indir"):
             raise InputError(f"{WHERE}.mask_indir: only mask_generator_kind=paired uses it, not {mask_generator_kind}")
     settings = {**source, "kind": kind, **({"indir": indir} if indir else {})}
-    known = [
-        name
-        for maker in (make_train_dataset, TRAIN_SOURCES[kind])
-        for name in inspect.signature(cast(Callable[..., Any], maker)).parameters
-        if name != "source"
-    ]
-    check_known_keys(settings, known, where=WHERE)
+    if not own:
+        known = [
+            name
+            for maker in (make_train_dataset, TRAIN_SOURCES[kind])
+            for name in inspect.signature(cast(Callable[..., Any], maker)).parameters
+            if name != "source"
+        ]
+        check_known_keys(settings, known, where=WHERE)
     return InpaintingTrainDataset(
-        build(TRAIN_SOURCES, settings, where=WHERE),
+        build(TRAIN_SOURCES, settings, where=WHERE, interface=ImageSource),
         masks,
         get_transforms(transform_variant, out_size),
         out_size,

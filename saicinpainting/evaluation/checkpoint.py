@@ -114,7 +114,7 @@ def _made_by(settings: Settings) -> dict[str, Any]:
 
 
 def _backend(settings: Settings) -> Backend:
-    options = {key: settings[key] for key in ("refine", "refiner", "precision")}
+    options = {key: settings[key] for key in ("refine", "refiner", "precision", "trust")}
     return load_backend(settings["model"], settings["device"], **options)
 
 

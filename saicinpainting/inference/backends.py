@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from saicinpainting.inference.tiling import fill_parts
 from saicinpainting.io.device import dtype_of, pick_device, warn_of_emulation
 from saicinpainting.io.images import from_pixels, padded
 from saicinpainting.io.memory import Attempts
+from saicinpainting.networks.base import Generator
 from saicinpainting.networks.inputs import GeneratorInput
 from saicinpainting.networks.load import load_generator
 from saicinpainting.schema import read_section
@@ -44,12 +45,14 @@ def load_backend(
     out_key: str = "inpainted",
     refine: bool = False,
     refiner: Mapping[str, Any] | None = None,
+    trust: Collection[str] = (),
     **options: Any,
 ) -> Backend:
     """Load the backend that fills batches with the trained network of `model`.
 
     model: `path`, a run's folder, and `checkpoint`, a file of its `models/`. out_key: `inpainted`, or
     `predicted_image`, what the network painted everywhere. refine, refiner: feature refinement and its settings.
+    trust: packages whose code the run may name as its generator's `_target_`.
     options: of `Inpainter`; refinement follows `fold` and `precision` and takes no others. Images above the refiner's
     `px_budget` are refined part by part around their holes, as far as that does it at their own size.
     """
@@ -65,7 +68,7 @@ def load_backend(
         if out_key != "inpainted":
             raise InputError(f"out_key={out_key}: refine=true gives inpainted only; leave out_key out")
         _refuse(options, "refine=true", but={"fold", "precision"})
-        return _refining(model, pick_device(device), refiner or {}, **options)
+        return _refining(model, pick_device(device), refiner or {}, trust, **options)
     if exported:
         if out_key != "inpainted":
             raise InputError(f"out_key={out_key}: an ONNX file gives inpainted only; leave out_key out")
@@ -73,7 +76,7 @@ def load_backend(
         from saicinpainting.inference.onnx import OnnxInpainter
 
         return OnnxInpainter(checkpoint_file(model), device).fill_batch
-    inpainter = Inpainter.from_run(model["path"], model["checkpoint"], device=device, **options)
+    inpainter = Inpainter.from_run(model["path"], model["checkpoint"], trust=trust, device=device, **options)
     return lambda batch: inpainter.fill_batch(batch, out_key)
 
 
@@ -91,6 +94,7 @@ def _refining(
     model: Mapping[str, Any],
     device: torch.device,
     refiner: Mapping[str, Any],
+    trust: Collection[str],
     *,
     fold: bool = True,
     precision: str = "fp32",
@@ -98,11 +102,18 @@ def _refining(
 ) -> Backend:
     settings = read_section(RefinerSettings, {"precision": precision, **refiner}, where="refiner")
     warn_of_emulation(dtype_of(settings.precision), device)
-    generator, generator_input = load_generator(checkpoint_file(model), read_experiment_config(model["path"]))
+    generator, generator_input = load_generator(
+        checkpoint_file(model), read_experiment_config(model["path"]), trust=trust
+    )
     if generator_input != GeneratorInput():
         raise InputError(
             "refine=true: refinement gives a network image and mask, but this one takes noise, or no mask; "
             "set refine=false"
+        )
+    if not isinstance(generator, Generator):
+        raise InputError(
+            "refine=true: refinement needs the encode and decode of saicinpainting.networks.base.Generator, which "
+            f"{type(generator).__name__} is not; set refine=false"
         )
     network = (folded(generator) if fold else generator).eval().requires_grad_(False).to(device)
     multiple = network.size_multiple

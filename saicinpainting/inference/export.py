@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,11 @@ class ExportableInpainter(nn.Module):
         return blend(self.network(self.generator_input(image, mask)), image, mask)
 
 
-def exportable(path: str | Path, checkpoint: str = "best.ckpt", *, device: str = "cpu") -> ExportableInpainter:
-    """The folded generator of an experiment's folder."""
-    inpainter = Inpainter.from_run(path, checkpoint, device=device)
+def exportable(
+    path: str | Path, checkpoint: str = "best.ckpt", *, device: str = "cpu", trust: Collection[str] = ()
+) -> ExportableInpainter:
+    """The folded generator of an experiment's folder; `trust`: as in `load_generator`."""
+    inpainter = Inpainter.from_run(path, checkpoint, trust=trust, device=device)
     if inpainter.generator_input.add_noise_kwargs is not None:
         raise InputError(f"{path}: a generator with noise as an input (training_model.add_noise_kwargs) has no export")
     network = inpainter.network.to(memory_format=torch.contiguous_format)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,9 @@ class Inpainter:
         network: Any = folded(generator) if fold else copy.deepcopy(generator)  # type: ignore[arg-type]
         network = network.eval().requires_grad_(False).to(self.device, self.dtype)
         network = network.to(memory_format=torch.channels_last)
-        self._memory = self._memory_of(network, in_strips=fold and network.strips and not compile_network)
+        self._memory = self._memory_of(
+            network, in_strips=fold and getattr(network, "strips", False) and not compile_network
+        )
         # Asked once, so that an image does not depend on what was filled before it.
         self.memory_gb = MEMORY_SHARE * available_memory(self.device) / 1e9 if memory_gb is None else memory_gb
         self.network: Any = network
@@ -88,9 +90,11 @@ class Inpainter:
         self._attempts = Attempts(self._forget_graphs)
 
     @classmethod
-    def from_run(cls, path: str | Path, checkpoint: str = "best.ckpt", **options: Any) -> Inpainter:
+    def from_run(
+        cls, path: str | Path, checkpoint: str = "best.ckpt", *, trust: Collection[str] = (), **options: Any
+    ) -> Inpainter:
         """The generator of an experiment's folder, ours or a published one; `options`: those of the class."""
-        trained = load_generator(Path(path) / "models" / checkpoint, read_experiment_config(path))
+        trained = load_generator(Path(path) / "models" / checkpoint, read_experiment_config(path), trust=trust)
         return cls(trained.generator, generator_input=trained.generator_input, **options)
 
     # ---- arrays and tensors ----------------------------------------------------------------------------------------

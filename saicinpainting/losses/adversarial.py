@@ -7,7 +7,7 @@ inside the hole count as fake; those outside show real pixels and are to be take
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -188,13 +188,32 @@ def _mean_scores(discr_real_pred: Tensor, discr_fake_pred: Tensor) -> dict[str, 
     }
 
 
-AdversarialLoss = NonSaturatingWithR1 | BCELoss
+class AdversarialLoss(Protocol):
+    """What `losses.adversarial` has to have; it applies its `weight`. Scores (B, 1, h, w), mask (B, 1, H, W)."""
+
+    def penalizes(self, step: int) -> bool:
+        """Whether `discriminator_loss` differentiates by `real_batch` in this step."""
+        ...
+
+    def generator_loss(self, *, discr_fake_pred: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def discriminator_loss(
+        self,
+        *,
+        real_batch: Tensor,
+        discr_real_pred: Tensor,
+        discr_fake_pred: Tensor,
+        mask: Tensor,
+        step: int,
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
 DISCRIM_LOSSES: dict[str, Callable[..., AdversarialLoss]] = {
     "bce": BCELoss,
     "r1": NonSaturatingWithR1,
 }
 
 
-def make_discrim_loss(kind: str, **kwargs: Any) -> AdversarialLoss:
+def make_discrim_loss(kind: str | None = None, **settings: Any) -> AdversarialLoss:
     """The adversarial loss that `losses.adversarial` describes."""
-    return build(DISCRIM_LOSSES, {"kind": kind, **kwargs}, where=WHERE)
+    return build(DISCRIM_LOSSES, {"kind": kind, **settings}, where=WHERE, interface=AdversarialLoss)

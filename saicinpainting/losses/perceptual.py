@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -197,6 +197,16 @@ PERCEPTUAL_LOSSES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+class PerceptualInterface(Protocol):
+    """What `losses.perceptual` has to have."""
+
+    def forward(self, input: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1], mask (B, 1, H, W), 1 = hole; `losses.perceptual.weight` weighs the sum."""
+        ...
+
+
 def make_perceptual(**settings: Any) -> nn.Module:
     """What `losses.perceptual` describes; its `kind` is `vgg19` unless it says otherwise."""
-    return build(PERCEPTUAL_LOSSES, settings, where="losses.perceptual", default_kind="vgg19")
+    return build(
+        PERCEPTUAL_LOSSES, settings, where="losses.perceptual", default_kind="vgg19", interface=PerceptualInterface
+    )

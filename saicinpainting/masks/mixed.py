@@ -22,7 +22,7 @@ from saicinpainting.masks.generators import (
     RandomSuperresMaskGenerator,
     Size,
 )
-from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+from saicinpainting.utils import InputError, build_target, call_with_settings, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
 
@@ -102,8 +102,13 @@ def get_mask_generator(
 ) -> MaskGenerator:
     """The generator of `kind` (`mixed` unless given); `where` is the config key of `kwargs`, for errors.
 
-    Settings of the mixture, which shipped configs hold, may stay there when another kind is chosen.
+    Settings of the mixture, which shipped configs hold, may stay there when another kind is chosen. `_target_` among
+    the settings names a `MaskGenerator` of anybody's, whatever `kind` says.
     """
+    if (kwargs or {}).get("_target_") is not None:
+        own = {name: value for name, value in (kwargs or {}).items() if name not in _MIXTURE}
+        offered = {name: value for name, value in (kwargs or {}).items() if name in _MIXTURE}
+        return build_target(own, where=where, interface=MaskGenerator, offered=offered)
     kind = kind or "mixed"
     if kind not in MASK_GENERATORS:
         raise InputError(f"mask_generator_kind: unknown kind {kind!r}; {did_you_mean(kind, MASK_GENERATORS)}")

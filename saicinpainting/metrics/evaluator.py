@@ -191,7 +191,7 @@ def write_results_csv(results: Mapping[tuple[str, str], Mapping[str, float]], pa
 
 def make_evaluator(kind: str = "default", **settings: Any) -> InpaintingEvaluator:
     """The evaluator that the config group `evaluator` describes; see `_default_evaluator` for its settings."""
-    return build(EVALUATORS, {"kind": kind, **settings}, where="evaluator")
+    return build(EVALUATORS, {"kind": kind, **settings}, where="evaluator", interface=InpaintingEvaluator)
 
 
 def _default_evaluator(
@@ -207,6 +207,7 @@ def _default_evaluator(
     integral_kind: str | None = "ssim_fid100_f1",
     lpips_weights: str | Path | None = None,
     fid_weights: str | Path | None = None,
+    extra: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> InpaintingEvaluator:
     """The metrics of `inpainted_key` that are switched on, and their integrals; `integral_kind=None` leaves these out.
 
@@ -224,6 +225,10 @@ def _default_evaluator(
         metrics = make_metrics(**switches, **weights)
     except InputError as error:
         raise InputError(f"{error}, or switch it off with evaluator.lpips=false evaluator.fid=false") from error
+    for name, metric in (extra or {}).items():
+        if name in metrics:
+            raise InputError(f"evaluator.extra.{name}: there is a metric of this name; choose another")
+        metrics[name] = build({}, metric, where=f"evaluator.extra.{name}", interface=ImageMetric)
     return InpaintingEvaluator(
         metrics=metrics, inpainted_key=inpainted_key, integral_kind=integral_kind, costly_every=costly_every
     )

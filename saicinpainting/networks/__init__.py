@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from saicinpainting.networks.base import Generator
 from saicinpainting.networks.ffc import FFCResNetGenerator
@@ -14,7 +14,7 @@ from saicinpainting.networks.pix2pixhd import (
     MultiDilatedGlobalGenerator,
     NLayerDiscriminator,
 )
-from saicinpainting.utils import build
+from saicinpainting.utils import build, check_interface
 
 GENERATORS: dict[str, Callable[..., Generator]] = {
     "ffc_resnet": FFCResNetGenerator,
@@ -24,15 +24,43 @@ GENERATORS: dict[str, Callable[..., Generator]] = {
 DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {"pix2pixhd_nlayer": NLayerDiscriminator}
 
 
-def make_generator(config: Any = None, *, kind: str, **kwargs: Any) -> Generator:
+class GeneratorInterface(Protocol):
+    """What a generator has to have, besides being an `nn.Module`.
+
+    size_multiple: height and width of its input are multiples of this. min_size: and at least this.
+    """
+
+    size_multiple: int
+    min_size: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`: (B, C, H, W), by default the masked image and the mask, C = 4; to an image (B, 3, H, W) in [0, 1]."""
+        ...
+
+
+class DiscriminatorInterface(Protocol):
+    """What a discriminator has to have, besides being an `nn.Module`."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`x`: (B, 3, H, W); to scores (B, 1, h, w) and features that the feature matching loss compares."""
+        ...
+
+
+def make_generator(config: Any = None, kind: str | None = None, **settings: Any) -> Generator:
     """The generator that the config section `generator` describes.
 
     `config`, the whole config, decides nothing; it is the first argument because scripts written for the
     official code call `make_generator(config, **config.generator)`.
     """
-    return build(GENERATORS, {"kind": kind, **kwargs}, where="generator")
+    generator = build(GENERATORS, {"kind": kind, **settings}, where="generator", interface=GeneratorInterface)
+    check_interface(generator, nn.Module, where="generator", name=str(settings.get("_target_")))
+    return generator
 
 
-def make_discriminator(*, kind: str, **kwargs: Any) -> nn.Module:
+def make_discriminator(kind: str | None = None, **settings: Any) -> nn.Module:
     """The discriminator that the config section `discriminator` describes."""
-    return build(DISCRIMINATORS, {"kind": kind, **kwargs}, where="discriminator")
+    discriminator = build(
+        DISCRIMINATORS, {"kind": kind, **settings}, where="discriminator", interface=DiscriminatorInterface
+    )
+    check_interface(discriminator, nn.Module, where="discriminator", name=str(settings.get("_target_")))
+    return discriminator

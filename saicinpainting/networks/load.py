@@ -18,7 +18,7 @@ from saicinpainting.networks.fourier import FourierOptions, set_fft_backend
 from saicinpainting.networks.inputs import GeneratorInput
 from saicinpainting.networks.recognition import as_generator, generator_remedy, recognize_generator
 from saicinpainting.schema import read_section
-from saicinpainting.utils import InputError
+from saicinpainting.utils import InputError, check_trusted
 
 
 class TrainedGenerator(NamedTuple):
@@ -40,7 +40,8 @@ def build_generator(settings: Mapping[str, Any], model_settings: Mapping[str, An
     """
     generator_input = read_section(GeneratorInput, model_settings, where="training_model", only=False)
     generator = make_generator(**settings)
-    if settings.get("input_nc") != generator_input.channels:
+    ours = settings.get("_target_") is None
+    if (ours or "input_nc" in settings) and settings.get("input_nc") != generator_input.channels:
         raise InputError(
             f"generator.input_nc={settings.get('input_nc')}: with training_model.concat_mask="
             f"{str(generator_input.concat_mask).lower()} and {generator_input.noise_channels} noise channels the input "
@@ -51,15 +52,18 @@ def build_generator(settings: Mapping[str, Any], model_settings: Mapping[str, An
     return TrainedGenerator(generator, generator_input)
 
 
-def load_generator(path: str | Path, config: DictConfig | Mapping[str, Any] | None = None) -> TrainedGenerator:
+def load_generator(
+    path: str | Path, config: DictConfig | Mapping[str, Any] | None = None, *, trust: Collection[str] = ()
+) -> TrainedGenerator:
     """The generator in the checkpoint at `path`.
 
     Averaged weights (`average_generator`) are taken where the file has them. Tensors are read, nothing else in the
-    file is executed.
+    file is executed, and no `_target_` in the config unless its package is trusted.
 
     Args:
         path: a checkpoint, or the generator's weights alone, as `read_checkpoint` takes them.
         config: the run's `config.yaml`; None: the weights' names and shapes say which network it is.
+        trust: packages that a `_target_` in the config may name, for example `("my_lab",)`.
 
     Raises:
         InputError: the file is missing or damaged, does not fit the config, or is no generator of LaMa's.
@@ -69,6 +73,7 @@ def load_generator(path: str | Path, config: DictConfig | Mapping[str, Any] | No
         trained = build_generator(recognize_generator(state, path), {})
     else:
         sections = resolved_sections(config, ("training_model", "generator"))
+        check_trusted(sections, trust)
         trained = build_generator(sections["generator"], sections["training_model"])
     holder = torch.nn.ModuleDict({"generator": trained.generator})
     check_fit(holder, state, path, prefix="generator.")

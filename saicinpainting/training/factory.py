@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import nn
 
 from saicinpainting.config import resolved_sections
 from saicinpainting.losses.adversarial import make_discrim_loss
@@ -20,10 +21,10 @@ from saicinpainting.networks.load import build_generator
 from saicinpainting.schema import known_keys, read_section
 from saicinpainting.training.batch_transforms import BatchOptions
 from saicinpainting.training.module import InpaintingModule
-from saicinpainting.training.optimizers import make_optimizers
-from saicinpainting.training.parts import Losses, ModuleOptions, TrainingParts
+from saicinpainting.training.optimizers import make_optimizers, make_schedulers
+from saicinpainting.training.parts import ImageLoss, Losses, MaskedImageLoss, ModuleOptions, TrainingParts
 from saicinpainting.training.visualizer import make_visualizer
-from saicinpainting.utils import InputError, call_with_settings, check_known_keys
+from saicinpainting.utils import InputError, build_target, call_with_settings, check_interface, check_known_keys
 
 Settings = Mapping[str, Any]
 
@@ -31,7 +32,7 @@ TRAINING_MODEL = (ModuleOptions, GeneratorInput, FourierOptions, BatchOptions, E
 """What the config section `training_model` is made of."""
 SECTIONS = (
     *("run_title", "training_model", "losses", "generator", "discriminator", "optimizers", "visualizer"),
-    *("evaluator", "data", "trainer", "location", "hydra"),
+    *("evaluator", "data", "trainer", "location", "logger", "callbacks", "hydra"),
 )
 
 
@@ -49,7 +50,7 @@ def make_training_model(config: DictConfig | Settings) -> InpaintingModule:
 
 def module_parts(config: DictConfig | Settings) -> dict[str, Any]:
     """The arguments of `InpaintingModule` that `config` describes."""
-    settings = _sections(config)
+    settings = sections_of(config)
     model_settings = _section(settings, "training_model")
     check_known_keys(model_settings, known_keys(*TRAINING_MODEL), where="training_model")
     read = partial(read_section, settings=model_settings, where="training_model", only=False)
@@ -66,7 +67,8 @@ def module_parts(config: DictConfig | Settings) -> dict[str, Any]:
     }
 
 
-def _sections(config: DictConfig | Settings) -> dict[str, Any]:
+def sections_of(config: DictConfig | Settings) -> dict[str, Any]:
+    """What `make_training_model` reads of a config, as plain values."""
     if (config.get("training_model") or {}).get("predict_only", False):
         return resolved_sections(config, ("training_model", "generator"))
     check_known_keys(config, SECTIONS)
@@ -90,12 +92,10 @@ def _training_parts(settings: Settings) -> TrainingParts:
         adversarial_loss=make_discrim_loss(**losses.adversarial),
         losses=losses,
         loss_pl=make_perceptual(**perceptual) if losses.perceptual_weight > 0 else None,
-        loss_resnet_pl=(
-            call_with_settings(make_resnet_pl, resnet_pl, where="losses.resnet_pl")
-            if resnet_pl.get("weight", 1) > 0
-            else None
-        ),
+        loss_resnet_pl=_resnet_pl(resnet_pl) if resnet_pl.get("weight", 1) > 0 else None,
+        loss_extra=nn.ModuleDict({name: _extra_loss(name, loss) for name, loss in (losses.extra or {}).items()}),
         make_optimizers=partial(make_optimizers, _section(settings, "optimizers")),
+        make_schedulers=partial(make_schedulers, _section(settings, "optimizers")),
         visualizer=make_visualizer(**_section(settings, "visualizer")),
         val_evaluator=make(),
         test_evaluator=make() if data.get("visual_test") else None,
@@ -103,6 +103,22 @@ def _training_parts(settings: Settings) -> TrainingParts:
         gradient_clip_val=(trainer.get("kwargs") or {}).get("gradient_clip_val"),
         seed=trainer.get("seed", 0),
     )
+
+
+def _resnet_pl(settings: dict[str, Any]) -> nn.Module:
+    if settings.get("_target_") is not None:
+        return build_target(settings, where="losses.resnet_pl", interface=ImageLoss)
+    return call_with_settings(make_resnet_pl, settings, where="losses.resnet_pl")
+
+
+def _extra_loss(name: str, settings: dict[str, Any]) -> nn.Module:
+    where = f"losses.extra.{name}"
+    if not isinstance(settings, dict) or settings.get("_target_") is None:
+        raise InputError(f"{where}: expected a mapping with _target_, the class of a loss, got {settings!r}")
+    own = {key: value for key, value in settings.items() if key != "weight"}
+    loss = build_target(own, where=where, interface=MaskedImageLoss)
+    check_interface(loss, nn.Module, where=where, name=settings["_target_"])
+    return loss
 
 
 def _evaluator(settings: Settings | None) -> InpaintingEvaluator | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,20 @@ from saicinpainting.io.checkpoint import FROZEN_PREFIXES, read_checkpoint, witho
 from saicinpainting.networks.ema import PREFIX as AVERAGE_PREFIX
 from saicinpainting.networks.ema import average_as_generator
 from saicinpainting.networks.load import check_fit, networks_in, networks_of
-from saicinpainting.training.factory import make_training_model
+from saicinpainting.training.factory import make_training_model, sections_of
 from saicinpainting.training.module import InpaintingModule
+from saicinpainting.utils import check_trusted
 
 LOGGER = logging.getLogger(__name__)
 
 
 def load_checkpoint(
-    train_config: DictConfig, path: str | Path, map_location: Any = "cpu", strict: bool = True
+    train_config: DictConfig,
+    path: str | Path,
+    map_location: Any = "cpu",
+    strict: bool = True,
+    *,
+    trust: Collection[str] = (),
 ) -> InpaintingModule:
     """Build the module of `train_config` and fill it from the checkpoint at `path`.
 
@@ -32,10 +39,12 @@ def load_checkpoint(
         path: the checkpoint file.
         map_location: where the tensors go while reading.
         strict: demand the weights of everything that is built; otherwise the generator's alone.
+        trust: packages that a `_target_` in the config may name, for example `("my_lab",)`.
 
     Raises:
         InputError: the file is missing or damaged, or does not fit the config.
     """
+    check_trusted(sections_of(train_config), trust)
     model = make_training_model(train_config)
     state = without_prefixes(read_checkpoint(path, map_location)["state_dict"], FROZEN_PREFIXES)
     if not hasattr(model, "discriminator"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.nn import functional as F
 
@@ -74,6 +75,7 @@ class InpaintingModule(pl.LightningModule):
         self.adversarial_loss = parts.adversarial_loss
         self.loss_pl = parts.loss_pl
         self.loss_resnet_pl = parts.loss_resnet_pl
+        self.loss_extra = parts.loss_extra
         self.val_evaluator = parts.val_evaluator
         self.test_evaluator = parts.test_evaluator
         self.extra_evaluators = nn.ModuleDict(parts.extra_evaluators)
@@ -83,7 +85,7 @@ class InpaintingModule(pl.LightningModule):
         self.visualizer = parts.visualizer
         self.seed = parts.seed
         self.guard = NonFiniteGuard(policy=self.options.nonfinite)
-        self._make_optimizers = parts.make_optimizers
+        self._make_optimizers, self._make_schedulers = parts.make_optimizers, parts.make_schedulers
         # In DDP, the networks' wrappers by name. No submodules: the weights' names stay free of them.
         self._distributed: dict[str, nn.Module] = {}
         self._grad_norm = torch.zeros(())  # of the latest step, before clipping
@@ -101,7 +103,9 @@ class InpaintingModule(pl.LightningModule):
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         # A fused optimizer takes float16's loss scale out inside its step, where nothing can be clipped before.
         fused = self.trainer.precision != "16-mixed"
-        return list(self._make_optimizers(self.generator, self.discriminator, fused)), []
+        optimizers = list(self._make_optimizers(self.generator, self.discriminator, fused))
+        self._schedulers = self._make_schedulers(optimizers)
+        return optimizers, self._schedulers
 
     def distribute(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
         """Train each network inside `wrap(network)`, which averages its gradients over the ranks."""
@@ -165,6 +169,8 @@ class InpaintingModule(pl.LightningModule):
             logs |= terms
         if self.loss_resnet_pl is not None:
             logs["gen_resnet_pl"] = self.loss_resnet_pl(predicted, image)
+        for name, loss in self.loss_extra.items():
+            logs[f"gen_{name}"] = losses.extra_weights[name] * loss(predicted, image, supervised)
         total = torch.stack(list(logs.values())).sum()
         return total, {**logs, **add_prefix_to_keys(adversarial_logs, "adv_")}
 
@@ -216,6 +222,8 @@ class InpaintingModule(pl.LightningModule):
         self._usual_batch = max(self._usual_batch, len(batch["image"]))
         with uncompiled(len(batch["image"]) < self._usual_batch):
             logs, filled = self._step(batch, step, rng)
+        for scheduler in self._schedulers:
+            scheduler.step()
         if self.generator_average is not None:
             self.generator_average.update(self.generator, self.global_step)
         self.latest_logs = {**_detached(logs), "skipped_batches": self.guard.skipped(self.device)}
@@ -367,11 +375,12 @@ class InpaintingModule(pl.LightningModule):
         if self.options.store_discr_outputs_for_vis and self.losses.adversarial_weight > 0:
             batch = {**batch, **self._discriminator_outputs(batch)}
         self.visualizer(self.current_epoch, batch_idx, batch, suffix=f"_{title}")
-        board: Any = getattr(self.logger, "experiment", None)
         number = batch_idx if title != "train" else 0
-        if hasattr(board, "add_image") and number < TENSORBOARD_IMAGES:
+        boards: list[Any] = [logger.experiment for logger in self.loggers if isinstance(logger, TensorBoardLogger)]
+        if boards and number < TENSORBOARD_IMAGES:
             drawn = visualize_batch(batch, key_order=("image", "predicted_image", "inpainted"))
-            board.add_image(f"{title}/{number}", drawn, self.global_step, dataformats="HWC")
+            for board in boards:
+                board.add_image(f"{title}/{number}", drawn, self.global_step, dataformats="HWC")
 
     def _discriminator_outputs(self, batch: Batch) -> Batch:
         was_training = self.discriminator.training

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from saicinpainting.schema import read_section
 from saicinpainting.utils import InputError, build
@@ -46,17 +47,29 @@ def make_optimizers(
 
 
 def _make_optimizer(network: nn.Module, settings: Settings, fused: bool, *, where: str) -> torch.optim.Optimizer:
-    settings = dict(settings)
+    settings = {key: value for key, value in settings.items() if key != "scheduler"}
     if settings.get("fused") and not fused:
         raise InputError(
             f"{where}.fused=true: a fused optimizer takes float16's loss scale out by itself, after gradients have "
             "been clipped; set it to false, or trainer.kwargs.precision=bf16-mixed"
         )
     # One kernel for all parameters, unless the config says how.
-    if not settings.keys() & {"fused", "foreach", "capturable", "differentiable"}:
+    if settings.get("_target_") is None and not settings.keys() & {"fused", "foreach", "capturable", "differentiable"}:
         settings["fused"] = fused or None
     # A discriminator is frozen whenever the generator's step comes first: ask for all parameters, not the open ones.
-    return build(OPTIMIZERS, {**settings, "params": list(network.parameters())}, where=where, default_kind="adamw")
+    settings["params"] = list(network.parameters())
+    return build(OPTIMIZERS, settings, where=where, default_kind="adamw", interface=torch.optim.Optimizer)
+
+
+def make_schedulers(settings: Settings, optimizers: Sequence[torch.optim.Optimizer]) -> list[LRScheduler]:
+    """The learning rate schedulers that `optimizers.NAME.scheduler` describe, stepped after every batch."""
+    schedulers: list[LRScheduler] = []
+    for name, optimizer in zip(("generator", "discriminator"), optimizers, strict=True):
+        scheduler = settings[name].get("scheduler")
+        if scheduler is not None:
+            where = f"optimizers.{name}.scheduler"
+            schedulers.append(build({}, {**scheduler, "optimizer": optimizer}, where=where, interface=LRScheduler))
+    return schedulers
 
 
 # How an optimizer computes, which decides where it wants its step counters.
@@ -84,7 +97,7 @@ def warn_of_other_settings(optimizer: torch.optim.Optimizer) -> None:
     """Say what a resumed run takes from its checkpoint instead of from the config."""
     for group in optimizer.param_groups:
         for name in ("lr", "betas", "eps", "weight_decay"):
-            kept, asked = group.get(name), optimizer.defaults.get(name)
+            kept, asked = group.get(f"initial_{name}", group.get(name)), optimizer.defaults.get(name)
             if kept is not None and kept != asked and tuple(_listed(kept)) != tuple(_listed(asked)):
                 LOGGER.warning(
                     "resumed with %s=%s of the checkpoint, not %s of the config; to change it, start a new run with "

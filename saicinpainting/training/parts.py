@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
+from saicinpainting.losses.adversarial import AdversarialLoss
 from saicinpainting.metrics.evaluator import InpaintingEvaluator
 from saicinpainting.networks.base import fastest_memory_format
 from saicinpainting.training.guard import Policy
+from saicinpainting.utils import InputError
 
 Batch = dict[str, Any]
 Logs = dict[str, torch.Tensor]
 
 
-class AdversarialLoss(Protocol):
-    """What the module asks of `losses.adversarial`; scores (B, 1, h, w), mask (B, 1, H, W)."""
+class ImageLoss(Protocol):
+    """What `losses.resnet_pl` has to have; images (B, 3, H, W) in [0, 1]."""
 
-    def penalizes(self, step: int) -> bool:
-        """Whether `discriminator_loss` differentiates by `real_batch` in this step."""
+    def forward(self, predicted: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """A scalar, weighed."""
         ...
 
-    def generator_loss(self, *, discr_fake_pred: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, Logs]: ...
 
-    def discriminator_loss(
-        self,
-        *,
-        real_batch: torch.Tensor,
-        discr_real_pred: torch.Tensor,
-        discr_fake_pred: torch.Tensor,
-        mask: torch.Tensor,
-        step: int,
-    ) -> tuple[torch.Tensor, Logs]: ...
+class MaskedImageLoss(Protocol):
+    """What a loss of `losses.extra` has to have, besides being an `nn.Module`."""
+
+    def forward(self, predicted: torch.Tensor, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) in [0, 1], mask (B, 1, H, W), 1 = hole; to a scalar, which its weight multiplies."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +72,7 @@ class Losses:
         feature_matching: discriminator features of the result near those of the image.
         perceptual: `kind` (`vgg19`, `efficientnet_lite`), `weight` (0 unless set) and the settings of that kind.
         resnet_pl: the high receptive field perceptual loss: `weight` and the settings of `make_resnet_pl`.
+        extra: terms of your own by name, each with `_target_`, `weight` (1 unless set) and its settings.
     """
 
     adversarial: dict[str, Any]
@@ -80,6 +80,16 @@ class Losses:
     feature_matching: FeatureMatching = FeatureMatching()
     perceptual: dict[str, Any] | None = None
     resnet_pl: dict[str, Any] | None = None
+    extra: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, weight in self.extra_weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+                raise InputError(f"losses.extra.{name}.weight: expected a number, got {weight!r}")
+
+    @property
+    def extra_weights(self) -> dict[str, float]:
+        return {name: loss.get("weight", 1) for name, loss in (self.extra or {}).items() if isinstance(loss, dict)}
 
     @property
     def adversarial_weight(self) -> float:
@@ -102,8 +112,10 @@ class TrainingParts:
     losses: Losses
     make_optimizers: Callable[[nn.Module, nn.Module, bool], tuple[torch.optim.Optimizer, torch.optim.Optimizer]]
     visualizer: Callable[..., None]
+    make_schedulers: Callable[[Sequence[torch.optim.Optimizer]], list[LRScheduler]] = lambda optimizers: []
     loss_pl: nn.Module | None = None
     loss_resnet_pl: nn.Module | None = None
+    loss_extra: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     val_evaluator: InpaintingEvaluator | None = None
     test_evaluator: InpaintingEvaluator | None = None
     extra_evaluators: Mapping[str, InpaintingEvaluator] = field(default_factory=dict)

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessExitedException
 
@@ -31,6 +30,7 @@ from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.training.interrupts import StopOnSignal, Stopped
 from saicinpainting.training.lock import only_run_in
+from saicinpainting.training.loggers import make_callbacks, make_loggers
 from saicinpainting.training.monitors import ProgressBar, watch
 from saicinpainting.training.reports.event_logs import EVENT_FILES
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
@@ -270,10 +270,11 @@ def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignal
     callbacks: list[pl.Callback] = [ExactResume(), checkpoints, stop, *watchers]
     if kwargs.get("enable_progress_bar", True):
         callbacks.append(ProgressBar(refresh_rate=10))  # each refresh waits for the device
+    callbacks += make_callbacks(settings.get("callbacks"))
     ours = {
         "callbacks": callbacks,
         "profiler": profiler,
-        "logger": TensorBoardLogger(settings["location"]["tb_dir"], name=out_dir.name),
+        "logger": make_loggers(settings.get("logger"), tb_dir=settings["location"]["tb_dir"], out_dir=out_dir),
         "default_root_dir": out_dir,
         "plugins": [TensorsOnlyCheckpointIO(), *([GeneratorSyncBatchNorm()] if sync_batchnorm else [])],
         "use_distributed_sampler": False,  # the data module shares the images among the processes
@@ -288,8 +289,8 @@ def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignal
 
 # Keys of Lightning's Trainer that have another place here, and which.
 _ELSEWHERE = {
-    "logger": "location.tb_dir says where TensorBoard writes",
-    "callbacks": "trainer.checkpoint_kwargs configures the checkpoints",
+    "logger": "choose the loggers by the config group logger, e.g. logger=csv",
+    "callbacks": "trainer.checkpoint_kwargs configures the checkpoints, the config group callbacks adds others",
     "default_root_dir": "hydra.run.dir is the run's folder",
     "plugins": "use precision and strategy",
     "profiler": "trainer.profile is the switch",

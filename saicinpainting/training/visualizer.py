@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saicinpainting.io.images import to_pixels, write_image
-from saicinpainting.utils import InputError, build
+from saicinpainting.utils import InputError, build, build_target
 
 OUTLINE_RGB = (255, 0, 160)
 
@@ -109,13 +109,23 @@ class NoopVisualizer:
         pass
 
 
-Visualizer = DirectoryVisualizer | NoopVisualizer
+class Visualizer(Protocol):
+    """What a visualizer has to have; `outdir`, the folder for its images, is given to those that take it."""
+
+    def __call__(self, epoch_i: int, batch_i: int, batch: Mapping[str, Any], suffix: str) -> None:
+        """`batch`: images (B, 1 or 3, h, w) in [0, 1] by name and `mask`; `suffix`: `_train`, `_val`, `_test`, …"""
+        ...
+
+
 VISUALIZERS: dict[str, Callable[..., Visualizer]] = {
     "directory": DirectoryVisualizer,
     "noop": NoopVisualizer,
 }
 
 
-def make_visualizer(kind: str, **kwargs: Any) -> Visualizer:
+def make_visualizer(kind: str | None = None, **settings: Any) -> Visualizer:
     """The visualizer that the config's `visualizer` describes."""
-    return build(VISUALIZERS, {"kind": kind, **kwargs}, where="visualizer")
+    if settings.get("_target_") is not None:
+        outdir = {"outdir": settings.pop("outdir", "samples")}
+        return build_target(settings, where="visualizer", interface=Visualizer, offered=outdir)
+    return build(VISUALIZERS, {"kind": kind, **settings}, where="visualizer")

@@ -32,8 +32,13 @@ DECODER_HALO = 4
 
 
 def fold(generator: Generator) -> FoldedGenerator:
-    """`generator` for prediction, a new module in evaluation mode without gradients; the original stays as it is."""
+    """`generator` for prediction, a new module in evaluation mode without gradients; the original stays as it is.
+
+    A copy of one that is no `Generator`: in what order others use their layers is not known.
+    """
     copied = copy.deepcopy(generator).eval().requires_grad_(False)
+    if not isinstance(copied, Generator):
+        return copied
     _fold_children(copied)
     for part in copied.modules():
         for fast in (WinogradConv2d, PixelBlockConv2d):

@@ -1,0 +1,44 @@
+"""A run's loggers and further callbacks: the config groups `logger` and `callbacks`, names with a `_target_` each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+
+from saicinpainting.utils import InputError, build_target
+
+Group = Mapping[str, Mapping[str, Any] | None] | None
+
+
+def make_loggers(group: Group, *, tb_dir: str | Path, out_dir: Path) -> list[Logger]:
+    """The loggers that the config section `logger` describes; TensorBoard's in `tb_dir` without one.
+
+    A logger that takes `save_dir` and finds none in the config writes to `out_dir`, the run's folder; `name` and
+    `run_name` are the folder's.
+    """
+    if not group:
+        return [TensorBoardLogger(tb_dir, name=out_dir.name)]
+    offered = {"save_dir": str(out_dir), "name": out_dir.name, "run_name": out_dir.name}
+    return [_build(settings, f"logger.{name}", Logger, offered) for name, settings in group.items() if settings]
+
+
+def make_callbacks(group: Group) -> list[pl.Callback]:
+    """The callbacks that the config section `callbacks` describes, besides those that every run has."""
+    return [
+        _build(settings, f"callbacks.{name}", pl.Callback, {}) for name, settings in (group or {}).items() if settings
+    ]
+
+
+def _build(settings: Mapping[str, Any], where: str, interface: type, offered: Mapping[str, Any]) -> Any:
+    if settings.get("_target_") is None:
+        raise InputError(
+            f"{where}._target_: missing config key; set it to a {interface.__module__}.{interface.__name__}"
+        )
+    try:
+        return build_target(settings, where=where, interface=interface, offered=offered)
+    except ModuleNotFoundError as error:  # as Lightning's loggers say which package they need
+        raise InputError(f"{where}: {error}") from error
