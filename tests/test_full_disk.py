@@ -22,7 +22,7 @@ from saicinpainting.data.sources import FolderSource
 from saicinpainting.io.files import write_whole
 from saicinpainting.masks.mask_sets import make_mask_set, read_recipe
 from saicinpainting.metrics.evaluator import write_results_csv
-from saicinpainting.training.reports.report import write_table
+from saicinpainting.training.log_reports import write_table
 from tests.disks import largest_file, needs_full_device, no_room_for
 
 IMAGES = 4

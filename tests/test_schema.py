@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from saicinpainting.schema import describe, known_keys, read_section
+from saicinpainting.training.run import CONFIG_SECTIONS
 from saicinpainting.utils import InputError
 
 
@@ -104,3 +105,10 @@ def test_a_section_describes_itself():
         ("maybe.size", "a whole number", "3", "in pixels."),
         ("rest", "a mapping of settings", "{}", "whatever else."),
     ]
+
+
+@pytest.mark.parametrize("section", CONFIG_SECTIONS)
+def test_every_key_of_a_training_config_is_explained(section: str):
+    keys = [key for part in CONFIG_SECTIONS[section] for key in describe(part)]
+    assert [key.key for key in keys if not key.text.endswith((".", "…", "`"))] == []
+    assert len({key.key for key in keys}) == len(keys)

@@ -12,7 +12,7 @@ from saicinpainting.config import read_experiment_config
 from saicinpainting.utils import InputError
 
 if TYPE_CHECKING:
-    from saicinpainting.training.reports.event_logs import RunLog
+    from saicinpainting.training.log_reports import RunLog
 
 OFFICIAL_MONITOR = "val_ssim_fid100_f1_total_mean"
 
@@ -20,7 +20,7 @@ OFFICIAL_MONITOR = "val_ssim_fid100_f1_total_mean"
 @command
 def main() -> None:
     args = parse_args()
-    from saicinpainting.training.reports.ranking import BEST, rank_checkpoints, ranking_text
+    from saicinpainting.training.checkpoint_ranking import BEST, rank_checkpoints, ranking_text
 
     metric, direction = what_is_best(args)
     log, problem = read_log(args.logs or args.run)
@@ -40,7 +40,7 @@ def main() -> None:
 
 def what_is_best(args: argparse.Namespace) -> tuple[str, str]:
     """The metric and its better direction, from the arguments or what the run itself monitored."""
-    from saicinpainting.training.reports.event_logs import better
+    from saicinpainting.training.log_reports import better
 
     if not (args.run / "models").is_dir():
         raise InputError(f"{args.run}: no folder models/ in it; expected an experiment folder")
@@ -56,7 +56,7 @@ def what_is_best(args: argparse.Namespace) -> tuple[str, str]:
 
 def read_log(path: Path) -> tuple[RunLog | None, InputError | None]:
     """The run's log, or why there is none."""
-    from saicinpainting.training.reports.event_logs import read_runs
+    from saicinpainting.training.log_reports import read_runs
 
     try:
         runs = read_runs(path)

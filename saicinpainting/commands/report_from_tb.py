@@ -10,8 +10,7 @@ from saicinpainting.cli import command
 @command
 def main() -> None:
     args = parse_args()
-    from saicinpainting.training.reports.event_logs import read_all
-    from saicinpainting.training.reports.report import printed, report_table, write_plot, write_table
+    from saicinpainting.training.log_reports import printed, read_all, report_table, write_plot, write_table
 
     runs = read_all(args.runs)
     for run in runs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
@@ -29,6 +30,29 @@ from saicinpainting.utils import InputError, call_with_settings, check_whole
 
 LOGGER = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Config section `data`.
+
+    Args:
+        train: the training set: arguments of `make_train_dataset`, `epoch_images` and `dataloader_kwargs`.
+        val: the set that checkpoints are judged by: arguments of `make_default_val_dataset` and `dataloader_kwargs`.
+        visual_test: a set of which every image is drawn; null for none.
+        extra_val: further validation sets by name; null for none.
+        batch_size: training images of a process in a step, for `train.dataloader_kwargs` to refer to.
+        val_batch_size: images of a process in a batch of validation, to refer to.
+        num_workers: processes that read images, to refer to.
+    """
+
+    train: dict[str, Any]
+    val: dict[str, Any]
+    visual_test: dict[str, Any] | None = None
+    extra_val: dict[str, Any] | None = None
+    batch_size: int | None = None
+    val_batch_size: int | None = None
+    num_workers: int | None = None
 
 
 class Start(NamedTuple):

@@ -18,21 +18,23 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessExitedException
 
 from saicinpainting.config import register_resolvers, translate_trainer_kwargs
-from saicinpainting.data.datamodule import InpaintingDataModule
+from saicinpainting.data.datamodule import DataSettings, InpaintingDataModule
 from saicinpainting.io.checkpoint import remove_parts
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.signals import EXIT_STATUS, StopSignals
 from saicinpainting.networks.base import Generator
 from saicinpainting.schema import read_section
-from saicinpainting.training.checkpoints import TensorsOnlyCheckpointIO, make_checkpoint_callback
+from saicinpainting.training.checkpoints import CheckpointSettings, TensorsOnlyCheckpointIO, make_checkpoint_callback
 from saicinpainting.training.epoch_loop import use_exact_epochs
-from saicinpainting.training.factory import make_training_model
+from saicinpainting.training.factory import TRAINING_MODEL, make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.training.interrupts import StopOnSignal, Stopped
 from saicinpainting.training.lock import only_run_in
+from saicinpainting.training.log_reports import EVENT_FILES
 from saicinpainting.training.loggers import make_callbacks, make_loggers
 from saicinpainting.training.monitors import ProgressBar, watch
-from saicinpainting.training.reports.event_logs import EVENT_FILES
+from saicinpainting.training.optimizers import OptimizerSettings
+from saicinpainting.training.parts import Losses
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
 from saicinpainting.training.strategy import GeneratorSyncBatchNorm, Ranks, make_ddp_strategy
 from saicinpainting.training.summary import describe_run, warnings_of
@@ -70,6 +72,17 @@ class TrainerSettings:
         """`resume_from_checkpoint`, which Lightning 1 had inside `kwargs`."""
         path = self.resume_from_checkpoint or self.kwargs.get("resume_from_checkpoint")
         return None if path == "None" else path
+
+
+CONFIG_SECTIONS: dict[str, tuple[type, ...]] = {
+    "training_model": TRAINING_MODEL,
+    "losses": (Losses,),
+    "data": (DataSettings,),
+    "optimizers": (OptimizerSettings,),
+    "trainer": (TrainerSettings,),
+    "trainer.checkpoint_kwargs": (CheckpointSettings,),
+}
+"""The sections of a training config that are dataclasses, for their reference page (`schema.describe`)."""
 
 
 def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None = None) -> None:
@@ -220,29 +233,6 @@ def _resolve(config: DictConfig) -> dict[str, Any]:
     # The run's config must find its logs from any folder.
     settings["location"]["tb_dir"] = os.path.abspath(settings["location"]["tb_dir"])
     return {str(key): value for key, value in settings.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """Config section `data`.
-
-    Args:
-        train: the training set: arguments of `make_train_dataset`, `epoch_images` and `dataloader_kwargs`.
-        val: the set that checkpoints are judged by: arguments of `make_default_val_dataset` and `dataloader_kwargs`.
-        visual_test: a set of which every image is drawn; null for none.
-        extra_val: further validation sets by name; null for none.
-        batch_size: training images of a process in a step, for `train.dataloader_kwargs` to refer to.
-        val_batch_size: images of a process in a batch of validation, to refer to.
-        num_workers: processes that read images, to refer to.
-    """
-
-    train: dict[str, Any]
-    val: dict[str, Any]
-    visual_test: dict[str, Any] | None = None
-    extra_val: dict[str, Any] | None = None
-    batch_size: int | None = None
-    val_batch_size: int | None = None
-    num_workers: int | None = None
 
 
 def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> InpaintingDataModule:

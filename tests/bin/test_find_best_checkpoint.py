@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from saicinpainting.commands import find_best_checkpoint
-from saicinpainting.training.reports.event_logs import read_runs
+from saicinpainting.training.log_reports import read_runs
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import run_script, write_data
-from tests.training.reports.test_event_logs import write_log
+from tests.training.test_log_reports import write_log
 from tests.training.test_run import compose_run
 
 SSIM = "val_ssim_total_mean"
@@ -37,8 +37,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def best_by_ssim(finished: Path) -> str:
     (log,) = read_runs(finished / "run")
-    series = log.scalars[SSIM]
-    step = max(zip(series.values, series.steps, strict=True))[1]
+    step = log.scalars[SSIM].idxmax()
     return f"epoch={step // 4}-step={step + 1}.ckpt"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from saicinpainting.data.shard_index import expand
 from saicinpainting.io.folders import list_files
-from saicinpainting.training.reports.event_logs import read_runs
+from saicinpainting.training.log_reports import read_runs
 from saicinpainting.utils import InputError
 
 

@@ -18,9 +18,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from saicinpainting import metrics
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.io.signals import EXIT_STATUS
+from saicinpainting.metrics.ssim import SSIMScore
 from saicinpainting.training.interrupts import Stopped
 from saicinpainting.training.module import InpaintingModule
 from saicinpainting.training.resume import resume_path
@@ -213,7 +213,9 @@ def test_another_seed_or_other_images_are_reported(root: Path, signal_in, caplog
 
 def test_costly_metrics_come_at_every_second_validation(root: Path, signal_in, monkeypatch: pytest.MonkeyPatch):
     """From the first on, which the sanity check is not, and from there where the run stopped."""
-    monkeypatch.setattr(metrics, "make_metrics", lambda **_: {"ssim": metrics.SSIMScore(), "fid": TinyFID()})
+    measured = {"ssim": SSIMScore, "fid": TinyFID}
+    make = "saicinpainting.metrics.evaluator.make_metrics"
+    monkeypatch.setattr(make, lambda **_: {name: metric() for name, metric in measured.items()})
     extra = (*VARIANTS["validation within the epoch"], "evaluator.costly_every=2", "evaluator.integral_kind=null",
              "trainer.kwargs.num_sanity_val_steps=1")  # fmt: skip
 

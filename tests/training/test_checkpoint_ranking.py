@@ -11,12 +11,12 @@ import pytorch_lightning as pl
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from saicinpainting.training.reports.event_logs import read_runs
-from saicinpainting.training.reports.ranking import rank_checkpoints, ranking_text
+from saicinpainting.training.checkpoint_ranking import rank_checkpoints, ranking_text
+from saicinpainting.training.log_reports import read_runs
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import write_data
-from tests.training.reports.test_event_logs import write_log
+from tests.training.test_log_reports import write_log
 from tests.training.test_run import compose_run
 
 SSIM = "val_ssim_total_mean"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from saicinpainting.io.checkpoint import read_checkpoint
-from saicinpainting.training.reports.event_logs import RunLog, Series
+from saicinpainting.training.log_reports import RunLog, best_step
 from saicinpainting.utils import InputError
 
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -62,7 +62,7 @@ def rank_checkpoints(models: Path, metric: str, direction: str, log: RunLog | No
         raise InputError(f"{models}: no checkpoints in it (*.ckpt); expected the folder models/ of a run")
     read = {path: _read(path) for path in files if not _is_link(path, files)}
     series = log.series(metric) if log else None
-    values = dict(zip(series.steps, series.values, strict=True)) if series else {}
+    values = {} if series is None else dict(series.items())
     scores = {} if log else _monitored_scores(read, metric)
     candidates = [_candidate(path, content, values, scores) for path, content in read.items()]
     is_best = _what_best_is(models / BEST, candidates)
@@ -70,16 +70,12 @@ def rank_checkpoints(models: Path, metric: str, direction: str, log: RunLog | No
         candidates = [c for c in candidates if c.path.name != BEST or c is is_best]
     sign = -1 if direction == "max" else 1
     candidates.sort(key=lambda c: (c.value is None, sign * (c.value or 0), c.path.name == LAST, c.path.name))
-    lost = _lost(series, direction, candidates[0].value)
+    kept, step = candidates[0].value, None if series is None else best_step(series, direction)
+    # A value is logged under the number of batches before the one that validation follows.
+    lost = None
+    if step is not None and kept is not None and sign * values[step] < sign * kept:
+        lost = values[step], step + 1
     return Ranking(metric=metric, direction=direction, candidates=candidates, is_best=is_best, lost=lost)
-
-
-def _lost(series: Series | None, direction: str, kept: float | None) -> tuple[float, int] | None:
-    index = series.best(direction) if series is not None else None
-    if series is None or index is None or kept is None:
-        return None
-    value = series.values[index]
-    return (value, series.steps[index] + 1) if (value > kept if direction == "max" else value < kept) else None
 
 
 def _is_link(path: Path, files: Sequence[Path]) -> bool:
@@ -128,7 +124,6 @@ def _candidate(
     if isinstance(content, InputError):
         return Candidate(path=path, epoch=None, steps=None, value=None, note="cannot be read")
     steps, epoch = steps_of(content), epoch_of(path, content)
-    # A value is logged under the number of batches before the one that validation follows.
     value = scores.get(path.name, values.get(steps - 1) if steps is not None else None)
     note = ""
     if value is not None and not math.isfinite(value):

@@ -1,1 +1,0 @@
-"""What the logs and checkpoints of runs tell afterwards."""
