@@ -83,7 +83,7 @@ class PerceptualLoss(nn.Module):
         set_requires_grad(vgg, False)
 
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B,): per picture, the sum over the maps of their mean squared difference.
+        """(B,): per image, the sum over the maps of their mean squared difference.
 
         pred, target: (B, 3, H, W) in [0, 1]. With mask: (B, 1, H, W), 1 = hole, only what lies outside counts.
         """

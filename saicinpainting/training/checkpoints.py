@@ -32,8 +32,8 @@ class TensorsOnlyCheckpointIO(CheckpointIO):
         try:
             write_checkpoint(checkpoint, path)
         except InputError as error:
-            whole = max(Path(path).parent.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
-            hint = f"; the run can go on from {whole}" if whole else ""
+            newest = max(Path(path).parent.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
+            hint = f"; the run can go on from {newest}" if newest else ""
             raise InputError(f"{error}{hint}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def finetune_path(path: str | None, *, resume_from: str | None, resuming: bool) 
     Args:
         path: the setting.
         resume_from: the setting `trainer.resume_from_checkpoint`.
-        resuming: this start goes on with a run of its own (`resume_from_checkpoint=auto` has found one), which has
+        resuming: this start resumes a run of its own (`resume_from_checkpoint=auto` has found one), which has
             its weights already: None. So one command starts a run and, given again, continues it.
 
     Raises:
@@ -42,7 +42,7 @@ def finetune_path(path: str | None, *, resume_from: str | None, resuming: bool) 
     if resume_from not in (None, "auto"):
         raise InputError(
             f"trainer.finetune_from={path} and trainer.resume_from_checkpoint={resume_from} are both set; keep the "
-            "former to start a new run from these weights, the latter to go on with the run itself (optimizers, epoch)"
+            "former to start a new run from these weights, the latter to resume the run itself (optimizers, epoch)"
         )
     if resuming:
         LOGGER.info("trainer.finetune_from=%s: was used when this run began; it goes on with its own weights", path)

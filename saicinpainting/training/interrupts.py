@@ -1,4 +1,4 @@
-"""Stopping a run from outside, so that it can go on: schedulers send a signal before they take the machine away."""
+"""Stopping a run so that it can be resumed: schedulers send a signal before they take the machine away."""
 
 from __future__ import annotations
 

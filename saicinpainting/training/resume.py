@@ -1,4 +1,4 @@
-"""Going on exactly where a run stopped, between two epochs or after any step of one."""
+"""Resuming exactly where a run stopped, between two epochs or after any step of one."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def _latest_in(folder: Path) -> str | None:
 
 
 def _read_run(path: Path) -> dict[str, Any]:
-    """A checkpoint that a run can go on from.
+    """A checkpoint that a run can be resumed from.
 
     Raises:
         InputError: it is damaged, or holds something else.
@@ -248,7 +248,7 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 
 def _latest_whole(folder: Path, besides: Path) -> Path | None:
-    """The checkpoint in `folder` with the most steps that a run can go on from."""
+    """The checkpoint in `folder` with the most steps that a run can be resumed from."""
     steps: dict[Path, int] = {}
     for path in sorted(folder.glob("*.ckpt")):
         if not path.is_file() or (besides.exists() and path.samefile(besides)):
@@ -262,5 +262,5 @@ def _latest_whole(folder: Path, besides: Path) -> Path | None:
 
 
 def check_resumable(path: str, model: nn.Module) -> None:
-    """An `InputError` unless a run of `model` can go on from `path`."""
+    """An `InputError` unless a run of `model` can be resumed from `path`."""
     check_fit(model, without_prefixes(_read_run(Path(path))["state_dict"], FROZEN_PREFIXES), path, prefix="")

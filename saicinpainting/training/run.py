@@ -50,7 +50,7 @@ class TrainerSettings:
     Args:
         kwargs: of Lightning's Trainer, by its names; `max_epochs`, `precision`, `devices`, …
         checkpoint_kwargs: which checkpoints are kept, see `CheckpointSettings`.
-        resume_from_checkpoint: a checkpoint or a run's folder to go on from, or `auto`: this run's `last.ckpt` if
+        resume_from_checkpoint: a checkpoint or a run's folder to resume, or `auto`: this run's `last.ckpt` if
             there is one; null begins anew.
         finetune_from: a checkpoint or a run's folder whose weights a new run starts from.
         seed: decides weights, order, augmentation and masks.
@@ -149,7 +149,7 @@ def _keep_what_is_there(folder: Path, resume_from: str | None) -> None:
     """A run that begins writes over the checkpoints of one that has been there: days of work for a word forgotten."""
     if resume_from is None and any(folder.glob("*.ckpt")):
         raise InputError(
-            f"{folder} holds the checkpoints of a run, which this one would write over; go on with it by "
+            f"{folder} holds the checkpoints of a run, which this one would write over; resume it by "
             "trainer.resume_from_checkpoint=auto, or set another hydra.run.dir"
         )
 
@@ -216,7 +216,7 @@ def _visualizer_in(out_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]
     """
     folder = Path(settings.get("outdir", "samples"))
     if folder.is_absolute() and not folder.parent.is_dir():
-        LOGGER.warning("visualizer.outdir: %s has no parent folder here; pictures go to samples/", folder)
+        LOGGER.warning("visualizer.outdir: %s has no parent folder here; images go to samples/", folder)
         folder = Path("samples")
     return {**settings, "outdir": str(out_dir / folder)}
 

@@ -1,4 +1,4 @@
-"""Pictures of batches while training: a row per item, a column per kind of image."""
+"""Drawings of batches while training: a row per item, a column per kind of image."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def visualize_batch(
         outline = _outline(mask)
         row = []
         for key in keys:
-            picture = _to_uint8(batch[key][item], size=mask.shape[-2:], rescale=key in rescale_keys)
+            shown = _to_uint8(batch[key][item], size=mask.shape[-2:], rescale=key in rescale_keys)
             if key in outlined:
-                picture[outline] = OUTLINE_RGB
-            row.append(picture)
+                shown[outline] = OUTLINE_RGB
+            row.append(shown)
         rows.append(np.hstack(row))
     return np.vstack(rows)
 
@@ -86,20 +86,20 @@ class DirectoryVisualizer:
         self.rescale_keys = tuple(rescale_keys or ())
 
     def __call__(self, epoch_i: int, batch_i: int, batch: Mapping[str, Any], suffix: str = "") -> None:
-        picture = visualize_batch(
+        drawn = visualize_batch(
             batch,
             key_order=self.key_order,
             max_items=self.max_items_in_batch,
             last_without_mask=self.last_without_mask,
             rescale_keys=self.rescale_keys,
         )
-        write_image(self.outdir / f"epoch{epoch_i:04d}{suffix}" / f"batch{batch_i:07d}.jpg", picture)
+        write_image(self.outdir / f"epoch{epoch_i:04d}{suffix}" / f"batch{batch_i:07d}.jpg", drawn)
 
 
 class NoopVisualizer:
     """Draws nothing.
 
-    Takes the settings of any other kind, so that `visualizer.kind=noop` alone switches pictures off.
+    Takes the settings of any other kind, so that `visualizer.kind=noop` alone switches drawing off.
     """
 
     def __init__(self, **_settings_of_other_kinds: Any) -> None:
