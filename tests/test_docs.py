@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.config_page import config_page
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -28,3 +30,7 @@ def test_the_readme_is_short_and_leads_to_every_page():
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= 200
     assert [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in readme] == []
+
+
+def test_the_config_reference_is_that_of_the_sections():
+    assert (ROOT / "docs" / "config.md").read_text() == config_page(), "python tests/config_page.py > docs/config.md"
