@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo demo-data test faults gpu lint format clean
+.PHONY: demo demo-data check test faults gpu lint format clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: requirements.txt pyproject.toml
@@ -14,6 +14,10 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
+
+# For every edit: lint, types and the tests that tests/conftest.py does not mark as slow.
+check: $(VENV)/.ready lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test: $(VENV)/.ready lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

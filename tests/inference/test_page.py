@@ -134,6 +134,7 @@ def _fill(page: Any, mode: str, *, before: str = "") -> tuple[str, np.ndarray]:
     return address, np.asarray(Image.open(io.BytesIO(data))).astype(int)
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
 def test_a_brush_stroke_is_filled_and_nothing_else(address: str, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright  # type: ignore[import-not-found]

@@ -1,13 +1,33 @@
-"""Tests of a CUDA device, TF32 off. LAMA_GPU_TESTS_DEVICE=cpu gives them the CPU, to try them where there is none."""
+"""Marks by folder, the device of tests/gpu with TF32 off, and its rows for `make gpu`.
+
+LAMA_GPU_TESTS_DEVICE=cpu gives tests/gpu the CPU, to try them where there is no CUDA.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+TESTS = Path(__file__).parent
+# Folders and files whose tests start processes, train or fill large images: `make check` leaves them out.
+SLOW = (
+    *("bin", "commands", "benchmarks", "gpu", "data/preparation", "evaluation", "inference", "training"),
+    *("test_outside.py", "test_full_disk.py", "test_configs.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        place = item.path.relative_to(TESTS)
+        if any(place.is_relative_to(slow) for slow in SLOW):
+            item.add_marker(pytest.mark.slow)
+        if place.is_relative_to("gpu"):
+            item.add_marker(pytest.mark.gpu)
 
 
 @pytest.fixture(scope="session")
