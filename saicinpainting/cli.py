@@ -16,14 +16,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from saicinpainting.config import CONFIGS, register_resolvers
-from saicinpainting.io.files import disk_problem
+from saicinpainting.io.files import disk_problem, printable
 from saicinpainting.utils import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-OVERRIDE = re.compile(r"(\+{0,2}\w[\w./@-]*=)([^'\"\[{\\]*=[^'\"\\]*)")
-"""`key=value` with another = in a value without quotes, which Hydra does not take."""
+OVERRIDE = re.compile(r"(\+{0,2}\w[\w./@-]*=)([^'\"\[{\\]*(?:=|[^\0-\x7f])[^'\"\\]*)")
+"""`key=value` with another = or with letters beyond ASCII in a value without quotes, which Hydra does not take."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -58,7 +58,7 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
 def run_command(main: Callable[[], None], *, overrides: bool = False) -> None:
     """Run a command's `main`. Hydra reports what a job raises itself, so its job needs `one_line_errors` besides.
 
-    overrides: the arguments are Hydra's. Their values may contain an =, as names of checkpoints do.
+    overrides: the arguments are Hydra's. Their values may contain an =, as names of checkpoints do, and any letters.
     """
     if overrides:
         sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
@@ -107,6 +107,9 @@ def _line_of(error: Exception) -> str | None:
     if isinstance(error, OmegaConfBaseException):
         # A resolver's own error arrives wrapped in OmegaConf's.
         return str(error.__cause__) if isinstance(error.__cause__, InputError) else f"config: {error}"
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
+        line = error.object[: error.end].rpartition("\n")[2]  # of a config, which Hydra writes as text
+        return f"{line}: a name that is no UTF-8; rename the file or folder"
     return disk_problem(error) or _killed_worker(error)
 
 
@@ -147,7 +150,7 @@ def _cannot_log(handler: logging.FileHandler, told: list[str], record: logging.L
 
 def _fail(message: str) -> NoReturn:
     _bear_full_logs()  # Hydra sets logs up before it calls the command's function, and may fail in between
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     record = logging.LogRecord("saicinpainting", logging.ERROR, __file__, 0, "stopped: %s", (line,), None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):  # the screen gets the line below

@@ -55,6 +55,10 @@ def of_a_full_disk_that_nobody_names() -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def of_a_config_with_a_name_that_is_no_utf_8() -> None:
+    "a: b\nindir: /data/caf\udce9\nc: d".encode()
+
+
 def of_a_killed_worker() -> None:
     raise RuntimeError("DataLoader worker (pid 17) is killed by signal: Killed. ")
 
@@ -72,6 +76,7 @@ def of_little_shared_memory() -> None:
         (of_the_disk, "/there/run: permission denied; check the rights on it or give another path"),
         (of_the_disk_in_a_library, "/there/run/train.log: read-only file system; give a path that can be written to"),
         (of_a_full_disk_that_nobody_names, "no space left on device; make room, then start again"),
+        (of_a_config_with_a_name_that_is_no_utf_8, "indir: /data/caf\\udce9: a name that is no UTF-8; rename the file"),
         (of_a_killed_worker, "DataLoader worker (pid 17) is killed by signal: Killed; the memory or /dev/shm is full"),
         (of_little_shared_memory, "unable to allocate shared memory(shm) for file"),
         (of_a_wrong_key, "config: Could not override 'model.paht'."),
@@ -155,6 +160,9 @@ def test_an_interrupt_has_its_own_status_and_a_fault_of_ours_its_traceback(capsy
         ("model.checkpoint=epoch=1-step=8.ckpt", "model.checkpoint='epoch=1-step=8.ckpt'"),
         ("+a/b@c=d=e f", "+a/b@c='d=e f'"),
         ("model.checkpoint='epoch=1-step=8.ckpt'", None),
+        ("indir=/data/café ü", "indir='/data/café ü'"),
+        ("indir=/data/caf\udce9", "indir='/data/caf\udce9'"),
+        ("indir='/data/café'", None),
         (r"model.checkpoint=epoch\=1-step\=8.ckpt", None),
         ("sets=[thin,a=b]", None),
         ("refine=true", None),

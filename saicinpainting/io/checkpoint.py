@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from saicinpainting.io.files import disk_problem, whole
+from saicinpainting.io.files import disk_problem, printable, whole
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -143,6 +143,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         beside = sorted(p.name for p in path.parent.glob("*") if p.suffix in (".ckpt", ".safetensors", ".pth"))
         there = f"; there are: {', '.join(beside)}" if beside else ""
         raise InputError(f"checkpoint {path} does not exist{there}")
+    if printable(str(path)) != str(path):
+        raise InputError(f"checkpoint {path}: its name is no UTF-8, as torch needs it; rename it")
     if path.suffix == ".safetensors":
         return {"state_dict": _read_safetensors(path, map_location)}
     check_undamaged(path)

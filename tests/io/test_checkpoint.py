@@ -331,3 +331,10 @@ def test_half_written_files_are_removed_and_nothing_else(tmp_path: Path):
         (tmp_path / name).write_bytes(b"x")
     remove_parts(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "last.ckpt"]
+
+
+def test_a_name_that_torch_cannot_open_is_told(tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.ckpt")
+    path.write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"its name is no UTF-8, as torch needs it; rename it"):
+        read_checkpoint(path)
