@@ -6,24 +6,21 @@ import contextlib
 import errno
 import logging
 import os
-import pickle
 import tarfile
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 
 from saicinpainting.io.files import disk_problem, printable, whole
+from saicinpainting.io.torchscript import read_torchscript
+from saicinpainting.io.unpickling import TENSOR_PICKLE, StateDict
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
-
-StateDict = dict[str, torch.Tensor]
 
 DOS_FOLDER = 0x10
 """Bit of an archive entry's attributes."""
@@ -39,98 +36,11 @@ FROZEN_PREFIXES = (
 )
 
 
-class _Ignored:
-    """Stands for an object of a class we do not read (OmegaConf, Lightning callbacks, an attacker's payload).
-
-    Pickle may create it, call it and fill it; nothing happens.
-    """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Ignored:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __call__(self, *args: Any, **kwargs: Any) -> _Ignored:
-        return _Ignored()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        pass
-
-    def extend(self, values: Iterable[Any]) -> None:
-        pass
-
-
-class _Function:
-    """An allowed function without attributes, so that a pickle cannot change it for later callers."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-
-    def __call__(self, *args: Any) -> Any:
-        return self._call(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("a function has no state")
-
-
-def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> torch.Tensor:
-    # The arguments that follow (requires_grad, hooks, metadata) are of no use for weights at rest.
-    return torch._utils._rebuild_tensor(storage, offset, size, stride)
-
-
-def _allowed() -> dict[tuple[str, str], Any]:
-    allowed: dict[tuple[str, str], Any] = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("torch", "Size"): torch.Size,
-        ("torch._utils", "_rebuild_tensor"): _Function(_rebuild_tensor),
-        ("torch._utils", "_rebuild_tensor_v2"): _Function(_rebuild_tensor),
-        ("torch._utils", "_rebuild_parameter"): _Function(lambda data, *_: data),
-    }
-    for name in ("float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"):
-        allowed["torch", name] = getattr(torch, name)
-    return allowed
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Rebuilds tensors and plain containers; every other global becomes a class that does nothing."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._classes = _allowed()
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._classes:
-            LOGGER.debug("checkpoint: left out an object of %s.%s", module, name)
-            self._classes[module, name] = type("Ignored", (_Ignored,), {"__doc__": f"Stands for {module}.{name}"})
-        return self._classes[module, name]
-
-
-def _load(file: Any, **kwargs: Any) -> Any:
-    return _TensorUnpickler(file, **kwargs).load()
-
-
-_TENSOR_PICKLE = SimpleNamespace(
-    __name__="saicinpainting.io.checkpoint",
-    Unpickler=_TensorUnpickler,
-    load=_load,
-    UnpicklingError=pickle.UnpicklingError,
-)
-
-
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint without executing anything in it.
 
     Reads ours, the published ones (Lightning 1.2.9, with OmegaConf objects and callback classes pickled inside,
-    which come back as inert stand-ins), bare state dicts, and `.safetensors`.
+    which come back as inert stand-ins), bare state dicts, the weights of TorchScript archives, and `.safetensors`.
 
     Returns:
         A dict with at least `state_dict`: name -> tensor.
@@ -148,9 +58,11 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     if path.suffix == ".safetensors":
         return {"state_dict": _read_safetensors(path, map_location)}
     check_undamaged(path)
-    _refuse_programs(path)
+    is_script = _is_script(path)
     try:
-        checkpoint = torch.load(path, map_location=map_location, pickle_module=_TENSOR_PICKLE, weights_only=False)
+        if is_script:
+            return {"state_dict": read_torchscript(path)}
+        checkpoint = torch.load(path, map_location=map_location, pickle_module=TENSOR_PICKLE, weights_only=False)
     except Exception as error:  # a damaged or hostile file can fail anywhere inside the unpickler
         raise _unreadable(path, error) from error
     if not isinstance(checkpoint, dict):
@@ -197,11 +109,13 @@ def _is_weight(name: Any, value: Any) -> bool:
     return isinstance(name, str) and torch.is_tensor(value)
 
 
-def _refuse_programs(path: Path) -> None:
-    """Stop before `torch.load` would go another way than through our unpickler.
+def _is_script(path: Path) -> bool:
+    """Whether the file is a TorchScript archive, which `torch.load` would hand to `torch.jit.load`, code and all.
 
-    It hands TorchScript archives, which carry code, to `torch.jit.load`, and unpacks tar files. The archive is listed
-    with torch's own reader, so that no file looks harmless here and like a program there.
+    The archive is listed with torch's own reader, so that no file looks harmless here and like a program there.
+
+    Raises:
+        InputError: it is a tar file, which `torch.load` would unpack, or reading is switched off.
     """
     if os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0").lower() in ("1", "y", "yes", "true"):
         raise InputError(
@@ -211,13 +125,12 @@ def _refuse_programs(path: Path) -> None:
     try:
         records = torch._C.PyTorchFileReader(str(path)).get_all_records()
     except RuntimeError:  # no zip archive: the format of torch before 1.6, or damaged
-        records = []
         if tarfile.is_tarfile(path):
             raise InputError(f"checkpoint {path} is a tar file; expected what torch.save writes") from None
+        return False
     except Exception as error:  # names that are no text
         raise _unreadable(path, error) from error
-    if "constants.pkl" in records or any(record.startswith("code/") for record in records):
-        raise InputError(f"checkpoint {path} is a TorchScript program, not weights; it is not loaded")
+    return "constants.pkl" in records or any(record.startswith("code/") for record in records)
 
 
 def _read_safetensors(path: Path, map_location: Any) -> StateDict:

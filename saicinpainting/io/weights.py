@@ -44,6 +44,11 @@ def weights_file(place: str | Path | None, url: str, *, what: str) -> Path:
     return fetch_weights(path, address, what=what, sha256=found[1] if found else None)
 
 
+def is_offline() -> bool:
+    """Whether LAMA_OFFLINE forbids downloads of weights."""
+    return os.environ.get("LAMA_OFFLINE", "") not in ("", "0")
+
+
 def _digits(address: str) -> str | None:
     found = re.search(r"-([0-9a-f]{8,})\.\w+$", without_secrets(address))
     return found[1] if found else None
@@ -60,7 +65,7 @@ def fetch_weights(path: str | Path, url: str, *, what: str, sha256: str | None =
     path = Path(path)
     if path.is_file():
         return path
-    if os.environ.get("LAMA_OFFLINE", "") not in ("", "0"):
+    if is_offline():
         raise InputError(f"{what}: cannot download {without_secrets(url)} (LAMA_OFFLINE is set); {_by_hand(path)}")
     sha256 = sha256 or _digits(url)
     checksum = None if sha256 is None else Checksum("sha256", sha256.lower())

@@ -1,0 +1,219 @@
+"""Published models by name: what there is, where its files lie, and fetching them.
+
+The table is `configs/models.yaml`; the environment variable LAMA_MODELS names another of the same form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from filelock import FileLock
+
+from saicinpainting.io.archives import damage_as, zip_members
+from saicinpainting.io.connection import is_address, without_secrets
+from saicinpainting.io.download import Checksum, digest_of, fetch
+from saicinpainting.io.files import disk_problem, whole
+from saicinpainting.io.weights import is_offline, torch_home
+from saicinpainting.utils import InputError, did_you_mean
+
+TABLE = Path(__file__).resolve().parents[2] / "configs" / "models.yaml"
+ATTEMPTS = 5
+VERIFIED = ".verified"
+"""A file in a model's folder: the digests that its files had when they were checked."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a model, or the zip that has them.
+
+    Args:
+        address: where it can be had; empty for a file inside the zip.
+        member: its path in the zip.
+        sha256: its checksum; empty where none is known.
+        bytes: its size; None where that is unknown.
+    """
+
+    address: str = ""
+    member: str = ""
+    sha256: str = ""
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """An entry of the table; `files`: by their paths in the model's folder."""
+
+    name: str
+    config: str
+    what: str
+    licence: str
+    files: Mapping[str, RemoteFile]
+    zip: RemoteFile | None = None
+    paper: str = ""
+    measured: str = ""
+    folder: Path = field(default=Path(), compare=False)
+
+    @property
+    def checkpoint(self) -> str:
+        """The name of its file of weights, in `models/`."""
+        return next(Path(name).name for name in self.files if name.startswith("models/"))
+
+    @property
+    def bytes(self) -> int:
+        """What is downloaded, as far as it is known."""
+        return (self.zip.bytes or 0) if self.zip else sum(file.bytes or 0 for file in self.files.values())
+
+    def missing(self) -> list[str]:
+        return [name for name in self.files if not (self.folder / name).is_file()]
+
+
+def published_models() -> dict[str, PublishedModel]:
+    """The table's models by name."""
+    return _read(Path(os.environ.get("LAMA_MODELS") or TABLE), torch_home() / "lama")
+
+
+@cache
+def _read(table: Path, home: Path) -> dict[str, PublishedModel]:
+    try:
+        entries = yaml.safe_load(table.read_text(encoding="utf-8"))
+        return {name: _model(name, entry, home) for name, entry in entries.items()}
+    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{table}: no table of models ({error}); expected entries as in configs/models.yaml"
+        ) from error
+
+
+def _model(name: str, entry: Mapping[str, Any], home: Path) -> PublishedModel:
+    files = {path: RemoteFile(**(file or {})) for path, file in entry["files"].items()}
+    archive = RemoteFile(**entry["zip"]) if "zip" in entry else None
+    return PublishedModel(**{**entry, "name": name, "files": files, "zip": archive, "folder": home / name})
+
+
+def find_model(name: str) -> PublishedModel:
+    """The model of this name; an `InputError` names near ones."""
+    models = published_models()
+    if name not in models:
+        raise InputError(f"no model is called {name!r}; {did_you_mean(name, models)}")
+    return models[name]
+
+
+def fetch_model(model: PublishedModel) -> Path:
+    """Its folder, with all its files, downloaded and verified once.
+
+    What an interrupted download has brought is kept for the next start. Processes that need the same model wait for
+    the one that fetches it. LAMA_OFFLINE=1 forbids the download.
+
+    Raises:
+        InputError: a file cannot be had, or is another one than published; it says which file to put where.
+    """
+    try:
+        model.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(model.folder.with_name(f".{model.name}.lock")):
+            if model.missing():
+                _bring(model)
+            verify_model(model)
+    except OSError as error:
+        raise InputError(f"model {model.name}: {disk_problem(error) or error}; {_by_hand(model)}") from error
+    return model.folder
+
+
+def _bring(model: PublishedModel) -> None:
+    try:
+        if model.zip is not None:
+            archive = model.folder / Path(urlsplit(model.zip.address).path).name
+            if not archive.is_file():  # it may have been put there by hand
+                _download(model.zip, archive, model)
+            _unpack(model, archive)
+            archive.unlink()
+        else:
+            for name in model.missing():
+                _download(model.files[name], model.folder / name, model)
+    except InputError as error:
+        raise InputError(f"{error}; {_by_hand(model)}") from error
+
+
+def _download(file: RemoteFile, path: Path, model: PublishedModel) -> None:
+    address = _at_endpoint(file.address)
+    if is_offline():
+        raise InputError(f"model {model.name}: cannot download {without_secrets(address)} (LAMA_OFFLINE is set)")
+    checksum = Checksum("sha256", file.sha256) if file.sha256 else None
+    fetch(address, path, what=f"model {model.name}", size=file.bytes, checksum=checksum, attempts=ATTEMPTS)
+
+
+def _at_endpoint(address: str) -> str:
+    """HF_ENDPOINT names a mirror of huggingface.co, as for its own tools."""
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    hub = "https://huggingface.co/"
+    return f"{endpoint}/{address.removeprefix(hub)}" if endpoint and address.startswith(hub) else address
+
+
+def _unpack(model: PublishedModel, archive: Path) -> None:
+    """Take the model's files out of its zip."""
+    damaged = damage_as(lambda reason: InputError(f"{archive} is damaged ({reason}); remove it to download it again"))
+    with damaged, open(archive, "rb") as file, zipfile.ZipFile(file) as packed:
+        members = {member.filename: member for member in zip_members(packed, file)}
+        for name, wanted in model.files.items():
+            if wanted.member not in members:
+                raise InputError(f"{archive} has no {wanted.member}; expected the zip of {model.name}")
+            target = model.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with whole(target) as part, packed.open(members[wanted.member]) as source, open(part, "wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+
+
+def verify_model(model: PublishedModel, *, again: bool = False) -> None:
+    """Compare the files with their published checksums; once, unless `again`.
+
+    Raises:
+        InputError: a file differs; it is removed, so that it is fetched again.
+    """
+    known = {name: file.sha256 for name, file in model.files.items() if file.sha256}
+    mark = model.folder / VERIFIED
+    digest = hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()
+    if not again and mark.is_file() and mark.read_text() == digest:
+        return
+    for name, sha256 in known.items():
+        path = model.folder / name
+        found = digest_of(path, "sha256")
+        if found != sha256:
+            path.unlink()
+            raise InputError(
+                f"model {model.name}: {path} has sha256 {found}, expected {sha256}; it was removed, start again to "
+                f"fetch it; {_by_hand(model)}"
+            )
+    mark.write_text(digest)
+
+
+def _by_hand(model: PublishedModel) -> str:
+    if model.zip is not None:
+        name = Path(urlsplit(model.zip.address).path).name
+        return f"or put {model.zip.address} by hand at {model.folder / name}"
+    files = [
+        f"{file.address} at {model.folder / name}" for name, file in model.files.items() if name in model.missing()
+    ]
+    return f"or put {', '.join(files)} by hand" if files else f"its files belong into {model.folder}"
+
+
+def table_of_models() -> str:
+    """The table of the documents, in Markdown."""
+    lines = ["| name | what | megabytes | config | paper | licence |", "|---|---|---|---|---|---|"]
+    for model in published_models().values():
+        size = f"{model.bytes / 1e6:.0f}" if model.bytes else "?"
+        cells = (f"`{model.name}`", model.what, size, f"`{model.config}`", model.paper, model.licence)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def is_model_name(place: str) -> bool:
+    """Whether `place` may be a model's name: neither a path nor an address."""
+    return not is_address(place) and not place.startswith("hf://") and os.sep not in place and not Path(place).exists()
