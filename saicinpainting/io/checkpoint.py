@@ -60,9 +60,11 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     check_undamaged(path)
     is_script = _is_script(path)
     try:
-        if is_script:
-            return {"state_dict": read_torchscript(path)}
-        checkpoint = torch.load(path, map_location=map_location, pickle_module=TENSOR_PICKLE, weights_only=False)
+        checkpoint: Any = (
+            {"state_dict": read_torchscript(path)}
+            if is_script
+            else torch.load(path, map_location=map_location, pickle_module=TENSOR_PICKLE, weights_only=False)
+        )
     except Exception as error:  # a damaged or hostile file can fail anywhere inside the unpickler
         raise _unreadable(path, error) from error
     if not isinstance(checkpoint, dict):

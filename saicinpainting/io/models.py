@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from saicinpainting.io.archives import damage_as, zip_members
 from saicinpainting.io.connection import is_address, without_secrets
 from saicinpainting.io.download import Checksum, digest_of, fetch
 from saicinpainting.io.files import disk_problem, whole
-from saicinpainting.io.weights import is_offline, torch_home
+from saicinpainting.io.weights import is_offline, torch_home, weights_file
 from saicinpainting.utils import InputError, did_you_mean
 
 TABLE = Path(__file__).resolve().parents[2] / "configs" / "models.yaml"
@@ -217,3 +218,94 @@ def table_of_models() -> str:
 def is_model_name(place: str) -> bool:
     """Whether `place` may be a model's name: neither a path nor an address."""
     return not is_address(place) and not place.startswith("hf://") and os.sep not in place and not Path(place).exists()
+
+
+# ---- wherever a model may be named ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model on this machine; `config`: its `config.yaml`, None where it has none and its weights have to tell."""
+
+    checkpoint: Path
+    config: Path | None
+
+
+def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles:
+    """The files of the model that a setting such as `model.path` names, fetched if they have to be.
+
+    Args:
+        place: a run's folder, a file of weights, a zip of a run, a name of the table, an address, which may end in
+            `#sha256=CHECKSUM`, or `hf://OWNER/REPO[@REVISION][/FILE]`.
+        checkpoint: the name of the file in `models/`; None: `best.ckpt`, or the one that a published model has.
+
+    Raises:
+        InputError: there is nothing of this name, or it cannot be had.
+    """
+    text = str(place)
+    if is_model_name(text):
+        model = find_model(text)
+        folder = fetch_model(model)
+        return _of_folder(folder, checkpoint or model.checkpoint)
+    if text.startswith("hf://"):
+        path = _from_hub(text)
+    elif is_address(text):
+        path = weights_file(text, "", what="model")
+    else:
+        path = Path(place)
+    if path.is_file() and zipfile.is_zipfile(path) and path.suffix == ".zip":
+        path = _unpacked(path)
+    if path.is_file():
+        beside = path.parent.parent if path.parent.name == "models" else path.parent
+        config = beside / "config.yaml"
+        return ModelFiles(path, config if config.is_file() else None)
+    return _of_folder(path, checkpoint or "best.ckpt")
+
+
+def _of_folder(folder: Path, checkpoint: str) -> ModelFiles:
+    config = folder / "config.yaml"
+    return ModelFiles(folder / "models" / checkpoint, config if config.is_file() else None)
+
+
+def _unpacked(archive: Path) -> Path:
+    """The run inside a zip, unpacked once into the cache: `config.yaml` and `models/`."""
+    folder = torch_home() / "lama" / f"{archive.stem}-{digest_of(archive, 'sha256')[:12]}"
+    damaged = damage_as(lambda reason: InputError(f"{archive} is damaged ({reason}); copy it anew"))
+    with damaged, open(archive, "rb") as file, zipfile.ZipFile(file) as packed:
+        members = {PurePosixPath(member.filename): member for member in zip_members(packed, file)}
+        roots = sorted(
+            (path.parent for path in members if path.name == "config.yaml"), key=lambda root: len(root.parts)
+        )
+        if not roots:
+            raise InputError(f"{archive} has no config.yaml; expected a zip of a run's folder")
+        root = min(roots, key=lambda path: len(path.parts))
+        for path, member in members.items():
+            inner = path.relative_to(root) if path.is_relative_to(root) else None
+            if inner is None or member.is_dir() or ".." in inner.parts:
+                continue
+            target = folder / inner
+            if target.is_file() and target.stat().st_size == member.file_size:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with whole(target) as part, packed.open(member) as source, open(part, "wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+    return folder
+
+
+def _from_hub(place: str) -> Path:
+    """A file or a whole repository of the Hugging Face hub, by its own package."""
+    found = re.fullmatch(r"hf://([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?", place)
+    if not found:
+        raise InputError(f"{place}: expected hf://OWNER/REPO, hf://OWNER/REPO@REVISION or either with /FILE")
+    try:
+        import huggingface_hub as hub
+    except ImportError:
+        raise InputError(f"{place} needs the package huggingface_hub; pip install huggingface_hub") from None
+    repo, revision, file = found.groups()
+    try:
+        if file is None:
+            return Path(hub.snapshot_download(repo, revision=revision, local_files_only=is_offline()))
+        return Path(hub.hf_hub_download(repo, file, revision=revision, local_files_only=is_offline()))
+    except (OSError, ValueError, hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{place}: cannot be had from the hub ({reason})") from error

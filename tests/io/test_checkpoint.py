@@ -108,7 +108,7 @@ def test_a_pickle_cannot_change_the_functions_that_rebuild_tensors(tmp_path: Pat
     assert_same_state(read_checkpoint(tmp_path / "good.ckpt")["state_dict"], STATE)
 
 
-def test_a_torchscript_program_is_refused_before_it_runs(tmp_path: Path):
+def test_a_torchscript_program_is_not_run(tmp_path: Path):
     """Its `__setstate__` would write a file while torch.load reads the archive."""
     marker = tmp_path / "owned"
     source = tmp_path / "program.py"
@@ -135,7 +135,7 @@ def test_a_torchscript_program_is_refused_before_it_runs(tmp_path: Path):
     spec.loader.exec_module(program)
     torch.jit.script(program.Program()).save(str(tmp_path / "evil.ckpt"))
     marker.unlink(missing_ok=True)
-    with pytest.raises(InputError, match="TorchScript program"):
+    with pytest.raises(InputError, match=r"evil\.ckpt.*no weights in it"):
         read_checkpoint(tmp_path / "evil.ckpt")
     assert not marker.exists()
     torch.jit.load(str(tmp_path / "evil.ckpt"))

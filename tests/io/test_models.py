@@ -1,0 +1,196 @@
+"""Published models by name, against a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from saicinpainting.io import download, models
+from saicinpainting.io.models import fetch_model, find_model, locate_model, published_models, table_of_models
+from saicinpainting.utils import InputError
+from tests.server import Files, serving
+
+CONFIG = b"generator: {}\ntraining_model: {}\n"
+
+
+def weights(seed: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    torch.manual_seed(seed)
+    torch.save({"state_dict": {"generator.w": torch.randn(50_000)}}, buffer)
+    return buffer.getvalue()
+
+
+def zipped(checkpoint: bytes, **more: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("big-lama/", b"")
+        for name, data in {"config.yaml": CONFIG, "models/best.ckpt": checkpoint, **more}.items():
+            archive.writestr(f"big-lama/{name}", data)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(download.time, "sleep", lambda _: None)
+    (tmp_path / "served").mkdir()
+    with serving(tmp_path / "served") as server:
+        yield server
+
+
+@pytest.fixture
+def table(server: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table with big-lama as a zip and lama-fourier as files, both on the server; an empty cache."""
+    checkpoint = weights()
+    served = tmp_path / "served"
+    (served / "big-lama.zip").write_bytes(zipped(checkpoint))
+    (served / "best.ckpt").write_bytes(checkpoint)
+    (served / "config.yaml").write_bytes(CONFIG)
+    entry = {"config": "big-lama", "what": "a network", "licence": "none"}
+    digest = hashlib.sha256(checkpoint).hexdigest()
+    best = {"sha256": digest, "bytes": len(checkpoint)}
+    content = {
+        "big-lama": {
+            **entry,
+            "zip": {"address": server.address + "/big-lama.zip", "bytes": len(zipped(checkpoint))},
+            "files": {
+                "config.yaml": {"member": "big-lama/config.yaml"},
+                "models/best.ckpt": {"member": "big-lama/models/best.ckpt", **best},
+            },
+        },
+        "lama-fourier": {
+            **entry,
+            "files": {
+                "config.yaml": {"address": server.address + "/config.yaml"},
+                "models/best.ckpt": {"address": server.address + "/best.ckpt", **best},
+            },
+        },
+    }
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("LAMA_MODELS", str(tmp_path / "models.yaml"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("LAMA_OFFLINE", raising=False)
+    return tmp_path / "models.yaml"
+
+
+@pytest.mark.parametrize("name", ["big-lama", "lama-fourier"])
+def test_a_name_is_fetched_once_and_verified(table: Path, server: Files, name: str):
+    found = locate_model(name)
+    assert found.checkpoint.read_bytes() == weights()
+    assert found.config is not None
+    assert found.config.read_bytes() == CONFIG
+    requests = len(server.requests)
+    assert locate_model(name) == found
+    assert len(server.requests) == requests
+    assert not list(found.config.parent.glob("*.zip"))
+
+
+def test_a_download_that_is_cut_twice_goes_on(table: Path, server: Files):
+    server.cuts, server.cut_after = 2, 70_000
+    assert locate_model("big-lama").checkpoint.read_bytes() == weights()
+    assert [first for _, first in server.requests] == [0, 70_000, 140_000]
+
+
+def test_another_checkpoint_in_the_zip_is_refused_and_fetched_anew(table: Path, server: Files, tmp_path: Path):
+    (tmp_path / "served" / "big-lama.zip").write_bytes(zipped(weights(1)))
+    with pytest.raises(InputError, match=r"best\.ckpt has sha256 .* expected .* removed"):
+        locate_model("big-lama")
+    (tmp_path / "served" / "big-lama.zip").write_bytes(zipped(weights()))
+    assert locate_model("big-lama").checkpoint.read_bytes() == weights()
+
+
+def test_another_zip_with_the_right_checkpoint_is_right(table: Path, server: Files):
+    model = find_model("big-lama")
+    model.folder.mkdir(parents=True)
+    (model.folder / "big-lama.zip").write_bytes(zipped(weights(), **{"README": b"by hand"}))
+    assert locate_model("big-lama").checkpoint.read_bytes() == weights()
+    assert not server.requests
+
+
+def test_offline_says_which_file_to_put_where(table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("LAMA_OFFLINE", "1")
+    with pytest.raises(InputError, match=r"LAMA_OFFLINE is set.*big-lama\.zip by hand at .*cache/lama/big-lama/big-la"):
+        locate_model("big-lama")
+    with pytest.raises(InputError, match=r"best\.ckpt at .*cache/lama/lama-fourier/models/best\.ckpt"):
+        locate_model("lama-fourier")
+
+
+def test_damage_in_a_zip_is_named(table: Path, tmp_path: Path):
+    model = find_model("big-lama")
+    model.folder.mkdir(parents=True)
+    (model.folder / "big-lama.zip").write_bytes(zipped(weights())[:-3000])
+    with pytest.raises(InputError, match=r"big-lama\.zip is damaged"):
+        fetch_model(model)
+
+
+def test_a_mirror_of_the_hub_is_asked_in_its_place(table: Path, server: Files, monkeypatch: pytest.MonkeyPatch):
+    content = yaml.safe_load(table.read_text())
+    content["big-lama"]["zip"]["address"] = "https://huggingface.co/big-lama.zip"
+    other = table.with_name("other.yaml")
+    other.write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("LAMA_MODELS", str(other))
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    assert locate_model("big-lama").checkpoint.is_file()
+
+
+def test_an_unknown_name_has_a_hint(table: Path):
+    with pytest.raises(InputError, match="did you mean 'big-lama'"):
+        locate_model("big-lam")
+
+
+def test_folders_files_and_zips_are_found(table: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    (run / "config.yaml").write_bytes(CONFIG)
+    (run / "models" / "last.ckpt").write_bytes(weights())
+    of_run = locate_model(run, "last.ckpt")
+    assert of_run == locate_model(run / "models" / "last.ckpt")
+    assert of_run.config == run / "config.yaml"
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "g.pth").write_bytes(weights())
+    assert locate_model(alone / "g.pth").config is None
+    (tmp_path / "mine.zip").write_bytes(zipped(weights()))
+    of_zip = locate_model(tmp_path / "mine.zip")
+    assert of_zip.checkpoint.read_bytes() == weights()
+    assert of_zip.config is not None
+
+
+def test_an_address_brings_its_checksum(table: Path, server: Files):
+    digest = hashlib.sha256(weights()).hexdigest()
+    address = f"{server.address}/best.ckpt"
+    assert locate_model(f"{address}#sha256={digest}").checkpoint.read_bytes() == weights()
+    with pytest.raises(InputError, match="expected 0123456789"):
+        locate_model(f"{address}#sha256=0123456789{digest[10:]}")
+
+
+def test_places_on_the_hub_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def download(*args: object, **kwargs: object) -> str:
+        asked.append((*args, kwargs["revision"]))
+        (tmp_path / "x.ckpt").write_bytes(weights())
+        return str(tmp_path / "x.ckpt")
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    assert locate_model("hf://me/lama@v2/models/x.ckpt").checkpoint == tmp_path / "x.ckpt"
+    assert asked == [("me/lama", "models/x.ckpt", "v2")]
+    with pytest.raises(InputError, match="expected hf://OWNER/REPO"):
+        locate_model("hf://me")
+
+
+def test_the_shipped_table_is_whole(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("LAMA_MODELS", raising=False)
+    for model in published_models().values():
+        assert model.checkpoint
+        assert model.bytes > 1e6
+        assert (models.TABLE.parent / "training" / f"{model.config}.yaml").is_file()
+        assert f"`{model.name}`" in table_of_models()
+        for file in model.files.values():
+            assert bool(file.address) != bool(file.member)
