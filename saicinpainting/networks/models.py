@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import yaml
 from filelock import FileLock
 
+from saicinpainting.config import CONFIGS
 from saicinpainting.io.archives import damage_as, zip_members
 from saicinpainting.io.connection import is_address, without_secrets
 from saicinpainting.io.download import Checksum, digest_of, fetch
@@ -27,7 +28,7 @@ from saicinpainting.io.files import disk_problem, whole
 from saicinpainting.io.weights import is_offline, torch_home, weights_file
 from saicinpainting.utils import InputError, did_you_mean
 
-TABLE = Path(__file__).resolve().parents[2] / "configs" / "models.yaml"
+TABLE = CONFIGS / "models.yaml"
 ATTEMPTS = 5
 VERIFIED = ".verified"
 """A file in a model's folder: the digests that its files had when they were checked."""

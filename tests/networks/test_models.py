@@ -11,8 +11,9 @@ import pytest
 import torch
 import yaml
 
-from saicinpainting.io import download, models
-from saicinpainting.io.models import fetch_model, find_model, locate_model, published_models, table_of_models
+from saicinpainting.io import download
+from saicinpainting.networks import models
+from saicinpainting.networks.models import fetch_model, find_model, locate_model, published_models, table_of_models
 from saicinpainting.utils import InputError
 from tests.server import Files, serving
 
