@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from saicinpainting.networks.models import table_of_models
 from tests.config_page import config_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,3 +35,7 @@ def test_the_readme_is_short_and_leads_to_every_page():
 
 def test_the_config_reference_is_that_of_the_sections():
     assert (ROOT / "docs" / "config.md").read_text() == config_page(), "python tests/config_page.py > docs/config.md"
+
+
+def test_the_table_of_models_is_the_printed_one():
+    assert table_of_models() in (ROOT / "docs" / "models.md").read_text(), "bin/models.py --markdown"

@@ -18,7 +18,7 @@ def main() -> None:
 def export_run(kind: str | None, description: str | None) -> None:
     """`kind`: as in `export`; None: by the ending of the file."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("run", type=Path, help="folder of an experiment: config.yaml and models/")
+    parser.add_argument("run", help="folder of a run, file of weights, or name of a published model")
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--checkpoint", default="best.ckpt", help="file of RUN/models (default: %(default)s)")
     parser.add_argument(

@@ -100,7 +100,9 @@ def _model_name(model: Settings) -> str:
         name = str(model["name"])
     else:
         checkpoint = Path(model["checkpoint"]).stem
-        name = Path(model["path"]).resolve().name + ("" if checkpoint == "best" else f"_{checkpoint}")
+        place = Path(str(model["path"]).partition("#")[0]).resolve()
+        place = place.with_suffix("") if place.suffix in (".ckpt", ".pth", ".pt", ".safetensors", ".zip") else place
+        name = place.name + ("" if checkpoint == "best" else f"_{checkpoint}")
     if name == "sets" or Path(name).name != name:
         raise InputError(f"model.name: {name!r} cannot be a folder's name here; choose another")
     return name

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from saicinpainting.config import read_experiment_config
 from saicinpainting.inference.fast.folding import fold as folded
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.overlap import Download
@@ -23,7 +22,8 @@ from saicinpainting.io.images import from_pixels, padded
 from saicinpainting.io.memory import Attempts
 from saicinpainting.networks.base import Generator
 from saicinpainting.networks.inputs import GeneratorInput
-from saicinpainting.networks.load import load_generator
+from saicinpainting.networks.load import load_model
+from saicinpainting.networks.models import locate_model
 from saicinpainting.schema import read_section
 from saicinpainting.utils import InputError
 
@@ -34,8 +34,8 @@ Backend = Callable[[Batch], torch.Tensor]
 
 
 def checkpoint_file(model: Mapping[str, Any]) -> Path:
-    """The file that `path`, a run's folder, and `checkpoint` name."""
-    return Path(model["path"]) / "models" / model["checkpoint"]
+    """The file that `path` and `checkpoint` name, fetched if it has to be; see `locate_model`."""
+    return locate_model(model["path"], model["checkpoint"]).checkpoint
 
 
 def load_backend(
@@ -50,7 +50,7 @@ def load_backend(
 ) -> Backend:
     """Load the backend that fills batches with the trained network of `model`.
 
-    model: `path`, a run's folder, and `checkpoint`, a file of its `models/`. out_key: `inpainted`, or
+    model: `path` and `checkpoint`, as `locate_model` takes them. out_key: `inpainted`, or
     `predicted_image`, what the network painted everywhere. refine, refiner: feature refinement and its settings.
     trust: packages whose code the run may name as its generator's `_target_`.
     options: of `Inpainter`; refinement follows `fold` and `precision` and takes no others. Images above the refiner's
@@ -58,7 +58,7 @@ def load_backend(
     """
     if out_key not in ("inpainted", "predicted_image"):
         raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
-    exported = checkpoint_file(model).suffix == ".onnx"
+    exported = any(str(model[key]).endswith(".onnx") for key in ("path", "checkpoint"))
     if refine:
         if exported:
             raise InputError(
@@ -76,7 +76,7 @@ def load_backend(
         from saicinpainting.inference.onnx import OnnxInpainter
 
         return OnnxInpainter(checkpoint_file(model), device).fill_batch
-    inpainter = Inpainter.from_run(model["path"], model["checkpoint"], trust=trust, device=device, **options)
+    inpainter = Inpainter.from_pretrained(model["path"], model["checkpoint"], trust=trust, device=device, **options)
     return lambda batch: inpainter.fill_batch(batch, out_key)
 
 
@@ -102,9 +102,7 @@ def _refining(
 ) -> Backend:
     settings = read_section(RefinerSettings, {"precision": precision, **refiner}, where="refiner")
     warn_of_emulation(dtype_of(settings.precision), device)
-    generator, generator_input = load_generator(
-        checkpoint_file(model), read_experiment_config(model["path"]), trust=trust
-    )
+    generator, generator_input = load_model(model["path"], model["checkpoint"], trust=trust)
     if generator_input != GeneratorInput():
         raise InputError(
             "refine=true: refinement gives a network image and mask, but this one takes noise, or no mask; "

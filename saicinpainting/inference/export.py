@@ -52,7 +52,7 @@ def exportable(
     path: str | Path, checkpoint: str = "best.ckpt", *, device: str = "cpu", trust: Collection[str] = ()
 ) -> ExportableInpainter:
     """The folded generator of an experiment's folder; `trust`: as in `load_generator`."""
-    inpainter = Inpainter.from_run(path, checkpoint, trust=trust, device=device)
+    inpainter = Inpainter.from_pretrained(path, checkpoint, trust=trust, device=device)
     if inpainter.generator_input.add_noise_kwargs is not None:
         raise InputError(f"{path}: a generator with noise as an input (training_model.add_noise_kwargs) has no export")
     network = inpainter.network.to(memory_format=torch.contiguous_format)

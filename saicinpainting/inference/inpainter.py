@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saicinpainting.config import read_experiment_config
 from saicinpainting.inference.fast.folding import fold as folded
 from saicinpainting.inference.footprint import MEASURED, Memory, count_memory
 from saicinpainting.inference.graphs import CudaCapture, GraphedNetwork
@@ -22,7 +21,7 @@ from saicinpainting.io.device import available_memory, dtype_of, pick_device, wa
 from saicinpainting.io.images import from_pixels, padded, to_pixels
 from saicinpainting.io.memory import Attempts
 from saicinpainting.networks.inputs import GeneratorInput, batch_rng
-from saicinpainting.networks.load import load_generator
+from saicinpainting.networks.load import load_model
 from saicinpainting.utils import InputError, did_you_mean
 
 STRATEGIES = ("auto", "whole", "crop")
@@ -90,12 +89,24 @@ class Inpainter:
         self._attempts = Attempts(self._forget_graphs)
 
     @classmethod
-    def from_run(
-        cls, path: str | Path, checkpoint: str = "best.ckpt", *, trust: Collection[str] = (), **options: Any
+    def from_pretrained(
+        cls, model: str | Path, checkpoint: str | None = None, *, trust: Collection[str] = (), **options: Any
     ) -> Inpainter:
-        """The generator of an experiment's folder, ours or a published one; `options`: those of the class."""
-        trained = load_generator(Path(path) / "models" / checkpoint, read_experiment_config(path), trust=trust)
+        """An inpainter with the generator of a run or a published model.
+
+        Args:
+            model: a run's folder, a file of weights, a name such as `big-lama`, an address; see `locate_model`.
+            checkpoint: the name of the file in `models/`; None: `best.ckpt`.
+            trust: packages that a `_target_` in the run's config may name.
+            options: those of the class.
+
+        Raises:
+            InputError: there is no such model, or it cannot be had or read.
+        """
+        trained = load_model(model, checkpoint, trust=trust)
         return cls(trained.generator, generator_input=trained.generator_input, **options)
+
+    from_run = from_pretrained
 
     # ---- arrays and tensors ----------------------------------------------------------------------------------------
 

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from saicinpainting.config import resolved_sections
+from saicinpainting.config import read_experiment_config, resolved_sections
 from saicinpainting.io.checkpoint import FROZEN_PREFIXES, StateDict, read_checkpoint
 from saicinpainting.networks import make_generator
 from saicinpainting.networks.base import Generator
 from saicinpainting.networks.ema import average_as_generator
 from saicinpainting.networks.fourier import FourierOptions, set_fft_backend
 from saicinpainting.networks.inputs import GeneratorInput
+from saicinpainting.networks.models import locate_model
 from saicinpainting.networks.recognition import as_generator, generator_remedy, recognize_generator
 from saicinpainting.schema import read_section
 from saicinpainting.utils import InputError, check_trusted
@@ -79,6 +80,18 @@ def load_generator(
     check_fit(holder, state, path, prefix="generator.")
     holder.load_state_dict({name: tensor for name, tensor in state.items() if name.startswith("generator.")})
     return trained
+
+
+def load_model(place: str | Path, checkpoint: str | None = None, *, trust: Collection[str] = ()) -> TrainedGenerator:
+    """The generator of a run, a file of weights or a published model, wherever `place` says it is.
+
+    place, checkpoint: as in `locate_model`. trust: as in `load_generator`.
+    """
+    files = locate_model(place, checkpoint)
+    # Without a config the weights tell; where there are none either, the config is what is missed first.
+    known = files.config is not None or not files.checkpoint.is_file()
+    config = read_experiment_config(files.folder) if known else None
+    return load_generator(files.checkpoint, config, trust=trust)
 
 
 def networks_in(names: Any) -> list[str]:

@@ -105,7 +105,9 @@ def find_model(name: str) -> PublishedModel:
     """The model of this name; an `InputError` names near ones."""
     models = published_models()
     if name not in models:
-        raise InputError(f"no model is called {name!r}; {did_you_mean(name, models)}")
+        raise InputError(
+            f"model {name}: no such folder or file, and no published model of this name; {did_you_mean(name, models)}"
+        )
     return models[name]
 
 
@@ -231,6 +233,11 @@ class ModelFiles:
     checkpoint: Path
     config: Path | None
 
+    @property
+    def folder(self) -> Path:
+        """Of the run, where its config is or ought to be."""
+        return self.config.parent if self.config else self.checkpoint.parent.parent
+
 
 def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles:
     """The files of the model that a setting such as `model.path` names, fetched if they have to be.
@@ -238,7 +245,7 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
     Args:
         place: a run's folder, a file of weights, a zip of a run, a name of the table, an address, which may end in
             `#sha256=CHECKSUM`, or `hf://OWNER/REPO[@REVISION][/FILE]`.
-        checkpoint: the name of the file in `models/`; None: `best.ckpt`, or the one that a published model has.
+        checkpoint: the name of the file in `models/`; None or `best.ckpt`: that, or the one of a published model.
 
     Raises:
         InputError: there is nothing of this name, or it cannot be had.
@@ -247,7 +254,7 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
     if is_model_name(text):
         model = find_model(text)
         folder = fetch_model(model)
-        return _of_folder(folder, checkpoint or model.checkpoint)
+        return _of_folder(folder, model.checkpoint if checkpoint in (None, "best.ckpt") else str(checkpoint))
     if text.startswith("hf://"):
         path = _from_hub(text)
     elif is_address(text):

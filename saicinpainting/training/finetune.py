@@ -12,9 +12,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from saicinpainting.io.checkpoint import StateDict, read_checkpoint
+from saicinpainting.io.connection import is_address
 from saicinpainting.networks.ema import PREFIX as AVERAGE_PREFIX
 from saicinpainting.networks.ema import average_as_generator
 from saicinpainting.networks.load import misfit, networks_in
+from saicinpainting.networks.models import locate_model, published_models
 from saicinpainting.networks.recognition import generator_remedy
 from saicinpainting.training.module import InpaintingModule
 from saicinpainting.utils import InputError
@@ -47,10 +49,13 @@ def finetune_path(path: str | None, *, resume_from: str | None, resuming: bool) 
     if resuming:
         LOGGER.info("trainer.finetune_from=%s: was used when this run began; it goes on with its own weights", path)
         return None
-    return _weights_at(Path(path))
+    return _weights_at(str(path))
 
 
-def _weights_at(path: Path) -> Path:
+def _weights_at(place: str) -> Path:
+    path = Path(place)
+    if not path.exists() and (place in published_models() or place.startswith("hf://") or is_address(place)):
+        return locate_model(place).checkpoint
     if path.is_file():
         return path
     if not path.is_dir():

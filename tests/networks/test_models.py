@@ -11,10 +11,13 @@ import pytest
 import torch
 import yaml
 
+from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.io import download
-from saicinpainting.networks import models
+from saicinpainting.networks import make_generator, models
 from saicinpainting.networks.models import fetch_model, find_model, locate_model, published_models, table_of_models
+from saicinpainting.training.finetune import finetune_path
 from saicinpainting.utils import InputError
+from tests.helpers import fill, golden_values, rand
 from tests.server import Files, serving
 
 CONFIG = b"generator: {}\ntraining_model: {}\n"
@@ -195,3 +198,26 @@ def test_the_shipped_table_is_whole(monkeypatch: pytest.MonkeyPatch):
         assert f"`{model.name}`" in table_of_models()
         for file in model.files.values():
             assert bool(file.address) != bool(file.member)
+
+
+def test_a_published_name_fills_holes_and_starts_a_run(table: Path, server: Files, tmp_path: Path):
+    """A whole network in the layout of 2021, interrupted on its way: predicts as the run's folder does."""
+    section = golden_values()["ffc"]
+    generator = fill(make_generator(**section))
+    config = yaml.safe_dump({"generator": section, "training_model": {"kind": "default", "concat_mask": True}})
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {f"generator.{k}": t for k, t in generator.state_dict().items()}}, buffer)
+    served = tmp_path / "served"
+    (served / "config.yaml").write_text(config)
+    (served / "best.ckpt").write_bytes(buffer.getvalue())
+    content = yaml.safe_load(table.read_text())
+    file = content["lama-fourier"]["files"]["models/best.ckpt"]
+    file |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "bytes": len(buffer.getvalue())}
+    table.write_text(yaml.safe_dump(content))
+    models._read.cache_clear()
+    server.cuts, server.cut_after = 2, 30_000
+    image, mask = rand(1, 1, 3, 64, 64), torch.ones(1, 1, 64, 64)
+    by_name = Inpainter.from_pretrained("lama-fourier", device="cpu")(image, mask)
+    direct = Inpainter(generator, device="cpu")(image, mask)
+    assert torch.equal(by_name, direct)
+    assert finetune_path("lama-fourier", resume_from=None, resuming=False) == locate_model("lama-fourier").checkpoint
