@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -253,6 +254,8 @@ def make_dataloader(
     check_whole(f"{where}.dataloader_kwargs.num_workers", workers)
     settings.setdefault("persistent_workers", workers > 0)
     settings.setdefault("worker_init_fn", set_up_worker)
+    if workers:  # as everywhere on this system: ranks of ddp_spawn would spawn theirs, which takes seconds for each
+        settings.setdefault("multiprocessing_context", multiprocessing.get_all_start_methods()[0])
     return call_with_settings(RunDataLoader, {**settings, "dataset": dataset}, where=f"{where}.dataloader_kwargs")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import multiprocessing
 import os
 import select
 import signal
@@ -101,6 +102,8 @@ class StopSignals:
         self._answer, self._saves = self._end_soon, False
         self.listen()  # a second Ctrl-C would raise KeyboardInterrupt
         self._ends = soon or self.received is not None
+        if self._ends and not self._watches and multiprocessing.parent_process() is not None:
+            atexit.register(self._at_exit)  # a rank that was spawned: unloading its libraries takes seconds
         if self._ends:
             self._end_soon()
 
