@@ -62,10 +62,11 @@ def read_experiment_config(folder: str | Path) -> DictConfig:
     register_resolvers()
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no valid YAML: {error}") from error
-    if not isinstance(content, dict) or "generator" not in content or "training_model" not in content:
-        raise InputError(f"{path} is no LaMa training config: expected the keys generator and training_model")
+    sections = ("generator", "training_model")
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in sections):
+        raise InputError(f"{path} is no LaMa training config: expected the sections generator and training_model")
     return OmegaConf.create(content)
 
 

@@ -1,4 +1,4 @@
-"""Whether the files of a set can be used, found out before they end hours of work."""
+"""Finding unusable image files before a long run fails on them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def verify_images(images: Iterable[str], masks: Iterable[str] | None = None, *, 
     with ThreadPoolExecutor(THREADS) as pool:
         found = dict(zip(files, pool.map(_size_or_reason, files), strict=True))
     faults = [reason for reason in found.values() if isinstance(reason, str)]
-    faults += _differing(zip(images, masks, strict=True), found) if masks is not None else []
+    faults += dict.fromkeys(_differing(zip(images, masks, strict=True), found)) if masks is not None else []
     if faults:
         more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
         raise InputError(

@@ -101,8 +101,7 @@ def measure_predictions(
 
     Images of different sizes are legal: a batch ends where the size changes.
     """
-    if batch_size < 1:
-        raise InputError(f"evaluator_kwargs.batch_size: expected at least 1, got {batch_size}")
+    check_whole("evaluator_kwargs.batch_size", batch_size, least=1)
     check_whole("evaluator_kwargs.num_workers", num_workers)
     evaluator.reset()
     device = next((metric.device for metric in evaluator.metrics.values()), torch.device("cpu"))
@@ -129,7 +128,8 @@ def _by_image(dataset: PrecomputedInpaintingResultsDataset, evaluator: Inpaintin
 
 def metric_switches(names: str | Sequence[str], *, where: str = "--metrics") -> dict[str, bool]:
     """`ssim,fid` or a list of them -> {"ssim": True, "lpips": False, "fid": True, …}; where: what errors call it."""
-    chosen = [str(name).strip() for name in (names.split(",") if isinstance(names, str) else names)]
+    listed = names.split(",") if isinstance(names, str) else names or ()
+    chosen = [str(name).strip() for name in listed if str(name).strip()]
     if not chosen:
         raise InputError(f"{where}: nothing to measure; known: {', '.join(METRICS)}")
     for name in chosen:
@@ -147,7 +147,7 @@ def read_evaluation_config(path: str | Path) -> dict[str, dict[str, Any]]:
         raise InputError(
             f"{path}: cannot read the evaluation config ({error.strerror}); {CONFIGS} holds eval2*.yaml"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected the sections {' and '.join(sections)}, got {content!r}")

@@ -54,16 +54,16 @@ def load_backend(
     `predicted_image`, what the network painted everywhere. refine, refiner: feature refinement and its settings.
     trust: packages whose code the run may name as its generator's `_target_`.
     options: of `Inpainter`; refinement follows `fold` and `precision` and takes no others. Images above the refiner's
-    `px_budget` are refined part by part around their holes, as far as that does it at their own size.
+    `px_budget` are refined in parts around their holes; a part that is still larger is shrunk.
     """
     if out_key not in ("inpainted", "predicted_image"):
         raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
-    exported = any(str(model[key]).endswith(".onnx") for key in ("path", "checkpoint"))
+    exported = next((str(model[key]) for key in ("path", "checkpoint") if ".onnx" in Path(str(model[key])).name), None)
     if refine:
         if exported:
             raise InputError(
-                f"refine=true: {model['checkpoint']} is an ONNX file, which cannot be refined; leave refine out, or "
-                "set model.checkpoint to what it was exported from"
+                f"refine=true: {exported} is an ONNX file, which cannot be refined; leave refine out, or name the "
+                "checkpoint that it was exported from"
             )
         if out_key != "inpainted":
             raise InputError(f"out_key={out_key}: refine=true gives inpainted only; leave out_key out")
@@ -208,7 +208,7 @@ class RefinementBackend:
 
 
 def warn_of_unrefined(backend: Backend) -> None:
-    """Warn of images that refinement left as they were, at the end of a run."""
+    """Warn, at the end of a run, of images that were filled without refinement."""
     if isinstance(backend, RefinementBackend):
         backend.warn_of_unrefined()
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from tqdm import tqdm
@@ -40,7 +41,9 @@ class Provenance:
             )
             lines = self._lines_file.read_text(encoding="utf-8").split("\n") if self._lines_file.is_file() else [""]
             self.done: dict[str, Any] = dict(json.loads(line) for line in lines[:-1])
-        except ValueError as error:
+            if not isinstance(self.settings, (dict, NoneType)):
+                raise ValueError(f"expected settings, got {self.settings!r}")
+        except (ValueError, TypeError) as error:
             raise InputError(f"{folder}: {name}.json or .jsonl is damaged ({error}); use another folder") from error
 
     def difference(self, settings: Mapping[str, Any]) -> str | None:
@@ -80,7 +83,7 @@ def _difference(old: Any, new: Any, where: str) -> str | None:
     if old == new:
         return None
     if isinstance(old, dict) and isinstance(new, dict):
-        found = (_difference(old.get(key), new[key], f"{where}.{key}") for key in new)
+        found = (_difference(old.get(key), new.get(key), f"{where}.{key}") for key in {**new, **old})
         return next(filter(None, found), None)
     return f"{where.removeprefix('.')}: {old}, now {new}"
 

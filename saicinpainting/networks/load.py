@@ -77,7 +77,7 @@ def load_generator(
         check_trusted(sections, trust)
         trained = build_generator(sections["generator"], sections["training_model"])
     holder = torch.nn.ModuleDict({"generator": trained.generator})
-    check_fit(holder, state, path, prefix="generator.")
+    check_fit(holder, state, path, prefix="generator.", has_config=config is not None)
     holder.load_state_dict({name: tensor for name, tensor in state.items() if name.startswith("generator.")})
     return trained
 
@@ -88,9 +88,9 @@ def load_model(place: str | Path, checkpoint: str | None = None, *, trust: Colle
     place, checkpoint: as in `locate_model`. trust: as in `load_generator`.
     """
     files = locate_model(place, checkpoint)
-    # Without a config the weights tell; where there are none either, the config is what is missed first.
-    known = files.config is not None or not files.checkpoint.is_file()
-    config = read_experiment_config(files.folder) if known else None
+    # Without a config the weights tell; if both are missing, report the missing config.
+    needs_config = files.config is not None or not files.checkpoint.is_file()
+    config = read_experiment_config(files.folder) if needs_config else None
     return load_generator(files.checkpoint, config, trust=trust)
 
 
@@ -99,14 +99,24 @@ def networks_in(names: Any) -> list[str]:
     return sorted({name.split(".")[0] for name in names})
 
 
-def check_fit(model: torch.nn.Module, state: StateDict, path: str | Path, prefix: str) -> None:
-    """Every weight of the model under `prefix` must be in the file, in its shape, and none too many."""
+def check_fit(
+    model: torch.nn.Module, state: StateDict, path: str | Path, prefix: str, *, has_config: bool = True
+) -> None:
+    """Every weight of the model under `prefix` must be in the file, in its shape, and none too many.
+
+    has_config: the model is that of a config, not one recognised from the weights.
+    """
     own = {n: t for n, t in model.state_dict().items() if not n.startswith(FROZEN_PREFIXES)}
     wanted = {name for name in own if name.startswith(prefix)}
     # Without `strict` a file may hold more networks than are built, but never more of the generator.
     surplus = {name for name in state.keys() - own.keys() if name.startswith(prefix or tuple(networks_of(own)))}
     shapes = {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
     problem = misfit(own, state, wanted | surplus | shapes)
+    if problem and not has_config:
+        raise InputError(
+            f"checkpoint {path}: the network cannot be told from its weights alone ({problem}); give the run's folder, "
+            "with its config.yaml"
+        )
     if problem:
         remedy = generator_remedy(own, state) or "is config.yaml of the same experiment?"
         raise InputError(f"checkpoint {path} does not fit its config: {problem}; {remedy}")

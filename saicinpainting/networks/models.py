@@ -31,7 +31,7 @@ from saicinpainting.utils import InputError, did_you_mean
 TABLE = CONFIGS / "models.yaml"
 ATTEMPTS = 5
 VERIFIED = ".verified"
-"""A file in a model's folder: the digests that its files had when they were checked."""
+"""A file in a model's folder: that its files have the published checksums, and a digest of these."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class PublishedModel:
     @property
     def checkpoint(self) -> str:
         """The name of its file of weights, in `models/`."""
-        return next(Path(name).name for name in self.files if name.startswith("models/"))
+        return next((Path(name).name for name in self.files if name.startswith("models/")), "best.ckpt")
 
     @property
     def bytes(self) -> int:
@@ -89,7 +89,7 @@ def _read(table: Path, home: Path) -> dict[str, PublishedModel]:
     try:
         entries = yaml.safe_load(table.read_text(encoding="utf-8"))
         return {name: _model(name, entry, home) for name, entry in entries.items()}
-    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
         raise InputError(
             f"{table}: no table of models ({error}); expected entries as in configs/models.yaml"
         ) from error
@@ -120,18 +120,21 @@ def fetch_model(model: PublishedModel) -> Path:
     Raises:
         InputError: a file cannot be had, or is another one than published; it says which file to put where.
     """
+    if not model.missing() and _is_verified(model):
+        return model.folder
     try:
         model.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(model.folder.with_name(f".{model.name}.lock")):
             if model.missing():
-                _bring(model)
+                (model.folder / VERIFIED).unlink(missing_ok=True)
+                _fetch_missing(model)
             verify_model(model)
     except OSError as error:
         raise InputError(f"model {model.name}: {disk_problem(error) or error}; {_by_hand(model)}") from error
     return model.folder
 
 
-def _bring(model: PublishedModel) -> None:
+def _fetch_missing(model: PublishedModel) -> None:
     try:
         if model.zip is not None:
             archive = model.folder / Path(urlsplit(model.zip.address).path).name
@@ -181,21 +184,32 @@ def verify_model(model: PublishedModel, *, again: bool = False) -> None:
     Raises:
         InputError: a file differs; it is removed, so that it is fetched again.
     """
-    known = {name: file.sha256 for name, file in model.files.items() if file.sha256}
-    mark = model.folder / VERIFIED
-    digest = hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()
-    if not again and mark.is_file() and mark.read_text() == digest:
+    if not again and _is_verified(model):
         return
-    for name, sha256 in known.items():
+    for name, sha256 in _checksums(model).items():
         path = model.folder / name
         found = digest_of(path, "sha256")
         if found != sha256:
+            (model.folder / VERIFIED).unlink(missing_ok=True)
             path.unlink()
             raise InputError(
                 f"model {model.name}: {path} has sha256 {found}, expected {sha256}; it was removed, start again to "
                 f"fetch it; {_by_hand(model)}"
             )
-    mark.write_text(digest)
+    (model.folder / VERIFIED).write_text(_mark(model))
+
+
+def _checksums(model: PublishedModel) -> dict[str, str]:
+    return {name: file.sha256 for name, file in model.files.items() if file.sha256}
+
+
+def _mark(model: PublishedModel) -> str:
+    return hashlib.sha256(repr(sorted(_checksums(model).items())).encode()).hexdigest()
+
+
+def _is_verified(model: PublishedModel) -> bool:
+    mark = model.folder / VERIFIED
+    return mark.is_file() and mark.read_text() == _mark(model)
 
 
 def _by_hand(model: PublishedModel) -> str:
@@ -228,7 +242,10 @@ def is_model_name(place: str) -> bool:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model on this machine; `config`: its `config.yaml`, None where it has none and its weights have to tell."""
+    """A model on this machine.
+
+    `config`: its `config.yaml`; None if there is none, and the network is recognised from the weights.
+    """
 
     checkpoint: Path
     config: Path | None
@@ -245,7 +262,7 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
     Args:
         place: a run's folder, a file of weights, a zip of a run, a name of the table, an address, which may end in
             `#sha256=CHECKSUM`, or `hf://OWNER/REPO[@REVISION][/FILE]`.
-        checkpoint: the name of the file in `models/`; None or `best.ckpt`: that, or the one of a published model.
+        checkpoint: the name of the file in `models/`; default `best.ckpt`, or what the table says of a published model.
 
     Raises:
         InputError: there is nothing of this name, or it cannot be had.
@@ -278,6 +295,13 @@ def _of_folder(folder: Path, checkpoint: str) -> ModelFiles:
 def _unpacked(archive: Path) -> Path:
     """The run inside a zip, unpacked once into the cache: `config.yaml` and `models/`."""
     folder = torch_home() / "lama" / f"{archive.stem}-{digest_of(archive, 'sha256')[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        _unpack_run(archive, folder)
+    return folder
+
+
+def _unpack_run(archive: Path, folder: Path) -> None:
     damaged = damage_as(lambda reason: InputError(f"{archive} is damaged ({reason}); copy it anew"))
     with damaged, open(archive, "rb") as file, zipfile.ZipFile(file) as packed:
         members = {PurePosixPath(member.filename): member for member in zip_members(packed, file)}
@@ -297,7 +321,6 @@ def _unpacked(archive: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             with whole(target) as part, packed.open(member) as source, open(part, "wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
-    return folder
 
 
 def _from_hub(place: str) -> Path:

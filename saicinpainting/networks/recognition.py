@@ -16,7 +16,7 @@ StateDict = Mapping[str, Tensor]
 PREFIX = "generator."
 
 # The generators of shipped configs. The celeba variants are the same networks.
-CONFIGS: dict[tuple[Any, Any], str] = {
+CONFIG_OF_NETWORK: dict[tuple[Any, Any], str] = {
     ("ffc_resnet", 9): "lama-fourier",
     ("ffc_resnet", 18): "big-lama",
     ("pix2pixhd_global", 9): "lama-regular",
@@ -42,13 +42,14 @@ def as_generator(state: StateDict) -> dict[str, Tensor]:
 def recognize_generator(state: StateDict, path: str | Path) -> dict[str, Any]:
     """The config section `generator` that fits the weights `generator.*` of the file `path`.
 
-    What leaves no trace in weights is as in the shipped configs: a sigmoid at the end, reflected borders.
+    What cannot be told is as in the shipped configs: a sigmoid at the end, reflected borders, batch norm. A file of
+    another network is refused where its weights are loaded.
 
     Raises:
         InputError: the weights are of no generator of LaMa's.
     """
     settings = generator_settings(state)
-    if "input_nc" not in settings:
+    if "input_nc" not in settings or settings["n_blocks"] < 1:
         raise InputError(
             f"checkpoint {path}: its weights are of no generator that is known here; give the run's folder, with its "
             "config.yaml"
@@ -68,7 +69,7 @@ def recognize_generator(state: StateDict, path: str | Path) -> dict[str, Any]:
         width = weights[[name for name in strided if int(name.split(".")[1]) < first][-1]].shape[0]
     if settings["kind"] == "pix2pixhd_multidilated":
         section["multidilation_kwargs"] = _multidilation(weights, f"model.{first}.conv_block.0.convs.", width)
-    if width < settings["ngf"] << section["n_downsampling"]:
+    if 0 < width < settings["ngf"] << section["n_downsampling"]:
         section["max_features"] = width
     return section
 
@@ -81,7 +82,7 @@ def generator_remedy(own_state: StateDict, file_state: StateDict) -> str:
         return ""
     found = ", ".join(f"{name}={file[name]} (config: {own[name]})" for name in differing)
     settings = " ".join(f"generator.{name}={file[name]}" for name in differing)
-    config = CONFIGS.get((file.get("kind"), file.get("n_blocks")))
+    config = CONFIG_OF_NETWORK.get((file.get("kind"), file.get("n_blocks")))
     shipped = f", or take the config {config}" if config and (file.get("ngf"), file.get("input_nc")) == (64, 4) else ""
     return f"the generator in the file has {found}; set {settings}{shipped}"
 

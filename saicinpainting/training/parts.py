@@ -83,9 +83,12 @@ class Losses:
     extra: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for name, weight in self.extra_weights.items():
+        weights: dict[str, Any] = {f"extra.{name}": weight for name, weight in self.extra_weights.items()}
+        for name in ("adversarial", "perceptual", "resnet_pl"):
+            weights[name] = (getattr(self, name) or {}).get("weight", 1)
+        for name, weight in weights.items():
             if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-                raise InputError(f"losses.extra.{name}.weight: expected a number, got {weight!r}")
+                raise InputError(f"losses.{name}.weight: expected a number, got {weight!r}")
 
     @property
     def extra_weights(self) -> dict[str, float]:

@@ -14,7 +14,14 @@ import yaml
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.io import download
 from saicinpainting.networks import make_generator, models
-from saicinpainting.networks.models import fetch_model, find_model, locate_model, published_models, table_of_models
+from saicinpainting.networks.models import (
+    fetch_model,
+    find_model,
+    locate_model,
+    published_models,
+    table_of_models,
+    verify_model,
+)
 from saicinpainting.training.finetune import finetune_path
 from saicinpainting.utils import InputError
 from tests.helpers import fill, golden_values, rand
@@ -106,6 +113,16 @@ def test_another_checkpoint_in_the_zip_is_refused_and_fetched_anew(table: Path, 
         locate_model("big-lama")
     (tmp_path / "served" / "big-lama.zip").write_bytes(zipped(weights()))
     assert locate_model("big-lama").checkpoint.read_bytes() == weights()
+
+
+def test_a_file_that_rots_is_fetched_and_compared_again(table: Path, server: Files, tmp_path: Path):
+    found = locate_model("big-lama")
+    found.checkpoint.write_bytes(weights(1))
+    with pytest.raises(InputError, match=r"expected .* removed"):
+        verify_model(find_model("big-lama"), again=True)
+    (tmp_path / "served" / "big-lama.zip").write_bytes(zipped(weights(1)))
+    with pytest.raises(InputError, match=r"expected .* removed"):
+        locate_model("big-lama")
 
 
 def test_another_zip_with_the_right_checkpoint_is_right(table: Path, server: Files):
