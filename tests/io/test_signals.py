@@ -150,3 +150,27 @@ def test_in_python_signals_are_noted_and_nothing_is_ended():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+SPAWNED = f"""
+import atexit, multiprocessing, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from saicinpainting.io.signals import StopSignals
+
+def rank():
+    atexit.register(time.sleep, 60)  # libraries that take their time to be unloaded
+    StopSignals().end_with(75, soon=True)
+    sys.exit(75)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=rank)
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+def test_a_rank_that_was_spawned_ends_at_once_when_it_has_saved(tmp_path: Path):
+    (tmp_path / "spawned.py").write_text(SPAWNED)
+    with process(str(tmp_path / "spawned.py")) as running:
+        assert running.wait(45) == 75
