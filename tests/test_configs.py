@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,11 @@ import cv2
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from saicinpainting.config import register_resolvers
 from saicinpainting.data.datamodule import InpaintingDataModule
 from saicinpainting.data.datasets import make_train_dataset
 from saicinpainting.inference.refinement import RefinerSettings
@@ -34,9 +31,8 @@ from saicinpainting.networks import make_discriminator, make_generator
 from saicinpainting.schema import read_section
 from saicinpainting.training.visualizer import make_visualizer
 from saicinpainting.utils import InputError, count_parameters
+from tests.runs import ROOT, TRAINING, compose_raw, composed
 
-ROOT = Path(__file__).parents[1]
-TRAINING = ROOT / "configs" / "training"
 PREDICTION = ROOT / "configs" / "prediction"
 
 RUNS = sorted(path.stem for path in TRAINING.glob("*.yaml") if not path.stem.startswith("_"))
@@ -63,27 +59,6 @@ OFFICIAL_GROUP_FILES = {
                   any_gpu_large_ssim_ddp_final_celeba""",
     "visualizer": "directory",
 }
-
-
-@cache
-def compose_raw(name: str, *overrides: str, folder: Path = TRAINING) -> DictConfig:
-    """What `-cn name overrides…` gives, Hydra's own settings included, with interpolations as they are written."""
-    register_resolvers()
-    with initialize_config_dir(str(folder), version_base="1.3"):
-        return compose(name, overrides=list(overrides), return_hydra_config=True)
-
-
-@cache
-def composed(name: str, *overrides: str, folder: Path = TRAINING) -> dict[str, Any]:
-    """The same with every interpolation resolved, without Hydra's settings."""
-    config = compose_raw(name, *overrides, folder=folder)
-    return {str(key): resolved(config[key]) for key in config if key != "hydra"}
-
-
-def resolved(section: Any) -> Any:
-    if not OmegaConf.is_config(section):
-        return section
-    return OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
 
 
 def as_written(section: DictConfig) -> dict[str, Any]:

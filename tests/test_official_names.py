@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.golden_steps import golden_config
 from tests.helpers import rand
-from tests.training.test_golden_training import golden_config
 
 NAMES = {
     "utils": "register_debug_signal_handlers get_shape set_requires_grad add_prefix_to_keys flatten_dict get_ramp",

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from saicinpainting.io.checkpoint import check_undamaged, read_checkpoint
 from saicinpainting.training.run import train
 from tests.helpers import assert_same, write_data
-from tests.training.test_run import compose_run
+from tests.runs import compose_run
 
 STEPS = 8  # of an epoch: sixteen images in batches of two
 SAVE_EVERY = 2  # steps

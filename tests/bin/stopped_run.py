@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from saicinpainting.io.checkpoint import read_checkpoint
 from saicinpainting.io.signals import EXIT_STATUS
 from tests.helpers import ROOT, shrunk, write_data
-from tests.training.test_resume import assert_same_run
+from tests.runs import assert_same_run
 
 SCRIPT = ROOT / "bin" / "train.py"
 SECONDS = 60

@@ -9,8 +9,7 @@ import torch
 from saicinpainting.io.checkpoint import read_checkpoint
 from saicinpainting.networks import make_generator
 from tests.helpers import fill, run_script, shrunk, write_data
-from tests.io.test_checkpoint import lightning_1_checkpoint
-from tests.test_configs import composed
+from tests.runs import composed, lightning_1_checkpoint
 
 
 def test_one_command_fine_tunes_a_published_generator(tmp_path: Path):

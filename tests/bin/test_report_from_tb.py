@@ -15,8 +15,7 @@ from saicinpainting.commands import report_from_tb
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import run_script, write_data
-from tests.training.test_log_reports import write_log
-from tests.training.test_run import compose_run
+from tests.runs import compose_run, write_log
 
 
 @pytest.fixture(scope="module")

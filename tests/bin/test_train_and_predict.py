@@ -16,7 +16,7 @@ from PIL import Image
 
 from saicinpainting.io.checkpoint import average_state_dicts, read_checkpoint
 from tests.helpers import photo, run_script, shrunk, write_data
-from tests.io.test_checkpoint import lightning_1_checkpoint
+from tests.runs import lightning_1_checkpoint
 
 
 @pytest.fixture(scope="module")

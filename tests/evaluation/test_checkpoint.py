@@ -24,7 +24,7 @@ from saicinpainting.evaluation.sets import draw_set, find_sets
 from saicinpainting.metrics.inception import _make_inception
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, fill, photo
-from tests.metrics.test_segmentation import BrightIsSky
+from tests.samples import BrightIsSky
 
 PHOTOS = 3
 Evaluate = Callable[..., Path]

@@ -13,8 +13,8 @@ from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.refinement import refine_predict
 from saicinpainting.networks import make_generator
 from tests.helpers import fill, golden_arrays, golden_values, rand
-from tests.inference.test_refinement import Inpainter as Refined
-from tests.inference.test_refinement import golden_picture, in_float32
+from tests.samples import Inpainter as Refined
+from tests.samples import golden_picture, in_float32
 
 CPU = torch.device("cpu")
 

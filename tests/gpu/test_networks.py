@@ -16,7 +16,7 @@ from saicinpainting.networks.conv_double_backward import DoubleBackwardConv2d
 from saicinpainting.networks.fourier import set_fft_backend
 from saicinpainting.networks.resnet_encoder import ResNetEncoder
 from tests.helpers import fill, golden_arrays, golden_values, rand
-from tests.networks.test_golden import CASES
+from tests.samples import CASES
 
 # The golden outputs are float32 themselves; on a GPU sums are taken in another order.
 TOLERANCE = {torch.float32: 5e-5, torch.float64: 1e-5}

@@ -20,7 +20,7 @@ from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.overlap import Download
 from saicinpainting.networks import dft
 from tests.helpers import photo, rand, write_run
-from tests.inference.fast.test_folding import generator
+from tests.samples import generator
 
 
 @pytest.fixture

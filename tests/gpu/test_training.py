@@ -20,8 +20,8 @@ from saicinpainting.networks.resnet_encoder import ResNetEncoder
 from saicinpainting.training.epoch_loop import use_exact_epochs
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.optimizers import suit_this_run
+from tests.golden_steps import PATHS, STEPS, GoldenBatches, Recorder, golden_config
 from tests.helpers import assert_same, fill, golden_arrays, golden_values, rand
-from tests.training.test_golden_training import PATHS, STEPS, GoldenBatches, Recorder, golden_config
 
 
 def make_model(**options: Any) -> Any:

@@ -11,11 +11,12 @@ import torch
 
 from saicinpainting.inference import backends as fillers
 from saicinpainting.inference import refinement
-from saicinpainting.inference.backends import Backend, load_backend, warn_of_unrefined
+from saicinpainting.inference.backends import load_backend, warn_of_unrefined
 from saicinpainting.inference.fast.folding import FoldedGenerator
 from saicinpainting.inference.refinement import scales_of
 from saicinpainting.utils import InputError
 from tests.helpers import photo, rand, write_run
+from tests.samples import refining
 
 REFUSED = [
     ({"compile_network": True}, "compile=True"),
@@ -52,11 +53,6 @@ def test_options_that_would_be_ignored_are_refused(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"path": write_run(tmp_path_factory.mktemp("trained")), "checkpoint": "best.ckpt"}
-
-
-def refining(model: dict[str, Any], px_budget: int = 1_800_000, **options: Any) -> Backend:
-    few = {"n_iters": 3, "min_side": 20, "px_budget": px_budget}
-    return load_backend(model, torch.device("cpu"), refine=True, refiner=few, **options)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 90), (8, 8)])

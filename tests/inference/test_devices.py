@@ -17,7 +17,7 @@ from saicinpainting.networks import make_generator
 from saicinpainting.networks.fourier import set_fft_backend
 from saicinpainting.utils import InputError
 from tests.helpers import fill, golden_values
-from tests.inference.test_refinement import Inpainter, golden_picture, picture
+from tests.samples import Inpainter, golden_picture, picture, pretend_to
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +41,6 @@ def test_blocks_are_spread_evenly_and_the_last_device_goes_on(n_blocks, n_device
     assert plan == sorted(plan)
     assert set(plan[n_blocks:]) == {n_devices - 1}
     assert len(plan) == n_blocks + 3 + 1  # three doublings and the last convolution
-
-
-def pretend_to(module: nn.Module, device: torch.device) -> nn.Module:
-    """`module.to(device)` of a machine that has it: shapes and devices without numbers."""
-    for part in module.modules():
-        for tensors in (part._parameters, part._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None and tensor.device != device:
-                    moved = torch.empty_like(tensor, device=device)
-                    tensors[name] = nn.Parameter(moved, False) if isinstance(tensor, nn.Parameter) else moved
-    return module
 
 
 @pytest.mark.parametrize("folded", [False, True])

@@ -20,8 +20,7 @@ from saicinpainting.inference.onnx import OnnxInpainter
 from saicinpainting.utils import InputError
 from tests.disks import largest_file
 from tests.helpers import rand
-from tests.inference.fast.test_folding import generator
-from tests.inference.test_devices import pretend_to
+from tests.samples import generator, pretend_to
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SIZES = ((1, 256, 256), (3, 256, 256), (1, 512, 768), (3, 1000, 600))

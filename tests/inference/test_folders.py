@@ -18,25 +18,10 @@ from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.inference.folders import predict_folder
 from saicinpainting.utils import InputError
 from tests.helpers import photo, write_run
-from tests.inference.test_backends import refining
+from tests.samples import Red, refining, write_pairs
 
 SIZES = ((40, 56), (64, 64), (33, 50), (64, 48))
 BROKEN = {7: "it is no image", 30: "truncated", 55: "is 48x64 pixels but"}
-
-
-class Red:
-    """Fills holes with red; counts what it saw, and stops after so many images."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.batches: list[torch.Size] = []
-        self.stop_after = stop_after
-
-    def __call__(self, batch: dict[str, Any]) -> torch.Tensor:
-        if self.stop_after is not None and sum(shape[0] for shape in self.batches) >= self.stop_after:
-            raise KeyboardInterrupt
-        self.batches.append(batch["image"].shape)
-        red = torch.tensor([1.0, 0, 0])[:, None, None]
-        return batch["image"] * (1 - batch["mask"]) + red * batch["mask"]
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +41,6 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "part0" / "030.png").write_bytes(half[: len(half) // 2])
     Image.new("L", (10, 10)).save(root / "part1" / "055_mask000.png")
     return root
-
-
-def write_pairs(folder: Path, *sizes: tuple[int, int]) -> Path:
-    """Small images `000.png` and so on with a mask each."""
-    folder.mkdir(parents=True)
-    for i, (height, width) in enumerate(sizes):
-        mask = np.zeros((height, width), np.uint8)
-        mask[4:9, 4:9] = 255
-        Image.fromarray(photo("coffee.png", 64, i)[:height, :width]).save(folder / f"{i:03}.png")
-        Image.fromarray(mask).save(folder / f"{i:03}_mask000.png")
-    return folder
 
 
 def run(mixed: Path, out: Path, fill: Red, **settings: Any) -> Any:

@@ -13,7 +13,7 @@ from saicinpainting.inference.fast.folding import fold
 from saicinpainting.inference.footprint import MEASURED, SIDES, Memory, count_memory
 from saicinpainting.networks.fourier import set_fft_backend
 from tests.helpers import rand
-from tests.inference.fast.test_folding import generator
+from tests.samples import generator
 
 
 def test_tensors_are_counted_as_they_come_and_go() -> None:

@@ -18,7 +18,7 @@ from saicinpainting.inference.graphs import CudaCapture, GraphedNetwork, Tensors
 from saicinpainting.networks import dft
 from saicinpainting.networks.fourier import set_fft_backend
 from tests.helpers import rand
-from tests.inference.fast.test_folding import generator
+from tests.samples import generator
 
 
 class StubbedCuda:

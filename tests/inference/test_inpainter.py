@@ -23,10 +23,9 @@ from saicinpainting.io.images import mirrored, pad_img_to_modulo
 from saicinpainting.networks import dft
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.utils import InputError
+from tests.golden_steps import golden_config
 from tests.helpers import fill, photo, rand
-from tests.inference.fast.test_folding import generator
-from tests.inference.test_devices import pretend_to
-from tests.training.test_golden_training import golden_config
+from tests.samples import generator, pretend_to
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from saicinpainting.inference.overlap import Download, upload
 from saicinpainting.io.images import to_pixels
 from saicinpainting.utils import InputError
 from tests.helpers import rand
-from tests.inference.test_folders import Red, write_pairs
+from tests.samples import Red, write_pairs
 
 
 def test_pixels_come_back_rounded_and_known_ones_as_they_were() -> None:

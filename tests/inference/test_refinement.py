@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import cv2
 import kornia
@@ -13,36 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from saicinpainting.inference import refinement
-from saicinpainting.inference.fast.folding import fold
 from saicinpainting.inference.refinement import refine_predict
 from saicinpainting.io.device import PRECISIONS
-from saicinpainting.networks import make_generator
 from saicinpainting.utils import InputError
-from tests.helpers import fill, golden_arrays, golden_values, rand
-
-
-class Inpainter(nn.Module):
-    def __init__(self, case: str, *, folded: bool = False, **overrides: Any) -> None:
-        super().__init__()
-        self.generator: nn.Module = fill(make_generator(**{**golden_values()[case], **overrides})).double()
-        if folded:
-            self.generator = fold(self.generator)
-
-
-def picture(height: int, width: int, hole: tuple[slice, slice]) -> dict:
-    small = rand(8, 1, 3, 12, 20).double()
-    image = F.interpolate(small, size=(height, width), mode="bicubic", align_corners=False).clamp(0, 1)
-    mask = torch.zeros(1, 1, height, width, dtype=torch.float64)
-    mask[:, :, hole[0], hole[1]] = 1
-    return {"image": image, "mask": mask, "unpad_to_size": [torch.tensor([height]), torch.tensor([width])]}
-
-
-def in_float32(batch: dict) -> dict:
-    return {**batch, "image": batch["image"].float(), "mask": batch["mask"].float()}
-
-
-def golden_picture() -> dict:
-    return picture(192, 320, (slice(48, 144), slice(80, 240)))
+from tests.helpers import golden_arrays, golden_values, rand
+from tests.samples import Inpainter, golden_picture, in_float32, picture
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
@@ -23,25 +22,9 @@ from saicinpainting.io.checkpoint import (
     write_checkpoint,
 )
 from saicinpainting.utils import InputError
+from tests.runs import lightning_1_checkpoint
 
 STATE = OrderedDict(weight=torch.arange(6.0).reshape(2, 3), half=torch.ones(2, dtype=torch.bfloat16), n=torch.tensor(3))
-
-
-def lightning_1_checkpoint(state: dict[str, torch.Tensor]) -> dict:
-    """The layout Lightning 1.2.9 wrote: callback classes as keys, an OmegaConf object as hyper parameters."""
-    parameter = torch.nn.Parameter(torch.ones(2))
-    return {
-        "epoch": 39,
-        "global_step": 999999,
-        "pytorch-lightning_version": "1.2.9",
-        "state_dict": OrderedDict(state),
-        "callbacks": {pl.callbacks.ModelCheckpoint: {"best_model_score": torch.tensor(0.9), "dirpath": "/x"}},
-        "optimizer_states": [torch.optim.Adam([parameter]).state_dict()],
-        "lr_schedulers": [],
-        "hparams_name": "config",
-        "hyper_parameters": OmegaConf.create({"generator": {"kind": "ffc_resnet", "out": "${env:TORCH_HOME}"}}),
-        "hparams_type": type(OmegaConf.create({})),
-    }
 
 
 def assert_same_state(state: dict, expected: dict) -> None:

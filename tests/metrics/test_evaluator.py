@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from saicinpainting.metrics import FIDScore, SSIMScore
+from saicinpainting.metrics import SSIMScore
 from saicinpainting.metrics.base import ImageMetric, Row, mean_and_std
 from saicinpainting.metrics.evaluator import (
     INTEGRALS,
@@ -26,21 +26,8 @@ from saicinpainting.metrics.evaluator import (
 )
 from saicinpainting.metrics.ssim import ssim
 from saicinpainting.utils import InputError, flatten_dict
-from tests.helpers import fill, rand
-
-
-class TinyFID(FIDScore):
-    """FID on eight random features instead of Inception's."""
-
-    def __init__(self) -> None:
-        layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-        super().__init__(network=fill(torch.nn.Sequential(*layers)), features=8)
-        self._warned = True
-        self.distances = 0  # computed here
-
-    def summarize(self, rows: Any) -> dict[str, float]:
-        self.distances += 1
-        return super().summarize(rows)
+from tests.helpers import rand
+from tests.runs import TinyFID
 
 
 class MeanDifference(ImageMetric):

@@ -19,6 +19,7 @@ from saicinpainting.metrics.fid import discriminative_scores, frechet_distance
 from saicinpainting.metrics.inception import _make_inception
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, fill, rand
+from tests.samples import features
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")  # pytorch-fid's use of SciPy
 
@@ -29,13 +30,6 @@ class TinyFID(FIDScore):
     def __init__(self) -> None:
         layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
         super().__init__(network=fill(torch.nn.Sequential(*layers)), features=8)
-
-
-def features(seed: int, count: int, dims: int) -> torch.Tensor:
-    """Correlated features of unequal scale, as a network's are."""
-    rng = np.random.RandomState(seed)
-    mixing = rng.standard_normal((dims, dims)) / dims**0.5
-    return torch.from_numpy(rng.standard_normal((count, dims)) @ mixing + rng.standard_normal(dims) * 0.3)
 
 
 def pytorch_fid_distance(x: torch.Tensor, y: torch.Tensor) -> float:

@@ -27,15 +27,8 @@ from saicinpainting.networks.ade20k import (
 from saicinpainting.networks.resnet_encoder import ResNetEncoder
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, fill, rand
-from tests.metrics.test_fid import features
+from tests.samples import BrightIsSky, features
 from tests.server import serving
-
-
-class BrightIsSky(torch.nn.Module):
-    """Class 2, sky, where the red channel is above one half; class 0, wall, elsewhere."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return 2 * (image[:, 0] > 0.5).long()
 
 
 def two_images() -> dict[str, torch.Tensor]:

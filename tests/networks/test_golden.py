@@ -9,6 +9,7 @@ from saicinpainting.networks import make_discriminator, make_generator
 from saicinpainting.networks.resnet_encoder import ResNetEncoder
 from saicinpainting.utils import count_parameters
 from tests.helpers import fill, golden_arrays, golden_keys, golden_values, rand
+from tests.samples import CASES
 
 NO_GLOBAL = {"ratio_gin": 0, "ratio_gout": 0, "enable_lfu": False}
 FFC_SETTINGS = {
@@ -31,21 +32,6 @@ FULL_SIZE = {
     ),
 }
 # case and size -> seed of the input: 1 for the first size of a case, 2 for the second
-CASES = {
-    "ffc.64x64": 1,
-    "ffc.48x80": 2,
-    "ffc.train.64x64": 1,
-    "ffc_lfu.64x64": 1,
-    "ffc_gated.64x64": 1,
-    "ffc_gated.48x80": 2,
-    "ffc_posenc.64x64": 1,
-    "ffc_posenc.48x80": 2,
-    "ffc_scaled.64x64": 1,
-    "ffc_scaled.48x80": 2,
-    "global.64x64": 1,
-    "global.48x80": 2,
-    "multidilated.96x128": 1,
-}
 
 
 def assert_same_entries(module: torch.nn.Module, title: str) -> None:

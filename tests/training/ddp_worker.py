@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.strategy import make_ddp_strategy
+from tests.golden_steps import golden_config
 from tests.helpers import fill, rand
-from tests.training.test_golden_training import golden_config
 
 IMAGES = 8
 BATCH = 4  # over all ranks

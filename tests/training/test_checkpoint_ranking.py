@@ -16,8 +16,7 @@ from saicinpainting.training.log_reports import read_runs
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import write_data
-from tests.training.test_log_reports import write_log
-from tests.training.test_run import compose_run
+from tests.runs import compose_run, write_log
 
 SSIM = "val_ssim_total_mean"
 

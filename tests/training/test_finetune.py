@@ -13,9 +13,9 @@ from saicinpainting.io.checkpoint import write_checkpoint
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.utils import InputError
+from tests.golden_steps import golden_config
 from tests.helpers import fill
-from tests.io.test_checkpoint import lightning_1_checkpoint
-from tests.training.test_golden_training import golden_config
+from tests.runs import lightning_1_checkpoint
 
 State = dict[str, torch.Tensor]
 

@@ -3,76 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import MixedPrecision
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from saicinpainting.networks.fourier import FourierUnit
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.run import make_trainer
+from tests.golden_steps import PATHS, STEPS, GoldenBatches, Recorder, golden_config
 from tests.helpers import fill, golden_arrays, golden_values, rand
 
-STEPS = 10
 TRAINER = {"accelerator": "cpu", "devices": 1, "precision": "64-true", "max_epochs": 1, "enable_progress_bar": False}
 CHECKPOINTS = {"monitor": None, "save_top_k": 0, "save_last": False}
 
 
-class GoldenBatches(Dataset):
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
-        self.dtype = dtype
-
-    def __len__(self) -> int:
-        return STEPS
-
-    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
-        mask = (rand(200 + i, 4, 1, 64, 64) > 0.6).to(self.dtype)
-        return {"image": rand(100 + i, 4, 3, 64, 64).to(self.dtype), "mask": mask}
-
-
-class Recorder(pl.Callback):
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-
-    def setup(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
-        trainer.log_every_n_steps = 1
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
-
-
-def golden_config() -> dict[str, Any]:
-    return {
-        "training_model": {"kind": "default", "visualize_each_iters": 1000},
-        "generator": {**golden_values()["ffc"], "n_blocks": 1},
-        "discriminator": golden_values()["discriminator"],
-        "losses": {
-            "l1": {"weight_known": 10, "weight_missing": 0},
-            "adversarial": {
-                "kind": "r1",
-                "weight": 10,
-                "gp_coef": 0.001,
-                "mask_as_fake_target": True,
-                "allow_scale_mask": True,
-            },
-            "feature_matching": {"weight": 100},
-        },
-        "optimizers": {"generator": {"kind": "adam", "lr": 1e-3}, "discriminator": {"kind": "adam", "lr": 1e-4}},
-        "visualizer": {"kind": "noop"},
-        "evaluator": None,
-        "trainer": {"kwargs": {"gradient_clip_val": 1}},
-    }
-
-
 # What runs unless told otherwise, and the plain ways of computing the same.
-PATHS = {
-    "default": {},
-    "channels last": {"channels_last": True},
-    "official": {"fft_backend": "fft", "channels_last": False},
-}
 
 
 @pytest.fixture(scope="module", params=PATHS)

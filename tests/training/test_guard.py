@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.guard import LAG, NonFiniteGuard
 from saicinpainting.utils import InputError
+from tests.golden_steps import GoldenBatches, Recorder, golden_config
 from tests.helpers import fill
-from tests.training.test_golden_training import GoldenBatches, Recorder, golden_config
 
 
 class SpoiledBatches(GoldenBatches):

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.monitors import ProgressBar
+from tests.golden_steps import GoldenBatches, golden_config
 from tests.helpers import fill
-from tests.training.test_golden_training import GoldenBatches, golden_config
 
 READS = ("_local_scalar_dense", "nonzero", "item", "is_nonzero", "equal")
 

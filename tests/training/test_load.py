@@ -14,9 +14,9 @@ from saicinpainting.networks.recognition import generator_settings
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.load import load_checkpoint
 from saicinpainting.utils import InputError
+from tests.golden_steps import golden_config
 from tests.helpers import fill, golden_keys, golden_values, rand
-from tests.io.test_checkpoint import lightning_1_checkpoint
-from tests.training.test_golden_training import golden_config
+from tests.runs import lightning_1_checkpoint
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from saicinpainting.training.lock import only_run_in
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import write_data
-from tests.training.test_run import compose_run
+from tests.runs import compose_run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 SECONDS = 2.0  # of a lease

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
 from saicinpainting.training.log_reports import (
     COLOURS,
@@ -27,18 +25,7 @@ from saicinpainting.training.log_reports import (
     write_table,
 )
 from saicinpainting.utils import InputError
-
-
-def write_log(folder: Path, scalars: Mapping[str, Mapping[int, float]]) -> Path:
-    """An event file as training writes it, `hp_metric` at step 0 included; `scalars`: tag -> step -> value."""
-    time.sleep(0.01)  # a file is begun after the one before it
-    with SummaryWriter(str(folder)) as writer:
-        writer.add_scalar("hp_metric", -1, 0)
-        writer.add_scalar("epoch", 0, 1)
-        for tag, values in scalars.items():
-            for step, value in values.items():
-                writer.add_scalar(tag, value, step)
-    return max(folder.glob("events*"), key=lambda file: file.stat().st_mtime_ns)
+from tests.runs import write_log
 
 
 def read_one(path: Path) -> dict[str, dict[int, float]]:

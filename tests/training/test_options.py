@@ -20,9 +20,9 @@ from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.load import load_checkpoint
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
+from tests.golden_steps import GoldenBatches, golden_config
 from tests.helpers import rand, run_script, write_data
-from tests.training.test_golden_training import GoldenBatches, golden_config
-from tests.training.test_run import compose_run
+from tests.runs import compose_run
 
 AVERAGE = ("generator_avg_beta=0.9", "average_generator_start_step=3", "average_generator_period=2")
 AVERAGING = ["+training_model.average_generator=true", *(f"+training_model.{setting}" for setting in AVERAGE)]

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.io.signals import EXIT_STATUS
@@ -27,8 +26,7 @@ from saicinpainting.training.resume import resume_path
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import assert_same, write_data
-from tests.metrics.test_evaluator import TinyFID
-from tests.training.test_run import compose_run
+from tests.runs import TinyFID, assert_same_run, compose_run, scalars
 
 STEPS = 4  # an epoch: seven images in batches of two
 QUIET = ("+trainer.kwargs.enable_progress_bar=false", "+trainer.kwargs.enable_model_summary=false")
@@ -43,34 +41,6 @@ def run(root: Path, name: str, *extra: str) -> dict[str, Any]:
     location = f"location.tb_dir={root / 'tb'}"
     train(compose_run(root, "trainer.kwargs.max_epochs=2", location, *QUIET, *extra), root / name)
     return read_checkpoint(root / name / "models" / "last.ckpt")
-
-
-def scalars(root: Path, name: str) -> dict[tuple[str, int], float]:
-    """Everything that TensorBoard was told, from all event files of the run."""
-    values = {}
-    for folder in sorted((root / "tb" / name).iterdir()):
-        board = EventAccumulator(str(folder))
-        board.Reload()
-        values |= {(tag, scalar.step): scalar.value for tag in board.Tags()["scalars"] for scalar in board.Scalars(tag)}
-    return {key: value for key, value in values.items() if key[0].startswith(("train_", "val_", "_val_", "test_"))}
-
-
-def judged(checkpoint: dict[str, Any]) -> list[tuple[str, float]]:
-    (state,) = (value for name, value in checkpoint["callbacks"].items() if "ModelCheckpoint" in name)
-    return sorted((Path(path).name, float(score)) for path, score in state["best_k_models"].items())
-
-
-def assert_same_run(root: Path, name: str, expected: str) -> None:
-    ours, other = (read_checkpoint(root / n / "models" / "last.ckpt") for n in (name, expected))
-    for part in ("state_dict", "optimizer_states", "epoch", "global_step", "position", "validations"):
-        assert_same(ours[part], other[part], part)
-    for name_of_loop, counters in other["loops"]["fit_loop"].items():
-        if "val_loop" not in name_of_loop:  # counts the batches of validations for the progress bar
-            assert_same(ours["loops"]["fit_loop"][name_of_loop], counters, name_of_loop)
-    assert judged(ours) == judged(other)
-    assert scalars(root, name) == scalars(root, expected)
-    files = [{path.name for path in (root / n / "models").iterdir()} for n in (name, expected)]
-    assert files[0] == files[1]
 
 
 @pytest.fixture(scope="module")

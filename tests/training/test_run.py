@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from saicinpainting.config import read_experiment_config, register_resolvers
+from saicinpainting.config import read_experiment_config
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.networks.batch_norm import BatchNorm2d
 from saicinpainting.training.checkpoints import make_checkpoint_callback
@@ -23,16 +21,11 @@ from saicinpainting.training.resume import resume_path
 from saicinpainting.training.run import make_trainer, train, validate_every_epoch
 from saicinpainting.training.strategy import NetworkwiseDDPStrategy
 from saicinpainting.utils import InputError
-from tests.helpers import ROOT, shrunk, write_data
-from tests.training.test_golden_training import golden_config
+from tests.golden_steps import golden_config
+from tests.helpers import write_data
+from tests.runs import compose_run
 
 CHECKPOINTS = {"checkpoint_kwargs": {"monitor": "val_ssim_total_mean"}}
-
-
-def compose_run(root: Path, *extra: str, name: str = "lama-fourier") -> Any:
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
-        return compose(name, shrunk(root, *extra))
 
 
 @pytest.fixture(scope="module")

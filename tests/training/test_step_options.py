@@ -14,8 +14,8 @@ from saicinpainting.training import compilation
 from saicinpainting.training.compilation import COMPILE_FROM_STEPS, compile_networks, wants_compilation
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.utils import InputError
+from tests.golden_steps import GoldenBatches, Recorder, golden_config
 from tests.helpers import fill
-from tests.training.test_golden_training import GoldenBatches, Recorder, golden_config
 
 Model = Any
 

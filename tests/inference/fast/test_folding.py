@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from torch import nn
 
 from saicinpainting.inference.fast.folding import FoldedFFC, FoldedFourierUnit, fold
 from saicinpainting.inference.fast.pixel_blocks import PixelBlockConv2d
 from saicinpainting.inference.fast.winograd import WinogradConv2d
-from saicinpainting.networks import make_generator
 from saicinpainting.networks.fourier import set_fft_backend
-from tests.helpers import ROOT, fake_cuda, fill, on_fake_cuda, rand
-
-
-def generator(config: str, *overrides: str) -> Any:
-    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
-        settings = compose(config, ["location=places_example", "generator.n_blocks=2", "generator.ngf=8", *overrides])
-    return fill(make_generator(**OmegaConf.to_container(settings.generator, resolve=True))).eval()
-
+from tests.helpers import fake_cuda, on_fake_cuda, rand
+from tests.samples import generator
 
 VARIANTS = {
     "lama-fourier": (),
