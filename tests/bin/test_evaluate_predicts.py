@@ -149,7 +149,7 @@ def test_batches_end_where_the_size_changes() -> None:
         ({"dataset": {}}, r"config\.yaml: dataset: unknown config key.*'dataset_kwargs'"),
         ({"dataset_kwargs": ".png"}, r"dataset_kwargs: expected settings"),
         (["dataset_kwargs"], r"expected the sections"),
-        ({"evaluator_kwargs": {"batch_size": 0, "lpips": False, "fid": False}}, "batch_size: expected at least 1"),
+        ({"evaluator_kwargs": {"batch_size": 0, "lpips": False, "fid": False}}, "batch_size: expected a whole number"),
         ({"evaluator_kwargs": {"device": "tpu9", "lpips": False, "fid": False}}, "device=tpu9 cannot be used here"),
     ],
 )
