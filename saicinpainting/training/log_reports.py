@@ -115,7 +115,7 @@ def read_runs(path: str | Path) -> list[RunLog]:
     """
     top = logs_of(Path(path))
     runs: dict[Path, list[Path]] = {}
-    for file in [top] if top.is_file() else sorted(top.rglob(EVENT_FILES)):
+    for file in [top] if top.is_file() else event_files(top):
         runs.setdefault(_run_folder(file, top), []).append(file)
     read, empty = [], []
     for run, files in runs.items():
@@ -144,13 +144,13 @@ def logs_of(path: Path) -> Path:
     """Where the event files of `path` are: there, or where the `config.yaml` of the experiment folder says."""
     if not path.exists():
         raise InputError(f"{path} does not exist; expected an experiment folder or a folder of TensorBoard")
-    if path.is_file() or any(path.rglob(EVENT_FILES)):
+    if path.is_file() or event_files(path):
         return path
     if not (path / "config.yaml").is_file():
         raise InputError(f"{path}: neither config.yaml nor {EVENT_FILES} in it; name a run's folder in TensorBoard's")
     tb_dir = (read_experiment_config(path).get("location") or {}).get("tb_dir")
     folder = Path(str(tb_dir)) / path.resolve().name
-    if not tb_dir or not any(folder.rglob(EVENT_FILES)):
+    if not tb_dir or not event_files(folder):
         raise InputError(f"{path}: no logs in {folder}, where its config.yaml has them; name their folder instead")
     return folder
 
@@ -169,6 +169,11 @@ def _run_name(run: Path, top: Path, asked: Path) -> str:
         return str(run.relative_to(top))
     folder = asked.resolve().parent if asked.is_file() else asked.resolve()
     return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("version_") else folder.name
+
+
+def event_files(folder: Path) -> list[Path]:
+    """TensorBoard's files under `folder`, in order; what is no file, such as a pipe of that name, is left out."""
+    return sorted(path for path in folder.rglob(EVENT_FILES) if path.is_file())
 
 
 def read_run(files: Iterable[Path], name: str) -> RunLog:
