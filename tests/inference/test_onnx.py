@@ -70,7 +70,7 @@ def test_a_gpu_that_does_not_start_is_no_silent_cpu(here: list[str], monkeypatch
         onnx_session(Path("lama.onnx"), "cuda")
 
 
-def test_predictions_hand_their_device_on(here: list[str]) -> None:
+def test_predictions_hand_their_device_on(here: list[str], tmp_path: Path) -> None:
     here.remove(CUDA)
     with pytest.raises(InputError, match="device=cuda: ONNX Runtime has only"):
-        load_backend({"path": "run", "checkpoint": "lama.onnx"}, "cuda")
+        load_backend({"path": str(tmp_path), "checkpoint": "lama.onnx"}, "cuda")
