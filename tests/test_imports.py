@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,12 @@ def test_the_rule_catches_imports_that_go_up_and_aside():
     assert fault("saicinpainting.data.x", "saicinpainting.metrics.fid")
     assert fault("saicinpainting.inference.x", "saicinpainting.evaluation.data")
     assert not fault("saicinpainting.inference.x", "saicinpainting.networks.load")
+
+
+def test_the_predictor_loads_nothing_of_training():
+    heavy = ("pytorch_lightning", "torchmetrics", "albumentations", "gradio", "tensorboard")
+    code = (
+        f"import sys; from saicinpainting.inference.inpainter import Inpainter; print(*{{*{heavy}}} & {{*sys.modules}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""
