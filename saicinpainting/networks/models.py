@@ -172,10 +172,13 @@ def _unpack(model: PublishedModel, archive: Path) -> None:
         for name, wanted in model.files.items():
             if wanted.member not in members:
                 raise InputError(f"{archive} has no {wanted.member}; expected the zip of {model.name}")
-            target = model.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with whole(target) as part, packed.open(members[wanted.member]) as source, open(part, "wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
+            _extract(packed, members[wanted.member], model.folder / name)
+
+
+def _extract(packed: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole(target) as part, packed.open(member) as source, open(part, "wb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)
 
 
 def verify_model(model: PublishedModel, *, again: bool = False) -> None:
@@ -305,9 +308,7 @@ def _unpack_run(archive: Path, folder: Path) -> None:
     damaged = damage_as(lambda reason: InputError(f"{archive} is damaged ({reason}); copy it anew"))
     with damaged, open(archive, "rb") as file, zipfile.ZipFile(file) as packed:
         members = {PurePosixPath(member.filename): member for member in zip_members(packed, file)}
-        roots = sorted(
-            (path.parent for path in members if path.name == "config.yaml"), key=lambda root: len(root.parts)
-        )
+        roots = [path.parent for path in members if path.name == "config.yaml"]
         if not roots:
             raise InputError(f"{archive} has no config.yaml; expected a zip of a run's folder")
         root = min(roots, key=lambda path: len(path.parts))
@@ -316,11 +317,8 @@ def _unpack_run(archive: Path, folder: Path) -> None:
             if inner is None or member.is_dir() or ".." in inner.parts:
                 continue
             target = folder / inner
-            if target.is_file() and target.stat().st_size == member.file_size:
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with whole(target) as part, packed.open(member) as source, open(part, "wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
+            if not (target.is_file() and target.stat().st_size == member.file_size):
+                _extract(packed, member, target)
 
 
 def _from_hub(place: str) -> Path:

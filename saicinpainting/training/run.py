@@ -30,7 +30,7 @@ from saicinpainting.training.factory import TRAINING_MODEL, make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.training.interrupts import StopOnSignal, Stopped
 from saicinpainting.training.lock import only_run_in
-from saicinpainting.training.log_reports import EVENT_FILES
+from saicinpainting.training.log_reports import event_files
 from saicinpainting.training.loggers import make_callbacks, make_loggers
 from saicinpainting.training.monitors import ProgressBar, watch
 from saicinpainting.training.optimizers import OptimizerSettings
@@ -155,7 +155,7 @@ def _keep_what_is_there(folder: Path, resume_from: str | None) -> None:
 
 
 def _warn_of_other_logs(folder: Path) -> None:
-    if any(folder.rglob(EVENT_FILES)):
+    if event_files(folder):
         LOGGER.warning(
             "location.tb_dir: %s has the logs of another run of this name, and reports would mix the two; set another "
             "tb_dir or hydra.run.dir, or remove them",
