@@ -297,7 +297,9 @@ def _of_folder(folder: Path, checkpoint: str) -> ModelFiles:
 
 def _unpacked(archive: Path) -> Path:
     """The run inside a zip, unpacked once into the cache: `config.yaml` and `models/`."""
-    folder = torch_home() / "lama" / f"{archive.stem}-{digest_of(archive, 'sha256')[:12]}"
+    state = archive.stat()  # in place of its contents, which are hundreds of megabytes
+    known_by = f"{archive.resolve()} {state.st_size} {state.st_mtime_ns}"
+    folder = torch_home() / "lama" / f"{archive.stem}-{hashlib.sha256(os.fsencode(known_by)).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         _unpack_run(archive, folder)
