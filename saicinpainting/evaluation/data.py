@@ -32,5 +32,5 @@ __all__ = [
 def load_image(fname: str | os.PathLike[str], mode: str = "RGB", return_orig: bool = False) -> Any:
     """float32 in [0, 1], (3, H, W) or (H, W); with `return_orig` also the uint8 pixels, (H, W, 3) or (H, W)."""
     pixels = np.asarray(images.read_image(fname, mode))
-    image = np.ascontiguousarray(pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels, dtype=np.float32) / 255
+    image = images.planes_of(pixels)
     return (image, pixels) if return_orig else image

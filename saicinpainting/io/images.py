@@ -61,10 +61,13 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 def load_image(path: str | os.PathLike[str], mode: str = "RGB") -> np.ndarray:
     """float32 in [0, 1]: (3, H, W) for mode `RGB`, (H, W) for `L`; see `read_image`."""
-    pixels = np.asarray(read_image(path, mode))
-    if pixels.ndim == 3:
-        pixels = pixels.transpose(2, 0, 1)
-    return np.ascontiguousarray(pixels, dtype=np.float32) / 255
+    return planes_of(np.asarray(read_image(path, mode)))
+
+
+def planes_of(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, C) or (H, W) -> float32 in [0, 1], (C, H, W) or (H, W)."""
+    planes = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels
+    return np.ascontiguousarray(planes, dtype=np.float32) / 255
 
 
 def ceil_modulo(x: int, mod: int) -> int:
