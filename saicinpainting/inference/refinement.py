@@ -87,7 +87,7 @@ def refine_predict(
         batch: image (B, 3, H, W) in [0, 1], mask (B, 1, H, W), 1 = hole, both padded, and unpad_to_size, the (H, W)
             that all images have without the padding.
         inpainter: has the `generator`, which `encode`s (B, 4, H, W), the image without the hole and the mask, and
-            `decode`s the features to (B, 3, H, W). It is moved to `device` or the GPUs `gpu_ids` and left there;
+            `decode`s the features to (B, 3, H, W); `filled` and `finished` are used where it has them. It is moved to `device` or the GPUs `gpu_ids` and left there;
             without either it runs where it is. Several devices share the residual blocks, see `devices.spread_over`.
         settings: those of `RefinerSettings`.
 
@@ -126,6 +126,12 @@ class _Network:
     generator: Any
     device: torch.device
     dtype: torch.dtype | None  # of convolutions and products, if another than the weights'
+
+    def filled(self, x: Tensor) -> Tensor:
+        return self.generator.filled(x) if hasattr(self.generator, "filled") else x
+
+    def finished(self, y: Tensor, x: Tensor) -> Tensor:
+        return self.generator.finished(y, x) if hasattr(self.generator, "finished") else y
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Features:
@@ -219,16 +225,18 @@ def _inpaint_level(
     height, width = image.shape[-2:]
     padded_image = pad_tensor_to_modulo(image, refiner.modulo)
     hole = (pad_tensor_to_modulo(mask, refiner.modulo) >= SOME).to(mask)
-    features = network.encode(torch.cat([padded_image * (1 - hole), hole], dim=1))
+    x = network.filled(torch.cat([padded_image * (1 - hole), hole], dim=1))
+    features = network.encode(x)
     if coarser is not None:
         inside = _eroded_half(hole[:, :, :height, :width])
 
-        def losses_of(prediction: Tensor) -> Tensor:
+        def losses_of(decoded: Tensor) -> Tensor:
+            prediction = network.finished(decoded, x)
             halved = _halve(prediction[:, :, :height, :width])
             return _mean_distance(prediction, padded_image, 1 - hole) + _mean_distance(halved, coarser, inside)
 
         features = _refine(features, network.decode_for_gradient, losses_of, n_steps=refiner.n_iters - 1, lr=refiner.lr)
-    prediction = network.decode(features)
+    prediction = network.finished(network.decode(features), x)
     if not prediction.isfinite().all():
         raise InputError("refinement: the network's image is not finite; with precision=fp16 set bf16 or fp32")
     return torch.where(hole > 0, prediction, padded_image)[:, :, :height, :width]

@@ -143,20 +143,30 @@ class FastConv2d(Conv2d):
 class Generator(nn.Module):
     """A stack of layers `model` with a cut in front of the first residual block.
 
-    Refinement optimises the features at the cut, so `forward(x)` equals `decode(encode(x))`.
+    Refinement optimises the features at the cut, so `forward(x)` equals
+    `finished(decode(encode(x)), filled(x))`.
 
     Args:
         layers: the whole stack.
         first_block: index of the first residual block.
         n_downsampling: how many times the stack halves the resolution.
         min_feature_size: smallest height and width that the residual blocks can pad.
+        initial_fill: fills the hole of (B, input_nc, H, W) before the first layer; the stack then gives what to add
+            to that fill, and the sum is cut to [0, 1].
     """
 
     def __init__(
-        self, layers: Sequence[nn.Module], *, first_block: int, n_downsampling: int, min_feature_size: int = 1
+        self,
+        layers: Sequence[nn.Module],
+        *,
+        first_block: int,
+        n_downsampling: int,
+        min_feature_size: int = 1,
+        initial_fill: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.model = nn.Sequential(*layers)
+        self.initial_fill = initial_fill
         self.first_block = first_block
         self.size_multiple = 2**n_downsampling
         # The 7x7 convolutions at both ends reflect three pixels, which takes images of at least four.
@@ -166,17 +176,26 @@ class Generator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x`: (B, input_nc, H, W) to (B, output_nc, H, W)."""
         self._check_size(x)
+        x = self.filled(x)
         y = self._in_order(self.model, x)
         count_batch(self)
-        return y
+        return self.finished(y, x)
+
+    def filled(self, x: Tensor) -> Tensor:
+        """`x` with its initial fill; `x` itself in a generator without one."""
+        return x if self.initial_fill is None else self.initial_fill(x)
+
+    def finished(self, y: Tensor, x: Tensor) -> Tensor:
+        """The image of what the last layer gave, `y`, for the input `x` as `filled` gave it."""
+        return y if self.initial_fill is None else (x[:, : y.shape[1]] + y).clamp(0, 1)
 
     def encode(self, x: Tensor) -> Features:
         """The features in front of the first residual block, at 1 / `size_multiple` of the resolution."""
         self._check_size(x)
-        return self._in_order(self.model[: self.first_block], x)
+        return self._in_order(self.model[: self.first_block], self.filled(x))
 
     def decode(self, features: Features) -> Tensor:
-        """The image of what `encode` gave."""
+        """What the last layer gives for what `encode` gave; `finished` makes the image of it."""
         return self._in_order(self.model[self.first_block :], features)
 
     def _in_order(self, layers: nn.Sequential, x: Features) -> Features:
