@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests.scripts import run_forked
 
 GOLDEN = Path(__file__).parent / "golden"
 M = TypeVar("M", bound=nn.Module)
@@ -235,14 +236,8 @@ def write_run(root: Path, *overrides: str) -> Path:
 def run_script(name: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `bin/NAME` as its user would: another working directory, no PYTHONPATH, no downloads."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "bin" / name), *arguments],
-        cwd=cwd,
-        env={**env, "OMP_NUM_THREADS": "1", "LAMA_OFFLINE": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    env |= {"OMP_NUM_THREADS": "1", "LAMA_OFFLINE": "1", **environment}
+    return run_forked([str(ROOT / "bin" / name), *arguments], cwd=cwd, env=env, timeout=300)
 
 
 def assert_same(value: Any, expected: Any, where: str = "") -> None:

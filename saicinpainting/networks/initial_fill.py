@@ -1,6 +1,6 @@
 """A smooth fill of the hole from its rim, for generators that only learn what to change in it.
 
-The known pixels are averaged into a pyramid, and the hole is read from the coarsest levels that know something, as in
+The known pixels are averaged into a pyramid, and the hole is read from the finest levels that know something, as in
 push-pull interpolation (Gortler et al., The Lumigraph, SIGGRAPH 1996). A few averages over neighbours at each level
 bring the result near to the membrane that a Laplace equation would span.
 """
@@ -30,26 +30,33 @@ class PyramidFill(nn.Module):
         return torch.cat([fill_smoothly(colours, mask).to(x.dtype), x[:, -1:]], dim=1)
 
 
-def fill_smoothly(image: Tensor, mask: Tensor) -> Tensor:
-    """`image` (B, C, H, W) with its hole (mask (B, 1, H, W), 1 = hole) filled from the rim; float32 or float64."""
-    known = 1 - mask
-    levels = [(image * known, known)]
-    for _ in range(LEVELS):
-        levels.append(tuple(F.avg_pool2d(part, 2, ceil_mode=True) for part in levels[-1]))
-    sums, share = levels.pop()
-    filled = sums / (share + EPSILON)
-    for sums, share in reversed(levels):
-        wider = F.interpolate(filled, size=sums.shape[-2:], mode="bilinear", align_corners=False)
-        # sums is the mean colour of what is known here, times its share of the pixel.
-        filled = sums + wider * (1 - share)
-        for _ in range(SWEEPS):
-            around = F.avg_pool2d(filled, 3, stride=1, padding=1, count_include_pad=False)
-            filled = torch.where(share > 0, sums / (share + EPSILON) * share + filled * (1 - share), around)
-    return image * known + filled * mask
-
-
 INITIAL_FILLS = {"pyramid": PyramidFill}
 
 
 def get_initial_fill(kind: str | None) -> nn.Module | None:
     return None if kind is None else choose(INITIAL_FILLS, kind, where="generator.initial_fill")()
+
+
+def fill_smoothly(image: Tensor, mask: Tensor) -> Tensor:
+    """`image` (B, C, H, W) with its hole (mask (B, 1, H, W), 1 = hole) filled from the rim; float32 or float64."""
+    known = 1 - mask
+    levels = [(image * known, known)]
+    for _ in range(LEVELS):
+        sums, share = levels[-1]
+        levels.append((_halve(sums), _halve(share)))
+    sums, share = levels[-1]
+    coarser = (sums.mean((2, 3)) / (share.mean((2, 3)) + EPSILON))[:, :, None, None].expand_as(sums)
+    for sums, share in reversed(levels):
+        # A pixel of which something is known has the mean of that.
+        known_mean = sums / (share + EPSILON)
+        filled = torch.where(share > 0, known_mean, coarser[:, :, : sums.shape[2], : sums.shape[3]])
+        for _ in range(SWEEPS):
+            around = F.avg_pool2d(filled, 3, stride=1, padding=1, count_include_pad=False)
+            filled = torch.where(share > 0, known_mean, around)
+        coarser = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+    return image * known + filled * mask
+
+
+def _halve(x: Tensor) -> Tensor:
+    """Half the size, but at least 2: exports take a map of one pixel for a number."""
+    return F.avg_pool2d(F.pad(x, (0, 3, 0, 3)), 2)
