@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import partial
+from functools import partial, partialmethod
 from itertools import pairwise
 from typing import Any
 
@@ -88,6 +88,11 @@ class MultidilatedResnetBlock(nn.Module):
         return x + self.conv_block(x)
 
 
+def _multidilated(c_in: int, c_out: int, *, padding_mode: PaddingMode, settings: Mapping[str, Any]) -> MultidilatedConv:
+    make = partial(MultidilatedConv, c_in, c_out, padding_mode=padding_mode)
+    return call_with_settings(make, settings, where="generator.multidilation_kwargs")
+
+
 def _downsampling(input_nc: int, widths: list[int], *, conv_layer: ConvLayer, norm_layer: NormLayer) -> list[nn.Module]:
     """The 7x7 stem and the stride-2 convolutions, up to the first residual block."""
     layers: list[nn.Module] = [
@@ -123,6 +128,9 @@ class GlobalGenerator(Generator):
         padding_type: how the residual blocks pad, `reflect`, `replicate` or `zero`.
         conv_kind: the convolutions before the upsampling part, `default` or `depthwise` (separable).
         add_out_act: `sigmoid`, `tanh` (also `True`), or `False` for none.
+        multidilation_kwargs: `comb_mode`, `dilation_num` and `min_dilation` of the `MultidilatedConv` that takes the
+            place of every convolution in the residual blocks; None for plain ones. Reflection needs a feature map
+            larger than the largest dilation.
     """
 
     def __init__(
@@ -139,68 +147,35 @@ class GlobalGenerator(Generator):
         conv_kind: str = "default",
         add_out_act: bool | str | None = True,
         max_features: int = 1024,
-    ) -> None:
-        norm = get_norm_layer(norm_layer)
-        conv = choose(CONV_KINDS, conv_kind, where="generator.conv_kind")
-        padding_mode = choose(PADDING_MODES, padding_type, where="generator.padding_type")
-        widths = channels_per_level(ngf, n_downsampling, max_features=max_features)
-        down = _downsampling(input_nc, widths, conv_layer=conv, norm_layer=norm)
-        blocks = [
-            ResnetBlock(widths[-1], padding_mode=padding_mode, norm_layer=norm, conv_layer=conv)
-            for _ in range(n_blocks)
-        ]
-        up = upsampling(widths, norm_layer=get_norm_layer(up_norm_layer))
-        super().__init__(
-            [*down, *blocks, *up, *_head(widths, output_nc, add_out_act)],
-            first_block=len(down),
-            n_downsampling=n_downsampling,
-            min_feature_size=2 if padding_mode == "reflect" else 1,
-        )
-
-
-class MultiDilatedGlobalGenerator(Generator):
-    """`GlobalGenerator` with a `MultidilatedConv` for every convolution in the residual blocks.
-
-    `multidilation_kwargs`: its `comb_mode`, `dilation_num` and `min_dilation`; the other arguments are those of
-    `GlobalGenerator`. Reflection needs a feature map larger than the largest dilation.
-    """
-
-    def __init__(
-        self,
-        input_nc: int,
-        output_nc: int,
-        *,
-        ngf: int = 64,
-        n_downsampling: int = 3,
-        n_blocks: int = 3,
-        norm_layer: str | NormLayer = "bn",
-        up_norm_layer: str | NormLayer = "bn",
-        padding_type: str = "reflect",
-        conv_kind: str = "default",
-        add_out_act: bool | str | None = True,
-        max_features: int = 1024,
         multidilation_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         norm = get_norm_layer(norm_layer)
         conv = choose(CONV_KINDS, conv_kind, where="generator.conv_kind")
         padding_mode = choose(PADDING_MODES, padding_type, where="generator.padding_type")
         widths = channels_per_level(ngf, n_downsampling, max_features=max_features)
-        options = multidilation_kwargs or {}
-
-        def block_conv(c_in: int, c_out: int) -> MultidilatedConv:
-            make = partial(MultidilatedConv, c_in, c_out, padding_mode=padding_mode)
-            return call_with_settings(make, options, where="generator.multidilation_kwargs")
-
         down = _downsampling(input_nc, widths, conv_layer=conv, norm_layer=norm)
-        blocks = [MultidilatedResnetBlock(widths[-1], norm_layer=norm, conv_layer=block_conv) for _ in range(n_blocks)]
+        plain = multidilation_kwargs is None
+        dilated = partial(_multidilated, padding_mode=padding_mode, settings=multidilation_kwargs or {})
+        make_block: Callable[..., nn.Module] = (
+            partial(ResnetBlock, padding_mode=padding_mode, conv_layer=conv)
+            if plain
+            else partial(MultidilatedResnetBlock, conv_layer=dilated)
+        )
+        blocks = [make_block(widths[-1], norm_layer=norm) for _ in range(n_blocks)]
         up = upsampling(widths, norm_layer=get_norm_layer(up_norm_layer))
-        largest = max(block_conv(widths[-1], widths[-1]).dilations)
+        reach = 1 if plain else max(dilated(widths[-1], widths[-1]).dilations)
         super().__init__(
             [*down, *blocks, *up, *_head(widths, output_nc, add_out_act)],
             first_block=len(down),
             n_downsampling=n_downsampling,
-            min_feature_size=largest + 1 if padding_mode == "reflect" else 1,
+            min_feature_size=reach + 1 if padding_mode == "reflect" else 1,
         )
+
+
+class MultiDilatedGlobalGenerator(GlobalGenerator):
+    """`GlobalGenerator` with a `MultidilatedConv` for every convolution in the blocks: `pix2pixhd_multidilated`."""
+
+    __init__ = partialmethod(GlobalGenerator.__init__, n_blocks=3, multidilation_kwargs={})
 
 
 class NLayerDiscriminator(nn.Module):
