@@ -59,19 +59,15 @@ def load_backend(
     if out_key not in ("inpainted", "predicted_image"):
         raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
     exported = next((str(model[key]) for key in ("path", "checkpoint") if ".onnx" in Path(str(model[key])).name), None)
+    if out_key != "inpainted" and (refine or exported):
+        whom = "refine=true" if refine else "an ONNX file"
+        raise InputError(f"out_key={out_key}: {whom} gives inpainted only; leave out_key out")
     if refine:
         if exported:
-            raise InputError(
-                f"refine=true: {exported} is an ONNX file, which cannot be refined; leave refine out, or name the "
-                "checkpoint that it was exported from"
-            )
-        if out_key != "inpainted":
-            raise InputError(f"out_key={out_key}: refine=true gives inpainted only; leave out_key out")
+            raise InputError(f"refine=true: {exported} is an ONNX file, which cannot be refined; leave refine out")
         _refuse(options, "refine=true", but={"fold", "precision"})
         return _refining(model, pick_device(device), refiner or {}, trust, **options)
     if exported:
-        if out_key != "inpainted":
-            raise InputError(f"out_key={out_key}: an ONNX file gives inpainted only; leave out_key out")
         _refuse(options, "an ONNX file")  # the file is folded as it was written
         from saicinpainting.inference.onnx import OnnxInpainter
 
@@ -114,11 +110,10 @@ def _refining(
             f"{type(generator).__name__} is not; set refine=false"
         )
     network = (folded(generator) if fold else generator).eval().requires_grad_(False).to(device)
-    multiple = network.size_multiple
-    if settings.modulo % multiple:
+    if settings.modulo % network.size_multiple:
         raise InputError(
-            f"refiner.modulo: expected a multiple of {multiple}, which this network needs, got {settings.modulo}; "
-            f"set refiner.modulo={multiple}"
+            f"refiner.modulo: expected a multiple of {network.size_multiple}, which this network needs, got "
+            f"{settings.modulo}; set refiner.modulo={network.size_multiple}"
         )
     return RefinementBackend(network, settings)
 
@@ -137,8 +132,7 @@ class RefinementBackend:
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         height, width = unpadded_size(batch)
-        image, mask = (batch[key][:, :, :height, :width] for key in ("image", "mask"))
-        return self._refined(image, mask)
+        return self._refined(*(batch[key][:, :, :height, :width] for key in ("image", "mask")))
 
     def _refined(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """All at once where that fits, else by halves; one image in parts."""
@@ -165,12 +159,8 @@ class RefinementBackend:
         )
         if self.settings.max_scales == 1:
             reason = "refiner.max_scales=1 leaves no coarser scale; raise it"
-        LOGGER.warning(
-            "refine=true: %d of %d images were filled without refinement, or parts of them: %s",
-            self.n_plain,
-            self.n_images,
-            reason,
-        )
+        message = "refine=true: %d of %d images were filled without refinement, or parts of them: %s"
+        LOGGER.warning(message, self.n_plain, self.n_images, reason)
 
     def _in_parts(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         plain = []

@@ -24,19 +24,17 @@ def gpus(gpu_ids: GpuIds) -> list[torch.device]:
     numbers = [str(part).strip() for part in listed if str(part).strip()]
     if numbers in ([], ["None"]):
         return []
+    if not all(number.isdecimal() for number in numbers) or len(set(numbers)) < len(numbers):
+        raise InputError(
+            f"refiner.gpu_ids: expected numbers of GPUs such as 0 or [0,1], each GPU once, got {gpu_ids!r}"
+        )
     there = torch.cuda.device_count()
     for number in numbers:
-        if not number.isdecimal():
-            raise InputError(f"refiner.gpu_ids: expected numbers of GPUs such as 0 or [0,1], got {gpu_ids!r}")
         if int(number) >= there:
             raise InputError(
-                f"refiner.gpu_ids: GPU {number} asked for, {there} found; "
-                "set refiner.gpu_ids=null to run on the model's device"
+                f"refiner.gpu_ids: GPU {number} asked for, {there} found; set refiner.gpu_ids=null for none"
             )
-    chosen = [int(number) for number in numbers]
-    if len(set(chosen)) < len(chosen):
-        raise InputError(f"refiner.gpu_ids: expected each GPU once, got {gpu_ids!r}")
-    return [torch.device("cuda", number) for number in chosen]
+    return [torch.device("cuda", int(number)) for number in numbers]
 
 
 def decoder_parts(generator: Any) -> list[list[nn.Module]]:

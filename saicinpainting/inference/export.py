@@ -22,6 +22,8 @@ from saicinpainting.networks.inputs import GeneratorInput, blend
 from saicinpainting.utils import InputError, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
+Run = Callable[[Tensor, Tensor], Tensor]
+"""Image and mask to the filled image, as `ExportableInpainter.forward`."""
 INPUTS, OUTPUT = ("image", "mask"), "inpainted"
 CHECKED_SIZES = ((1, 256, 256), (3, 256, 256), (1, 512, 768), (1, 1000, 600))
 """Batch, height and width of the images on which an export is compared."""
@@ -94,9 +96,7 @@ def export(
     return difference
 
 
-def largest_difference(
-    model: nn.Module, other: Callable[[Tensor, Tensor], Tensor], sizes: Sequence[tuple[int, int, int]]
-) -> float:
+def largest_difference(model: nn.Module, other: Run, sizes: Sequence[tuple[int, int, int]]) -> float:
     """Over random images (batch, height, width) with a box-shaped hole."""
     differences = []
     for batch, height, width in sizes:
@@ -161,17 +161,9 @@ def _to_onnx(model: ExportableInpainter, path: Path) -> None:
         import onnx
         import onnxscript  # noqa: F401 - torch needs it
     except ImportError as error:
-        raise InputError(
-            f"ONNX export needs the packages onnx and onnxscript: pip install onnx onnxscript ({error})"
-        ) from None
-    program: Any = torch.onnx.export(
-        _to_program(model),
-        input_names=list(INPUTS),
-        output_names=[OUTPUT],
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-    )
+        raise InputError(f"ONNX export needs onnx and onnxscript: pip install onnx onnxscript ({error})") from None
+    names = {"input_names": list(INPUTS), "output_names": [OUTPUT]}
+    program: Any = torch.onnx.export(_to_program(model), **names, opset_version=OPSET, dynamo=True, verbose=False)
     proto = program.model_proto
     onnx.helper.set_model_props(proto, metadata(model))
     onnx.checker.check_model(proto)
@@ -191,19 +183,16 @@ def _to_torch_export(model: ExportableInpainter, path: Path) -> None:
     path.write_bytes(file.getbuffer())
 
 
-def _load_onnx(path: Path) -> Callable[[Tensor, Tensor], Tensor]:
+def _load_onnx(path: Path) -> Run:
     from saicinpainting.inference.onnx import onnx_session
 
     session = onnx_session(path, "cpu")
-
-    def run(image: Tensor, mask: Tensor) -> Tensor:
-        (result,) = session.run([OUTPUT], {"image": image.numpy(), "mask": mask.numpy()})
-        return torch.from_numpy(result)
-
-    return run
+    return lambda image, mask: torch.from_numpy(
+        session.run([OUTPUT], {"image": image.numpy(), "mask": mask.numpy()})[0]
+    )
 
 
-def _load_openvino(path: Path) -> Callable[[Tensor, Tensor], Tensor]:
+def _load_openvino(path: Path) -> Run:
     import openvino
 
     hint = {"INFERENCE_PRECISION_HINT": "f32"}  # half precision by itself where the processor has units for it
@@ -211,23 +200,14 @@ def _load_openvino(path: Path) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda image, mask: torch.from_numpy(compiled({"image": image.numpy(), "mask": mask.numpy()})[0])
 
 
-def _load_torchscript(path: Path) -> Callable[[Tensor, Tensor], Tensor]:
-    return torch.no_grad()(torch.jit.load(str(path)))
-
-
-def _load_torch_export(path: Path) -> Callable[[Tensor, Tensor], Tensor]:
-    with path.open("rb") as file:
-        return torch.no_grad()(torch.export.load(file).module())
-
-
 EXPORTERS: Mapping[str, Callable[[ExportableInpainter, Path], None]] = {
     "onnx": _to_onnx,
     "torchscript": _to_torchscript,
     "torch_export": _to_torch_export,
 }
-LOADERS: Mapping[str, Sequence[Callable[[Path], Callable[[Tensor, Tensor], Tensor]]]] = {
+LOADERS: Mapping[str, Sequence[Callable[[Path], Run]]] = {
     "onnx": [_load_onnx, *([_load_openvino] if importlib.util.find_spec("openvino") else [])],
-    "torchscript": [_load_torchscript],
-    "torch_export": [_load_torch_export],
+    "torchscript": [lambda path: torch.no_grad()(torch.jit.load(str(path)))],
+    "torch_export": [lambda path: torch.no_grad()(torch.export.load(io.BytesIO(path.read_bytes())).module())],
 }
 """What runs a file of each kind here."""

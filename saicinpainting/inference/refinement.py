@@ -97,7 +97,8 @@ def refine_predict(
     refiner = RefinerSettings(**settings)
     dtype = dtype_of(refiner.precision)
     generator: Any = inpainter.generator
-    devices = gpus(refiner.gpu_ids) if device is None else _listed(device)
+    listed = [device] if isinstance(device, (str, torch.device)) else device
+    devices = gpus(refiner.gpu_ids) if listed is None else [torch.device(one) for one in listed]
     if devices:
         spread_over(generator, devices)
     # fp32 leaves the weights' own type, float64 too.
@@ -113,10 +114,6 @@ def refine_predict(
             result = _inpaint_level(network, level_image, level_mask, result, refiner)
     assert result is not None
     return result.cpu()
-
-
-def _listed(device: torch.device | str | Sequence[torch.device | str]) -> list[torch.device]:
-    return [torch.device(one) for one in ([device] if isinstance(device, (str, torch.device)) else device)]
 
 
 @dataclass(frozen=True)
@@ -154,16 +151,14 @@ class _Network:
 def _frozen(module: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients for the weights, which saves memory; as it was before on leaving."""
     modes = {part: part.training for part in module.modules()}
-    wanted_gradient = [p for p in module.parameters() if p.requires_grad]
-    module.eval()
-    for parameter in wanted_gradient:
-        parameter.requires_grad_(False)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    module.eval().requires_grad_(False)
     try:
         yield
     finally:
         for part, mode in modes.items():
             part.training = mode
-        for parameter in wanted_gradient:
+        for parameter in trained:
             parameter.requires_grad_(True)
 
 
@@ -183,7 +178,7 @@ def unpadded_size(batch: Mapping[str, Any]) -> tuple[int, int]:
 def _fit_into_budget(image: Tensor, mask: Tensor, px_budget: float) -> tuple[Tensor, Tensor]:
     height, width = image.shape[-2:]
     size = _size_in_budget(height, width, px_budget)
-    if size == image.shape[-2:]:
+    if size == (height, width):
         return image, mask
     return _resize(image, size), (_resize(mask, size) > 0).to(mask)
 
@@ -253,16 +248,10 @@ def _sparing_decode(generator: Any) -> Callable[[Features], Tensor]:
 
     def decode(features: Features) -> Tensor:
         for part in parts:
-            features = checkpoint(_run, part, features, use_reentrant=False)
+            features = checkpoint(nn.Sequential(*part), features, use_reentrant=False)
         return features
 
     return decode
-
-
-def _run(layers: Sequence[nn.Module], x: Any) -> Any:
-    for layer in layers:
-        x = layer(x)
-    return x
 
 
 def _refine(

@@ -33,17 +33,12 @@ class Box:
     right: int
 
     def meets(self, other: Box) -> bool:
-        return (
-            self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
-        )
+        rows_meet = self.top < other.bottom and other.top < self.bottom
+        return rows_meet and self.left < other.right and other.left < self.right
 
     def with_(self, other: Box) -> Box:
-        return Box(
-            min(self.top, other.top),
-            min(self.left, other.left),
-            max(self.bottom, other.bottom),
-            max(self.right, other.right),
-        )
+        top, left = min(self.top, other.top), min(self.left, other.left)
+        return Box(top, left, max(self.bottom, other.bottom), max(self.right, other.right))
 
 
 def boxes_around_holes(hole: np.ndarray) -> list[Box]:
@@ -53,12 +48,8 @@ def boxes_around_holes(hole: np.ndarray) -> list[Box]:
     boxes: list[Box] = []
     for left, top, w, h in stats[1:number, :4].tolist():
         context = max(MIN_CONTEXT, round(RELATIVE_CONTEXT * max(w, h)))
-        box = Box(
-            max(top - context, 0),
-            max(left - context, 0),
-            min(top + h + context, height),
-            min(left + w + context, width),
-        )
+        bottom, right = min(top + h + context, height), min(left + w + context, width)
+        box = Box(max(top - context, 0), max(left - context, 0), bottom, right)
         # Holes that see each other are filled together.
         while meeting := next((other for other in boxes if other.meets(box)), None):
             boxes.remove(meeting)
@@ -83,11 +74,9 @@ def fill_parts(image: Tensor, mask: Tensor, paint: Paint) -> Tensor:
         part, hole = _cut(filled, box), _cut(left, box)
         painted = paint(part, hole).to(part)
         if painted.shape != part.shape:
-            LOGGER.warning(
-                "a part of %d x %d pixels is too large; it is filled at %d x %d",
-                part.shape[3], part.shape[2], painted.shape[3], painted.shape[2],
-            )  # fmt: skip
-            painted = without_seam(resize_to_size(painted, part.shape[2], part.shape[3]), part, hole)
+            (h, w), (low, narrow) = part.shape[2:], painted.shape[2:]
+            LOGGER.warning("a part of %d x %d pixels is too large; it is filled at %d x %d", w, h, narrow, low)
+            painted = without_seam(resize_to_size(painted, h, w), part, hole)
         part.copy_(torch.where(hole > 0, painted, part))
         hole.zero_()
     return filled

@@ -84,12 +84,10 @@ class Answer:
 
     def _range(self) -> tuple[int, int | None]:
         told = self.headers.get("Content-Range", "")
-        found = CONTENT_RANGE.fullmatch(told.strip())
-        if found is not None:
+        if found := CONTENT_RANGE.fullmatch(told.strip()):
             first, last = int(found[1]), int(found[2])
             total = None if found[3] == "*" else int(found[3])
-            fits = self._end in (None, last - first + 1) and (total is None or last < total)
-            if first <= last and fits:
+            if first <= last and self._end in (None, last - first + 1) and (total is None or last < total):
                 self._end = last + 1
                 return first, total
         raise TransferError(f"the server sends a part of the file, but says {told!r} of it")
@@ -135,7 +133,9 @@ def open_address(address: str, headers: Mapping[str, str] | None = None, *, meth
         raise ValueError("expected an address that begins with http:// or https:// and has no spaces")
     request = urllib.request.Request(found[1] + found[3], headers=dict(headers or {}), method=method)
     if found[2]:  # of this server alone, not of those that it leads to
-        request.add_unredirected_header("Authorization", f"Basic {_encoded(found[2])}")
+        name, _, password = (unquote(part) for part in found[2].partition(":"))
+        encoded = base64.b64encode(f"{name}:{password}".encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")
     try:
         response = _within(2 * TIMEOUT_SECONDS, request)
     except (OSError, http.client.HTTPException) as error:
@@ -145,11 +145,6 @@ def open_address(address: str, headers: Mapping[str, str] | None = None, *, meth
     except BaseException:
         response.close()
         raise
-
-
-def _encoded(user: str) -> str:
-    name, _, password = user.partition(":")
-    return base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -39,6 +39,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 LEAST_BYTES = 1000
 """A connection that brings fewer counts as one that brings nothing."""
 VALIDATORS = ("ETag", "Last-Modified")
+NO_SUCH_RANGE = http.client.REQUESTED_RANGE_NOT_SATISFIABLE
 HOPELESS = (*range(300, 400), 400, 401, 403, 404, 410)
 
 
@@ -120,7 +121,7 @@ def fetch(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path)
-    failed, most = 0, _size_of(part)
+    failed, most, shown = 0, _size_of(part), without_secrets(address)
     while True:
         try:
             _append(address, part, what=what, size=size, checked=checksum is not None, progress=progress)
@@ -135,13 +136,14 @@ def fetch(
             cause = error.__cause__
             refused = isinstance(cause, urllib.error.HTTPError) and cause.code in HOPELESS
             if refused or isinstance(error, ValueError) or failed >= attempts:
-                raise _failure(what, address, part, error) from error
+                said = " ".join(text_without_secrets(str(error)).split())
+                kept = f"; {have} bytes are kept, the next start goes on there" if (have := _size_of(part)) else ""
+                raise InputError(f"{what}: cannot download {shown} ({said}){kept}") from error
             pause = min(2.0 ** (failed - 1), LONGEST_PAUSE_SECONDS)
-            LOGGER.warning("%s: %s: %s; trying again in %.0f s", what, without_secrets(address), error, pause)
+            LOGGER.warning("%s: %s: %s; trying again in %.0f s", what, shown, error, pause)
             time.sleep(pause)
     if checksum is not None and not (found := digest_of(part, checksum.algorithm)).startswith(checksum.hexadecimal):
         _forget(part)
-        shown = without_secrets(address)
         raise InputError(f"{what}: {shown} has {checksum.algorithm} {found}, expected {checksum.hexadecimal}")
     os.replace(part, path)
     _note(part).unlink(missing_ok=True)
@@ -169,9 +171,12 @@ def _append(address: str, part: Path, *, what: str, size: int | None, checked: b
     try:
         answer = open_address(address, headers)
     except TransferError as error:
-        if have and _is_all(error.__cause__, have):
+        refusal = error.__cause__
+        if not have or not isinstance(refusal, urllib.error.HTTPError) or refusal.code != NO_SUCH_RANGE:
+            raise
+        if refusal.headers.get("Content-Range", "") == f"bytes */{have}":  # there is nothing after these
             return
-        raise
+        raise _OtherVersionError("the server has a shorter file now") from error
     with answer:
         if answer.begin not in (0, have) or (answer.begin and known and not known.goes_on_in(answer)):
             raise _OtherVersionError("the server has another file now, or another part of it")
@@ -189,7 +194,9 @@ def _append(address: str, part: Path, *, what: str, size: int | None, checked: b
             ) as bar,
         ):  # fmt: skip
             if not answer.begin:  # after the old bytes are gone, before new ones come
-                _write_note(part, _Version.of(answer))
+                _note(part).unlink(missing_ok=True)
+                if (version := _Version.of(answer)) is not None:
+                    write_whole(_note(part), json.dumps(asdict(version)))
             while chunk := answer.read(CHUNK_BYTES):
                 if total is not None and file.tell() + len(chunk) > total:
                     raise _OtherVersionError(f"more than {total} bytes come")
@@ -200,29 +207,8 @@ def _append(address: str, part: Path, *, what: str, size: int | None, checked: b
         raise TransferError(f"the connection ended after {received} of {total} bytes")
 
 
-def _is_all(error: BaseException | None, have: int) -> bool:
-    """Whether a request for the rest was refused because there is none.
-
-    Otherwise the part does not fit and is of no use.
-    """
-    if not isinstance(error, urllib.error.HTTPError):
-        return False
-    if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-        return False
-    if error.headers.get("Content-Range", "") == f"bytes */{have}":
-        return True
-    raise _OtherVersionError("the server has a shorter file now") from error
-
-
 def _note(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
-
-
-def _write_note(part: Path, version: _Version | None) -> None:
-    if version is None:
-        _note(part).unlink(missing_ok=True)
-    else:
-        write_whole(_note(part), json.dumps(asdict(version)))
 
 
 def _forget(part: Path) -> None:
@@ -232,12 +218,6 @@ def _forget(part: Path) -> None:
 
 def _size_of(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-def _failure(what: str, address: str, part: Path, reason: Exception) -> InputError:
-    have, said = _size_of(part), " ".join(text_without_secrets(str(reason)).split())
-    kept = f"; {have} bytes are kept, the next start goes on there" if have else ""
-    return InputError(f"{what}: cannot download {without_secrets(address)} ({said}){kept}")
 
 
 def digest_of(path: Path, algorithm: str) -> str:

@@ -151,9 +151,8 @@ def map_in_processes(
         yield from map(work, items)
         return
     context = multiprocessing.get_context("spawn")
-    given = (work, initializer, initargs)
     done = 0
-    with ProcessPoolExecutor(n_jobs, mp_context=context, initializer=_set_up, initargs=given) as pool:
+    with ProcessPoolExecutor(n_jobs, context, _set_up, (work, initializer, initargs)) as pool:
         try:
             for result in pool.map(_do, items, chunksize=chunksize):
                 yield result

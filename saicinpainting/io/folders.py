@@ -59,12 +59,8 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
                     left_out.append(entry.path)
     if left_out:
         some = ", ".join(sorted(left_out)[:NAMED]) + (", ..." if len(left_out) > NAMED else "")
-        LOGGER.warning(
-            "%s: %d left out, since they are no files (but links to nowhere, pipes, devices) or may not be read: %s",
-            top,
-            len(left_out),
-            some,
-        )
+        message = "%s: %d left out, since they are no files (but links to nowhere, pipes) or may not be read: %s"
+        LOGGER.warning(message, top, len(left_out), some)
     return sorted(found)
 
 

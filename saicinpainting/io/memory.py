@@ -48,10 +48,6 @@ def free_memory() -> None:
         torch.mps.empty_cache()
 
 
-def _nothing() -> bool:
-    return False
-
-
 class Attempts:
     """Attempts to compute so much at once, and what to do where the memory is too small for it.
 
@@ -62,7 +58,7 @@ class Attempts:
         give_up: frees what its owner can do without, and says whether there was any.
     """
 
-    def __init__(self, give_up: Callable[[], bool] = _nothing) -> None:
+    def __init__(self, give_up: Callable[[], bool] = lambda: False) -> None:
         self._give_up = give_up
         self._too_many = math.inf
 

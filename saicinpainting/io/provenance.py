@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from tqdm import tqdm
@@ -36,13 +35,11 @@ class Provenance:
         self.folder = folder
         self._settings_file, self._lines_file = folder / f"{name}.json", folder / f"{name}.jsonl"
         try:
-            self.settings: dict[str, Any] | None = (
-                json.loads(self._settings_file.read_text(encoding="utf-8")) if self._settings_file.is_file() else None
-            )
+            self.settings: dict[str, Any] | None = None
+            if self._settings_file.is_file():
+                self.settings = {**json.loads(self._settings_file.read_text(encoding="utf-8"))}
             lines = self._lines_file.read_text(encoding="utf-8").split("\n") if self._lines_file.is_file() else [""]
             self.done: dict[str, Any] = dict(json.loads(line) for line in lines[:-1])
-            if not isinstance(self.settings, (dict, NoneType)):
-                raise ValueError(f"expected settings, got {self.settings!r}")
         except (ValueError, TypeError) as error:
             raise InputError(f"{folder}: {name}.json or .jsonl is damaged ({error}); use another folder") from error
 

@@ -49,11 +49,6 @@ def is_offline() -> bool:
     return os.environ.get("LAMA_OFFLINE", "") not in ("", "0")
 
 
-def _digits(address: str) -> str | None:
-    found = re.search(r"-([0-9a-f]{8,})\.\w+$", without_secrets(address))
-    return found[1] if found else None
-
-
 def fetch_weights(path: str | Path, url: str, *, what: str, sha256: str | None = None) -> Path:
     """`path` if it exists, else the file at `url`, downloaded to `path`.
 
@@ -65,21 +60,18 @@ def fetch_weights(path: str | Path, url: str, *, what: str, sha256: str | None =
     path = Path(path)
     if path.is_file():
         return path
+    by_hand = f"put the file by hand at {path.absolute()}"
     if is_offline():
-        raise InputError(f"{what}: cannot download {without_secrets(url)} (LAMA_OFFLINE is set); {_by_hand(path)}")
-    sha256 = sha256 or _digits(url)
-    checksum = None if sha256 is None else Checksum("sha256", sha256.lower())
+        raise InputError(f"{what}: cannot download {without_secrets(url)} (LAMA_OFFLINE is set); {by_hand}")
+    if sha256 is None and (found := re.search(r"-([0-9a-f]{8,})\.\w+$", without_secrets(url))):
+        sha256 = found[1]
+    checksum = Checksum("sha256", sha256.lower()) if sha256 else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             if not path.is_file():  # another process may have brought it
                 fetch(url, path, what=what, checksum=checksum, attempts=ATTEMPTS)
-    except InputError as error:
-        raise InputError(f"{error}; {_by_hand(path)}") from error
-    except OSError as error:
-        raise InputError(f"{what}: {disk_problem(error) or error}; {_by_hand(path)}") from error
+    except (InputError, OSError) as error:
+        reason = error if isinstance(error, InputError) else f"{what}: {disk_problem(error) or error}"
+        raise InputError(f"{reason}; {by_hand}") from error
     return path
-
-
-def _by_hand(path: Path) -> str:
-    return f"put the file by hand at {path.absolute()}"

@@ -18,12 +18,12 @@ from saicinpainting.io.connection import is_address
 from saicinpainting.io.state_dict import read_state_dict
 from saicinpainting.io.weights import fetch_weights, torch_home, weights_file
 from saicinpainting.networks.base import at_least_float32
+from saicinpainting.networks.batch_norm import fold_batch_norms
 from saicinpainting.networks.efficientnet_lite import load_efficientnet_lite
 from saicinpainting.networks.resnet_encoder import (
     ImageNetNormalization,
     ResNetEncoder,
     encoder_weights,
-    fold_batch_norms,
     load_published,
 )
 from saicinpainting.networks.vgg import VGG19_URL, VGG19Features

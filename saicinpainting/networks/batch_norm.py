@@ -1,10 +1,13 @@
-"""Batch norms whose batches are counted once for a whole network."""
+"""Batch norms: batches counted once for a whole network, and norms put into the convolutions before them."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -41,3 +44,22 @@ def count_batch(network: nn.Module) -> None:
     ]
     if counters:
         torch._foreach_add_(counters, 1)
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Put each batch norm inside `module` into the convolution before it, in place; an identity keeps the numbers.
+
+    They have to be neighbours in a `Sequential`, or be called `conv…` and `bn…` with the same ending.
+    """
+    for child in module.children():
+        fold_batch_norms(child)
+    names = list(module._modules)
+    pairs = [(name, name.replace("conv", "bn")) for name in names if name.startswith("conv")]
+    if isinstance(module, nn.Sequential):
+        pairs = list(pairwise(names))
+    for conv_name, norm_name in pairs:
+        conv, norm = module._modules[conv_name], module._modules.get(norm_name)
+        if isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(norm, nn.BatchNorm2d):
+            folded = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
+            setattr(module, conv_name, folded.requires_grad_(conv.weight.requires_grad))
+            setattr(module, norm_name, nn.Identity())

@@ -137,10 +137,10 @@ def fetch_model(model: PublishedModel) -> Path:
 def _fetch_missing(model: PublishedModel) -> None:
     try:
         if model.zip is not None:
-            archive = model.folder / Path(urlsplit(model.zip.address).path).name
+            archive = _zip_of(model)
             if not archive.is_file():  # it may have been put there by hand
                 _download(model.zip, archive, model)
-            _unpack(model, archive)
+            _unpack(archive, model.folder, {name: file.member for name, file in model.files.items()})
             archive.unlink()
         else:
             for name in model.missing():
@@ -164,21 +164,34 @@ def _at_endpoint(address: str) -> str:
     return f"{endpoint}/{address.removeprefix(hub)}" if endpoint and address.startswith(hub) else address
 
 
-def _unpack(model: PublishedModel, archive: Path) -> None:
-    """Take the model's files out of its zip."""
-    damaged = damage_as(lambda reason: InputError(f"{archive} is damaged ({reason}); remove it to download it again"))
+def _unpack(archive: Path, folder: Path, wanted: Mapping[str, str] | None = None) -> None:
+    """Take files out of a zip; those that are there in their size stay.
+
+    wanted: members by the files' paths in `folder`; None: the run inside the zip, the folder of its `config.yaml`.
+    """
+    damaged = damage_as(lambda reason: InputError(f"{archive} is damaged ({reason}); remove it and copy it anew"))
     with damaged, open(archive, "rb") as file, zipfile.ZipFile(file) as packed:
         members = {member.filename: member for member in zip_members(packed, file)}
-        for name, wanted in model.files.items():
-            if wanted.member not in members:
-                raise InputError(f"{archive} has no {wanted.member}; expected the zip of {model.name}")
-            _extract(packed, members[wanted.member], model.folder / name)
+        for name, member in (_run_in(members, archive) if wanted is None else wanted).items():
+            if member not in members:
+                raise InputError(f"{archive} has no {member}; expected the zip of a run's folder")
+            target = folder / name
+            if target.is_file() and target.stat().st_size == members[member].file_size:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with whole(target) as part, packed.open(member) as source, open(part, "wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
 
 
-def _extract(packed: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with whole(target) as part, packed.open(member) as source, open(part, "wb") as sink:
-        shutil.copyfileobj(source, sink, 1 << 20)
+def _run_in(members: Mapping[str, zipfile.ZipInfo], archive: Path) -> dict[str, str]:
+    """The members of the outermost run, by their paths in its folder."""
+    paths = {PurePosixPath(name): name for name, member in members.items() if not member.is_dir()}
+    roots = [path.parent for path in paths if path.name == "config.yaml"]
+    if not roots:
+        raise InputError(f"{archive} has no config.yaml; expected the zip of a run's folder")
+    root = min(roots, key=lambda path: len(path.parts))
+    inside = {path.relative_to(root): name for path, name in paths.items() if path.is_relative_to(root)}
+    return {str(path): name for path, name in inside.items() if ".." not in path.parts}
 
 
 def verify_model(model: PublishedModel, *, again: bool = False) -> None:
@@ -189,25 +202,16 @@ def verify_model(model: PublishedModel, *, again: bool = False) -> None:
     """
     if not again and _is_verified(model):
         return
-    for name, sha256 in _checksums(model).items():
+    for name, file in model.files.items():
         path = model.folder / name
-        found = digest_of(path, "sha256")
-        if found != sha256:
+        if file.sha256 and (found := digest_of(path, "sha256")) != file.sha256:
             (model.folder / VERIFIED).unlink(missing_ok=True)
             path.unlink()
             raise InputError(
-                f"model {model.name}: {path} has sha256 {found}, expected {sha256}; it was removed, start again to "
-                f"fetch it; {_by_hand(model)}"
+                f"model {model.name}: {path} has sha256 {found}, expected {file.sha256}; it was removed, start again "
+                f"to fetch it; {_by_hand(model)}"
             )
     (model.folder / VERIFIED).write_text(_mark(model))
-
-
-def _checksums(model: PublishedModel) -> dict[str, str]:
-    return {name: file.sha256 for name, file in model.files.items() if file.sha256}
-
-
-def _mark(model: PublishedModel) -> str:
-    return hashlib.sha256(repr(sorted(_checksums(model).items())).encode()).hexdigest()
 
 
 def _is_verified(model: PublishedModel) -> bool:
@@ -215,14 +219,21 @@ def _is_verified(model: PublishedModel) -> bool:
     return mark.is_file() and mark.read_text() == _mark(model)
 
 
+def _mark(model: PublishedModel) -> str:
+    checksums = sorted((name, file.sha256) for name, file in model.files.items() if file.sha256)
+    return hashlib.sha256(repr(checksums).encode()).hexdigest()
+
+
+def _zip_of(model: PublishedModel) -> Path:
+    """Where its zip is downloaded to."""
+    assert model.zip is not None
+    return model.folder / Path(urlsplit(model.zip.address).path).name
+
+
 def _by_hand(model: PublishedModel) -> str:
     if model.zip is not None:
-        name = Path(urlsplit(model.zip.address).path).name
-        return f"or put {model.zip.address} by hand at {model.folder / name}"
-    files = [
-        f"{file.address} at {model.folder / name}" for name, file in model.files.items() if name in model.missing()
-    ]
-    return f"or put {', '.join(files)} by hand" if files else f"its files belong into {model.folder}"
+        return f"or put {model.zip.address} by hand at {_zip_of(model)}"
+    return f"or put {', '.join(f'{model.files[n].address} at {model.folder / n}' for n in model.missing())} by hand"
 
 
 def table_of_models() -> str:
@@ -273,8 +284,9 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
     text = str(place)
     if is_model_name(text):
         model = find_model(text)
+        name = model.checkpoint if checkpoint in (None, "best.ckpt") else str(checkpoint)
         folder = fetch_model(model)
-        return _of_folder(folder, model.checkpoint if checkpoint in (None, "best.ckpt") else str(checkpoint))
+        return _with_config(folder / "models" / name, folder)
     if text.startswith("hf://"):
         path = _from_hub(text)
     elif is_address(text):
@@ -284,15 +296,13 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
     if path.is_file() and zipfile.is_zipfile(path) and path.suffix == ".zip":
         path = _unpacked(path)
     if path.is_file():
-        beside = path.parent.parent if path.parent.name == "models" else path.parent
-        config = beside / "config.yaml"
-        return ModelFiles(path, config if config.is_file() else None)
-    return _of_folder(path, checkpoint or "best.ckpt")
+        return _with_config(path, path.parent.parent if path.parent.name == "models" else path.parent)
+    return _with_config(path / "models" / (checkpoint or "best.ckpt"), path)
 
 
-def _of_folder(folder: Path, checkpoint: str) -> ModelFiles:
+def _with_config(checkpoint: Path, folder: Path) -> ModelFiles:
     config = folder / "config.yaml"
-    return ModelFiles(folder / "models" / checkpoint, config if config.is_file() else None)
+    return ModelFiles(checkpoint, config if config.is_file() else None)
 
 
 def _unpacked(archive: Path) -> Path:
@@ -302,25 +312,8 @@ def _unpacked(archive: Path) -> Path:
     folder = torch_home() / "lama" / f"{archive.stem}-{hashlib.sha256(os.fsencode(known_by)).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        _unpack_run(archive, folder)
+        _unpack(archive, folder)
     return folder
-
-
-def _unpack_run(archive: Path, folder: Path) -> None:
-    damaged = damage_as(lambda reason: InputError(f"{archive} is damaged ({reason}); copy it anew"))
-    with damaged, open(archive, "rb") as file, zipfile.ZipFile(file) as packed:
-        members = {PurePosixPath(member.filename): member for member in zip_members(packed, file)}
-        roots = [path.parent for path in members if path.name == "config.yaml"]
-        if not roots:
-            raise InputError(f"{archive} has no config.yaml; expected a zip of a run's folder")
-        root = min(roots, key=lambda path: len(path.parts))
-        for path, member in members.items():
-            inner = path.relative_to(root) if path.is_relative_to(root) else None
-            if inner is None or member.is_dir() or ".." in inner.parts:
-                continue
-            target = folder / inner
-            if not (target.is_file() and target.stat().st_size == member.file_size):
-                _extract(packed, member, target)
 
 
 def _from_hub(place: str) -> Path:
@@ -333,10 +326,9 @@ def _from_hub(place: str) -> Path:
     except ImportError:
         raise InputError(f"{place} needs the package huggingface_hub; pip install huggingface_hub") from None
     repo, revision, file = found.groups()
+    wanted = {"revision": revision, "local_files_only": is_offline()}
     try:
-        if file is None:
-            return Path(hub.snapshot_download(repo, revision=revision, local_files_only=is_offline()))
-        return Path(hub.hf_hub_download(repo, file, revision=revision, local_files_only=is_offline()))
+        return Path(hub.hf_hub_download(repo, file, **wanted) if file else hub.snapshot_download(repo, **wanted))
     except (OSError, ValueError, hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{place}: cannot be had from the hub ({reason})") from error

@@ -6,12 +6,10 @@ stem of three 3x3 convolutions, and in the dilated variant an output stride of 8
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from saicinpainting.io.state_dict import load_exactly, read_state_dict
 from saicinpainting.utils import InputError, did_you_mean
@@ -105,24 +103,6 @@ class ResNetEncoder(nn.Module):
             x = stage(x)
             maps.append(x)
         return maps
-
-
-def fold_batch_norms(module: nn.Module) -> None:
-    """Put each batch norm inside `module` into the convolution before it, in place.
-
-    They have to be neighbours in a `Sequential`, or be called `conv…` and `bn…` with the same ending.
-    """
-    for child in module.children():
-        fold_batch_norms(child)
-    names = list(module._modules)
-    pairs = [(name, name.replace("conv", "bn")) for name in names if name.startswith("conv")]
-    if isinstance(module, nn.Sequential):
-        pairs = list(pairwise(names))
-    for conv_name, norm_name in pairs:
-        conv, norm = module._modules[conv_name], module._modules.get(norm_name)
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            setattr(module, conv_name, fuse_conv_bn_eval(conv, norm).requires_grad_(conv.weight.requires_grad))
-            setattr(module, norm_name, nn.Identity())
 
 
 def _conv3x3(c_in: int, c_out: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from saicinpainting.io.checkpoint import read_checkpoint
 from saicinpainting.training.log_reports import RunLog, best_step
@@ -60,35 +61,37 @@ def rank_checkpoints(models: Path, metric: str, direction: str, log: RunLog | No
     files = sorted(models.glob("*.ckpt"))
     if not files:
         raise InputError(f"{models}: no checkpoints in it (*.ckpt); expected the folder models/ of a run")
-    read = {path: _read(path) for path in files if not _is_link(path, files)}
+    best = models / BEST
+    links = [path for path in files if path != best and best.is_file() and path.samefile(best)]
+    read = {path: _read(path) for path in files if path != best or not links}
     series = log.series(metric) if log else None
     values = {} if series is None else dict(series.items())
     scores = {} if log else _monitored_scores(read, metric)
-    candidates = [_candidate(path, content, values, scores) for path, content in read.items()]
-    is_best = _what_best_is(models / BEST, candidates)
-    if is_best is not None:  # a row of its own for best.ckpt only where no other file holds the same weights
-        candidates = [c for c in candidates if c.path.name != BEST or c is is_best]
+    found = {path: _candidate(path, content, values, scores) for path, content in read.items()}
+    own = found.pop(best, None)
+    alike = [c for c in found.values() if c.path in links or (own and own.steps is not None and c.steps == own.steps)]
+    # The file that stays rather than last.ckpt, which the next epoch overwrites.
+    is_best = min(alike, key=lambda c: c.path.name == LAST, default=own)
+    if is_best is own and own is not None:  # a row of its own only where no other file holds the same weights
+        found[best] = own
     sign = -1 if direction == "max" else 1
-    candidates.sort(key=lambda c: (c.value is None, sign * (c.value or 0), c.path.name == LAST, c.path.name))
+    candidates = sorted(
+        found.values(), key=lambda c: (c.value is None, sign * (c.value or 0), c.path.name == LAST, c.path.name)
+    )
     kept, step = candidates[0].value, None if series is None else best_step(series, direction)
-    # A value is logged under the number of batches before the one that validation follows.
     lost = None
+    # A value is logged under the number of batches before the one that validation follows.
     if step is not None and kept is not None and sign * values[step] < sign * kept:
         lost = values[step], step + 1
     return Ranking(metric=metric, direction=direction, candidates=candidates, is_best=is_best, lost=lost)
 
 
-def _is_link(path: Path, files: Sequence[Path]) -> bool:
-    """Whether `path` is best.ckpt and one of the other `files` at the same time."""
-    return path.name == BEST and any(os.path.samefile(path, other) for other in files if other != path)
-
-
-def _read(path: Path) -> dict[str, Any] | InputError:
-    """Counters and callbacks of a checkpoint; the error where it cannot be read, which others need not suffer from."""
+def _read(path: Path) -> dict[str, Any] | None:
+    """Counters and callbacks of a checkpoint; None where it cannot be read, which others need not suffer from."""
     try:
         content = read_checkpoint(path)
-    except InputError as error:
-        return error
+    except InputError:
+        return None
     return {name: value for name, value in content.items() if name not in ("state_dict", "optimizer_states")}
 
 
@@ -116,29 +119,24 @@ def epoch_of(path: Path, content: Mapping[str, Any]) -> int | None:
 
 
 def _candidate(
-    path: Path,
-    content: dict[str, Any] | InputError,
-    values: Mapping[int, float],
-    scores: Mapping[str, float],
+    path: Path, content: dict[str, Any] | None, values: Mapping[int, float], scores: Mapping[str, float]
 ) -> Candidate:
-    if isinstance(content, InputError):
+    if content is None:
         return Candidate(path=path, epoch=None, steps=None, value=None, note="cannot be read")
     steps, epoch = steps_of(content), epoch_of(path, content)
     value = scores.get(path.name, values.get(steps - 1) if steps is not None else None)
-    note = ""
-    if value is not None and not math.isfinite(value):
-        value, note = None, f"its value is {value}"
-    elif value is None:
-        note = "no value at its step" if steps is not None else "does not say its step"
+    note = "no value at its step" if steps is not None else "does not say its step"
+    if value is not None:
+        finite = math.isfinite(value)
+        value, note = (value, "") if finite else (None, f"its value is {value}")
     return Candidate(path=path, epoch=epoch, steps=steps, value=value, note=note)
 
 
-def _monitored_scores(read: Mapping[Path, dict[str, Any] | InputError], metric: str) -> dict[str, float]:
+def _monitored_scores(read: Mapping[Path, dict[str, Any] | None], metric: str) -> dict[str, float]:
     """File name -> value of `metric`, from ModelCheckpoint's state in the files, of Lightning 1 and 2."""
     scores: dict[str, float] = {}
     for path, content in read.items():
-        callbacks = {} if isinstance(content, InputError) else content.get("callbacks") or {}
-        for state in callbacks.values():
+        for state in ((content or {}).get("callbacks") or {}).values():
             if not isinstance(state, Mapping) or state.get("monitor") != metric:
                 continue
             scores |= {Path(name).name: float(score) for name, score in (state.get("best_k_models") or {}).items()}
@@ -148,30 +146,21 @@ def _monitored_scores(read: Mapping[Path, dict[str, Any] | InputError], metric: 
     return scores
 
 
-def _what_best_is(best: Path, candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate that best.ckpt is a link to, else one with the same number of steps, else best.ckpt itself."""
-    if not best.is_file():
-        return None
-    others = [c for c in candidates if c.path != best]
-    own = next((c for c in candidates if c.path == best), None)
-    linked = [c for c in others if os.path.samefile(best, c.path)]
-    alike = [c for c in others if own is not None and own.steps is not None and c.steps == own.steps]
-    # The file that stays rather than last.ckpt, which the next epoch overwrites.
-    return min([*linked, *alike], key=lambda c: c.path.name == LAST, default=own)
-
-
 def ranking_text(ranking: Ranking) -> str:
     """The ranking as a table for the screen, and what it says about best.ckpt."""
-    width = max(len(candidate.path.name) for candidate in ranking.candidates)
-    lines = [
-        f"{ranking.metric}, the {'highest' if ranking.direction == 'max' else 'lowest'} first",
-        f"rank  {'checkpoint':{width}}  epoch     steps     value",
+    rows = [
+        {
+            "checkpoint": c.path.name,
+            "epoch": c.epoch,
+            "steps": c.steps,
+            "value": c.value,
+            "": f"= {BEST}" if c is ranking.is_best and c.path.name != BEST else c.note,
+        }
+        for c in ranking.candidates
     ]
-    for place, candidate in enumerate(ranking.candidates, start=1):
-        epoch, steps = ("-" if number is None else str(number) for number in (candidate.epoch, candidate.steps))
-        rank, value = (str(place), f"{candidate.value:.6g}") if candidate.value is not None else ("-", "-")
-        note = f"= {BEST}" if candidate is ranking.is_best and candidate.path.name != BEST else candidate.note
-        lines.append(f"{rank:>4}  {candidate.path.name:{width}}  {epoch:>5}  {steps:>8}  {value:>8}  {note}".rstrip())
+    table = pd.DataFrame(rows, index=range(1, len(rows) + 1), dtype=object).fillna("-")
+    lines = [f"{ranking.metric}, the {'highest' if ranking.direction == 'max' else 'lowest'} first"]
+    lines.append(table.to_string(float_format="{:.6g}".format))
     if ranking.lost:
         lost, after = ranking.lost
         lines.append(f"better than all of them was {lost:.6g} after {after} steps; no checkpoint of it is left")

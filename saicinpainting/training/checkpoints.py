@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from saicinpainting.config import translate_checkpoint_kwargs
@@ -25,7 +25,7 @@ from saicinpainting.utils import InputError, did_you_mean
 LOGGER = logging.getLogger(__name__)
 
 
-class TensorsOnlyCheckpointIO(CheckpointIO):
+class TensorsOnlyCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoints, written whole or not at all and read without executing what they carry."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -39,9 +39,6 @@ class TensorsOnlyCheckpointIO(CheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         # Tensors and plain values only, whatever `weights_only` says (Lightning before 2.6 does not ask).
         return read_checkpoint(path, map_location or "cpu")
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
 
 
 class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
@@ -91,11 +88,9 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
         """Find a wrong name now, not after the first epoch."""
         measured: set[str] | None = getattr(pl_module, "measured", None)
         if self.monitor is not None and measured is not None and self.monitor not in measured:
-            shown = [name for name in measured if "%" not in name]
-            raise InputError(
-                f"trainer.checkpoint_kwargs.monitor={self.monitor} is not computed by this config; "
-                f"{did_you_mean(self.monitor, shown)}"
-            )
+            known = did_you_mean(self.monitor, [name for name in measured if "%" not in name])
+            key = "trainer.checkpoint_kwargs.monitor"
+            raise InputError(f"{key}={self.monitor} is not computed by this config; {known}")
 
     # Lightning saves in one hook or the other, as validation falls.
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -159,16 +154,11 @@ class CheckpointSettings:
     auto_insert_metric_name: bool = True
 
     def __post_init__(self) -> None:
-        where = "trainer.checkpoint_kwargs"
-        if self.every_n_train_steps is not None and self.every_n_train_steps < 1:
-            raise InputError(
-                f"{where}.every_n_train_steps: expected 1 or more, or null, got {self.every_n_train_steps}"
-            )
-        if self.every_n_train_steps and not self.save_last:
-            raise InputError(
-                f"{where}.every_n_train_steps writes last.ckpt, which {where}.save_last=false forbids; set "
-                "every_n_train_steps to null as well"
-            )
+        where, every = "trainer.checkpoint_kwargs", self.every_n_train_steps
+        if every is not None and every < 1:
+            raise InputError(f"{where}.every_n_train_steps: expected 1 or more, or null, got {every}")
+        if every and not self.save_last:
+            raise InputError(f"{where}.save_last=false leaves no last.ckpt; set every_n_train_steps to null as well")
         if self.save_weights_only and self.save_last:
             raise InputError(
                 f"{where}.save_weights_only=true: no run could go on from such a last.ckpt; set it to false "
@@ -183,17 +173,13 @@ def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> BestM
     monitor, mode = _measured_monitor(kept.monitor, kept.mode, settings.get("evaluator") or {})
     # A step between two validations has no metric of its own to be judged by.
     numbered = monitor is None and kept.every_n_epochs is None
+    every = kept.every_n_train_steps
+    own = {"dirpath": folder, "monitor": monitor, "mode": mode, "enable_version_counter": False}
     return BestModelCheckpoint(
-        dirpath=folder,
-        monitor=monitor,
-        mode=mode,
-        every_n_train_steps=kept.every_n_train_steps if numbered else None,
-        last_every_n_train_steps=None if numbered else kept.every_n_train_steps,
+        **{**vars(kept), **own, "every_n_train_steps": every if numbered else None},
+        last_every_n_train_steps=None if numbered else every,
         # Of a run that max_steps ends within an epoch Lightning would judge the last step by an older validation.
         save_on_train_epoch_end=False if monitor is not None else None,
-        enable_version_counter=False,
-        **{name: getattr(kept, name) for name in ("save_top_k", "save_last", "verbose", "every_n_epochs")},
-        **{name: getattr(kept, name) for name in ("save_weights_only", "filename", "auto_insert_metric_name")},
     )
 
 
@@ -209,18 +195,11 @@ def _measured_monitor(monitor: str | None, mode: str, evaluator: Mapping[str, An
     measured = reported_scores(evaluator) if evaluator else []
     if score[1] not in measured:
         instead, mode = ("val_ssim_total_mean", "max") if "ssim" in measured else ("val_gen_l1", "min")
-        LOGGER.warning(
-            "trainer.checkpoint_kwargs.monitor: %s is not measured, since the evaluator has it or a part of it "
-            "switched off; checkpoints are judged by %s (%s) instead",
-            monitor,
-            instead,
-            mode,
-        )
+        message = "trainer.checkpoint_kwargs.monitor: the evaluator does not measure %s; judged by %s (%s) instead"
+        LOGGER.warning(message, monitor, instead, mode)
         return instead, mode
     better = "max" if HIGHER_IS_BETTER[score[1]] else "min"
     if mode != better:
-        raise InputError(
-            f"trainer.checkpoint_kwargs.mode={mode} would keep the worst checkpoints by {monitor}; "
-            f"set trainer.checkpoint_kwargs.mode={better}"
-        )
+        key = "trainer.checkpoint_kwargs.mode"
+        raise InputError(f"{key}={mode} would keep the worst checkpoints by {monitor}; set {key}={better}")
     return monitor, mode

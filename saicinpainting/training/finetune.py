@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from pytorch_lightning.utilities import rank_zero_only
@@ -19,7 +17,7 @@ from saicinpainting.networks.load import misfit, networks_in
 from saicinpainting.networks.models import locate_model, published_models
 from saicinpainting.networks.recognition import generator_remedy
 from saicinpainting.training.module import InpaintingModule
-from saicinpainting.utils import InputError
+from saicinpainting.utils import InputError, add_prefix_to_keys
 
 LOGGER = logging.getLogger(__name__)
 
@@ -58,15 +56,14 @@ def _weights_at(place: str) -> Path:
         return locate_model(place).checkpoint
     if path.is_file():
         return path
-    if not path.is_dir():
-        raise InputError(f"trainer.finetune_from: {path} does not exist; expected a checkpoint or an experiment folder")
     candidates = [folder / name for folder in (path / "models", path) for name in _FILES]
-    for file in candidates:
-        if file.is_file():
-            return file
-    raise InputError(
-        f"trainer.finetune_from: no {', '.join(_FILES)} in {path / 'models'} or {path}; name the checkpoint itself"
-    )
+    found = next((file for file in candidates if file.is_file()), None)
+    if found is None:
+        raise InputError(
+            f"trainer.finetune_from: no {', '.join(_FILES)} in {path / 'models'} or {path}; expected a checkpoint or "
+            "an experiment folder"
+        )
+    return found
 
 
 def start_from(model: InpaintingModule, path: str | Path) -> None:
@@ -86,11 +83,23 @@ def start_from(model: InpaintingModule, path: str | Path) -> None:
     state = average_as_generator(state)
     _fill_generator(model.generator, state, path)
     why_fresh = _fill_discriminator(model.discriminator, state)
-    taken = ["generator (the average of its weights)" if average else "generator"]
-    taken += [] if why_fresh else ["discriminator"]
     ignored = [name for name in networks_in(state) if name not in ("generator", "discriminator")]
     ignored += ["optimizers", "epoch and step"] if "optimizer_states" in checkpoint else []
-    _report(path, checkpoint, taken=taken, ignored=ignored, why_fresh=why_fresh)
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return
+    counts = [f"{key} {checkpoint[key]}" for key in ("epoch", "global_step") if isinstance(checkpoint.get(key), int)]
+    LOGGER.info("fine-tuning from %s%s", path, f" ({', '.join(counts)})" if counts else "")
+    kind = " (the average of its weights)" if average else ""
+    LOGGER.info("  taken: generator%s%s", kind, "" if why_fresh else ", discriminator")
+    if ignored:
+        LOGGER.info("  left out: %s", ", ".join(ignored))
+    if why_fresh:
+        LOGGER.warning(
+            "  discriminator: starts from random weights (%s), whose judgement wears down a trained generator at "
+            "first: take a checkpoint that has one (the authors publish big-lama-with-discr), or lower "
+            "optimizers.generator.lr, for example to 0.0001",
+            why_fresh,
+        )
 
 
 def _by_network(state: StateDict, path: str | Path) -> StateDict:
@@ -106,7 +115,7 @@ def _by_network(state: StateDict, path: str | Path) -> StateDict:
 
 
 def _fill_generator(generator: nn.Module, state: StateDict, path: str | Path) -> None:
-    own = {f"generator.{name}": tensor for name, tensor in generator.state_dict().items()}
+    own = add_prefix_to_keys(generator.state_dict(), "generator.")
     found = {name: tensor for name, tensor in state.items() if name.startswith("generator.")}
     problem = misfit(own, found, own.keys() | found.keys())
     if problem:
@@ -134,22 +143,3 @@ def _fill_discriminator(discriminator: nn.Module, state: StateDict) -> str:
     if not problem:
         discriminator.load_state_dict(found)
     return problem
-
-
-@rank_zero_only
-def _report(
-    path: str | Path, checkpoint: Mapping[str, Any], *, taken: list[str], ignored: list[str], why_fresh: str
-) -> None:
-    """What a run starts from, in the log of one process."""
-    counts = [f"{key} {checkpoint[key]}" for key in ("epoch", "global_step") if isinstance(checkpoint.get(key), int)]
-    LOGGER.info("fine-tuning from %s%s", path, f" ({', '.join(counts)})" if counts else "")
-    LOGGER.info("  taken: %s", ", ".join(taken))
-    if ignored:
-        LOGGER.info("  left out: %s", ", ".join(ignored))
-    if why_fresh:
-        LOGGER.warning(
-            "  discriminator: starts from random weights (%s). At first its judgement is noise, which wears down a "
-            "trained generator: take a checkpoint that has one (the authors publish big-lama-with-discr), or lower "
-            "optimizers.generator.lr, for example to 0.0001",
-            why_fresh,
-        )

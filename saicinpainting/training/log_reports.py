@@ -117,16 +117,16 @@ def read_runs(path: str | Path) -> list[RunLog]:
     runs: dict[Path, list[Path]] = {}
     for file in [top] if top.is_file() else event_files(top):
         runs.setdefault(_run_folder(file, top), []).append(file)
-    read, empty = [], []
+    read = []
     for run, files in runs.items():
         try:
             read.append(read_run(files, _run_name(run, top, Path(path))))
         except InputError as error:  # a run that was stopped before it logged anything
-            empty.append(error)
-            if len(runs) > 1:
-                LOGGER.warning("%s; left out", error)
-    if empty and not read:
-        raise empty[0]
+            if len(runs) == 1:
+                raise
+            LOGGER.warning("%s; left out", error)
+    if not read:
+        raise InputError(f"{path}: none of its runs has logged anything yet")
     return read
 
 
@@ -148,9 +148,9 @@ def logs_of(path: Path) -> Path:
         return path
     if not (path / "config.yaml").is_file():
         raise InputError(f"{path}: neither config.yaml nor {EVENT_FILES} in it; name a run's folder in TensorBoard's")
-    tb_dir = (read_experiment_config(path).get("location") or {}).get("tb_dir")
+    tb_dir = (read_experiment_config(path).get("location") or {}).get("tb_dir") or ""
     folder = Path(str(tb_dir)) / path.resolve().name
-    if not tb_dir or not event_files(folder):
+    if not event_files(folder):
         raise InputError(f"{path}: no logs in {folder}, where its config.yaml has them; name their folder instead")
     return folder
 
@@ -198,7 +198,7 @@ def read_run(files: Iterable[Path], name: str) -> RunLog:
 
 def _read_file(path: Path) -> tuple[float, dict[str, pd.Series]]:
     """When the file was begun, in seconds since 1970, and its scalars."""
-    # Imported here: it takes a second, which a run need not wait.
+    # Takes a second, which a run need not wait.
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     kept = {"scalars": 0, "images": 1, "tensors": 1, "histograms": 1, "compressedHistograms": 1, "audio": 1}
@@ -234,21 +234,13 @@ def report_table(runs: Sequence[RunLog], patterns: Sequence[str] = (), *, last: 
 
 
 def printed(table: pd.DataFrame) -> str:
-    """`table` for a screen: four significant digits, a metric's name once, a single run's not at all."""
-    shown = pd.DataFrame({name: [_cell(value) for value in table[name]] for name in table})
-    names = shown["metric"].mask(shown["metric"].duplicated(), "")
+    """`table` for a screen: a metric's name once, a single run's not at all."""
+    shown = table.astype({"best step": "Int64"}).astype(object).fillna("-")
+    names = table["metric"].mask(table["metric"].duplicated(), "")
     shown["metric"] = names.str.ljust(names.str.len().max())
-    if shown["run"].nunique() == 1:
+    if table["run"].nunique() == 1:
         shown = shown.drop(columns="run")
-    return shown.to_string(index=False)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if pd.isna(value):
-        return "-"
-    return f"{value:.0f}" if float(value).is_integer() and abs(value) >= 1000 else f"{value:.4g}"
+    return shown.to_string(index=False, float_format="{:.6g}".format)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -305,11 +297,11 @@ def write_plot(runs: Sequence[RunLog], path: Path, patterns: Sequence[str] = (),
 
 
 def _draw_series(panel: Any, series: pd.Series, direction: str | None, colour: str, smooth: float) -> None:
-    many = len(series) >= MANY
+    many, values = len(series) >= MANY, series
     if smooth and many:
         panel.plot(series.index, series, color=colour, linewidth=0.7, alpha=0.25, zorder=1)
+        values = smoothed(series, smooth)
     dots = {} if many else {"marker": "o", "markersize": 2.5}
-    values = smoothed(series, smooth) if smooth and many else series
     panel.plot(series.index, values, color=colour, linewidth=1.3, zorder=2, **dots)
     best = best_step(series, direction)
     if best is not None:
@@ -318,6 +310,8 @@ def _draw_series(panel: Any, series: pd.Series, direction: str | None, colour: s
 
 
 def _finish_panel(panel: Any, tag: str) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     panel.set_title(tag + {"max": "  ↑", "min": "  ↓", None: ""}[better(tag)], fontsize=8.5, loc="left")
     panel.tick_params(labelsize=7, length=2, color="0.6")
     panel.grid(color="0.9", linewidth=0.6)
@@ -326,16 +320,5 @@ def _finish_panel(panel: Any, tag: str) -> None:
     panel.spines[["left", "bottom"]].set_color("0.6")
     panel.margins(x=0.02)
     panel.ticklabel_format(axis="y", useOffset=False)
-    panel.xaxis.set_major_formatter(short_number)
-    low, high = panel.dataLim.intervaly
-    if 0 <= high - low <= 1e-6 * abs(high):  # a constant would fill the panel with its rounding errors
-        margin = 0.05 * abs(high) or 1
-        panel.set_ylim(low - margin, high + margin)
-
-
-def short_number(value: float, _: Any = None) -> str:
-    """`25000` as `25k`, `1200000` as `1.2M`."""
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))  # 25k

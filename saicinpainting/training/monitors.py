@@ -13,8 +13,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.profilers import Profiler, SimpleProfiler
-from torch.profiler import ProfilerActivity, schedule
 from torch.profiler import profile as torch_profile
+from torch.profiler import schedule
 
 from saicinpainting.io.files import write_whole
 from saicinpainting.utils import InputError
@@ -30,9 +30,6 @@ def watch(profile: str | None, window: Sequence[int], out_dir: Path) -> tuple[Pr
             steps); both write to `out_dir/profile`.
         window: the first of these steps and the one after the last.
         out_dir: the run's folder.
-
-    Raises:
-        InputError: steps that are no window.
     """
     if len(window) != 2 or not 1 <= window[0] < window[1]:
         raise InputError(
@@ -116,19 +113,16 @@ class SpeedMonitor(pl.Callback):
         is_logged = bool(interval) and (step + 1) % interval == 0
         self._working += self._lap(pl_module.device if is_logged else None)
         if is_logged:
-            rates = learning_rates(trainer.optimizers)
-            scalars = {**self._speed(trainer.world_size), **memory(pl_module.device), **rates}
+            seconds = self._waiting + self._working
+            speed = {
+                "speed_step_seconds": seconds / self._steps,
+                "speed_data_wait_share": self._waiting / seconds,
+                "speed_images_per_second": self._images * trainer.world_size / seconds,
+            }
             for logger in trainer.loggers:
+                scalars = {**speed, **memory(pl_module.device), **learning_rates(trainer.optimizers)}
                 logger.log_metrics(scalars, step=step)
             self._reset()
-
-    def _speed(self, ranks: int) -> dict[str, float]:
-        seconds = self._waiting + self._working
-        return {
-            "speed_step_seconds": seconds / self._steps,
-            "speed_data_wait_share": self._waiting / seconds,
-            "speed_images_per_second": self._images * ranks / seconds,
-        }
 
 
 def memory(device: torch.device) -> dict[str, float]:
@@ -164,56 +158,45 @@ class StepTrace(pl.Callback):
         self.folder, self.first, self.end = folder, first, end
         self._profiler: torch_profile | None = None
         self._steps = 0  # finished since the start
-        self._on_gpu = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        self._on_gpu = pl_module.device.type == "cuda"
-        self._steps = 0
-        self._profiler = torch_profile(
-            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._on_gpu else [])],
-            # The step before the window is traced and thrown away: starting the tracer takes time of its own.
-            schedule=schedule(wait=self.first - 1, warmup=1, active=self.end - self.first, repeat=1),
-            on_trace_ready=self._write,
-        )
-        self._profiler.start()
+        if trainer.is_global_zero:
+            self._steps = 0
+            self._order = f"self_{'device' if pl_module.device.type == 'cuda' else 'cpu'}_time_total"
+            self._profiler = torch_profile(
+                # The step before the window is traced and thrown away: starting the tracer takes time of its own.
+                schedule=schedule(wait=self.first - 1, warmup=1, active=self.end - self.first, repeat=1),
+                on_trace_ready=self._write,
+            )
+            self._profiler.start()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._profiler is None:
-            return
+    def on_train_batch_end(self, *_: Any) -> None:
         self._steps += 1
-        self._profiler.step()  # writes at the window's end
+        if self._profiler is not None:
+            self._profiler.step()  # writes at the window's end
         if self._steps == self.end:
-            self._profiler.stop()
-            self._profiler = None
+            self._stop()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._finish_early()
+    def on_exception(self, *_: Any) -> None:
+        self._stop()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._finish_early()
+    def on_train_end(self, *_: Any) -> None:
+        self._stop()
 
-    def _finish_early(self) -> None:
-        """The run ends before the window does: what was recorded is written, nothing is passed over in silence."""
+    def _stop(self) -> None:
+        """At the window's end, or before it at the run's: what was recorded is written."""
         if self._profiler is None:
             return
-        profiler, self._profiler = self._profiler, None
-        profiler.stop()  # writes if it was recording
-        LOGGER.warning(
-            "trainer.profile_steps=[%d, %d]: the run ended after %d steps, %s",
-            self.first,
-            self.end,
-            self._steps,
-            "only these were profiled" if self._steps > self.first else "nothing was profiled",
-        )
+        self._profiler.stop()
+        self._profiler = None
+        if self._steps < self.end:
+            found = "only these were profiled" if self._steps > self.first else "nothing was profiled"
+            message = "trainer.profile_steps=[%d, %d]: the run ended after %d steps, %s"
+            LOGGER.warning(message, self.first, self.end, self._steps, found)
 
     def _write(self, profiler: torch_profile) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(self.folder / "trace.json.gz"))
-        order = "self_device_time_total" if self._on_gpu else "self_cpu_time_total"
-        table = profiler.key_averages().table(sort_by=order, row_limit=40, max_name_column_width=80)
+        table = profiler.key_averages().table(sort_by=self._order, row_limit=40, max_name_column_width=80)
         write_whole(self.folder / "operators.txt", table)
         LOGGER.info("profiled %d steps: %s", self.end - self.first, self.folder)

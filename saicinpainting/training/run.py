@@ -37,7 +37,7 @@ from saicinpainting.training.optimizers import OptimizerSettings
 from saicinpainting.training.parts import Losses
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
 from saicinpainting.training.strategy import GeneratorSyncBatchNorm, Ranks, make_ddp_strategy
-from saicinpainting.training.summary import describe_run, warnings_of
+from saicinpainting.training.summary import describe_run, limited, warnings_of
 from saicinpainting.utils import InputError, check_bool, check_known_keys
 
 LOGGER = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None =
     Args:
         config: a run file of `configs/training`, composed.
         out_dir: made if it does not exist; no other run may be going on in it.
-        signals: those of the process, if a command has watched them since its start.
+        signals: those of the process, if a command watches them.
 
     Raises:
         InputError: something in the config, a missing folder, file or weight.
@@ -119,7 +119,11 @@ def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None =
 def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals: StopSignals) -> None:
     section = read_section(TrainerSettings, settings["trainer"], where="trainer")
     resume_from = resume_path(section.resume_from, out_dir / "models")
-    _keep_what_is_there(out_dir / "models", resume_from)
+    if resume_from is None and any((out_dir / "models").glob("*.ckpt")):  # days of work for a word forgotten
+        raise InputError(
+            f"{out_dir / 'models'} holds the checkpoints of a run, which this one would write over; resume it by "
+            "trainer.resume_from_checkpoint=auto, or set another hydra.run.dir"
+        )
     finetune_from = finetune_path(
         section.finetune_from, resume_from=section.resume_from, resuming=resume_from is not None
     )
@@ -140,27 +144,11 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
         LOGGER.info("the run:\n%s", describe_run(model, data, trainer))
         for warning in warnings_of(model, data, trainer):
             LOGGER.warning("%s", warning)
-        if resume_from is None:
-            _warn_of_other_logs(Path(settings["location"]["tb_dir"], out_dir.name))
+        logs = Path(settings["location"]["tb_dir"], out_dir.name)
+        if resume_from is None and event_files(logs):
+            message = "location.tb_dir: %s has the logs of another run of this name; set another, or remove them"
+            LOGGER.warning(message, logs)
     _fit(trainer, model, data, resume_from, signals)
-
-
-def _keep_what_is_there(folder: Path, resume_from: str | None) -> None:
-    """A run that begins writes over the checkpoints of one that has been there: days of work for a word forgotten."""
-    if resume_from is None and any(folder.glob("*.ckpt")):
-        raise InputError(
-            f"{folder} holds the checkpoints of a run, which this one would write over; resume it by "
-            "trainer.resume_from_checkpoint=auto, or set another hydra.run.dir"
-        )
-
-
-def _warn_of_other_logs(folder: Path) -> None:
-    if event_files(folder):
-        LOGGER.warning(
-            "location.tb_dir: %s has the logs of another run of this name, and reports would mix the two; set another "
-            "tb_dir or hydra.run.dir, or remove them",
-            folder,
-        )
 
 
 def _seed(seed: int | None) -> int:
@@ -210,10 +198,7 @@ def _is_of_signal(error: BaseException, signals: StopSignals) -> bool:
 
 
 def _visualizer_in(out_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The visualizer's settings with its folder inside the run's.
-
-    A config that comes from another machine may hold a folder of that machine, which is not to be made here.
-    """
+    """The visualizer's settings with its folder inside the run's, whichever machine the config comes from."""
     folder = Path(settings.get("outdir", "samples"))
     if folder.is_absolute() and not folder.parent.is_dir():
         LOGGER.warning("visualizer.outdir: %s has no parent folder here; images go to samples/", folder)
@@ -230,22 +215,15 @@ def _resolve(config: DictConfig) -> dict[str, Any]:
             raise InputError(f"{name}: this section is missing from the config; expected a mapping of settings")
     if not settings["location"].get("tb_dir"):
         raise InputError("location.tb_dir: missing config key; set it to a folder for TensorBoard's files")
-    # The run's config must find its logs from any folder.
-    settings["location"]["tb_dir"] = os.path.abspath(settings["location"]["tb_dir"])
+    settings["location"]["tb_dir"] = os.path.abspath(settings["location"]["tb_dir"])  # found from any folder
     return {str(key): value for key, value in settings.items()}
 
 
 def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> InpaintingDataModule:
     """The data module of the sections `data` and `location`."""
     data = read_section(DataSettings, settings["data"], where="data")
-    return InpaintingDataModule(
-        train=data.train,
-        val=data.val,
-        visual_test=data.visual_test,
-        extra_val=data.extra_val,
-        prepare_hint=settings["location"].get("prepare", ""),
-        seed=seed,
-    )
+    sets = {name: getattr(data, name) for name in ("train", "val", "visual_test", "extra_val")}
+    return InpaintingDataModule(**sets, prepare_hint=settings["location"].get("prepare", ""), seed=seed)
 
 
 def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignals | None = None) -> pl.Trainer:
@@ -295,27 +273,25 @@ _ELSEWHERE = {
 
 def _trainer_kwargs(section: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of Lightning's Trainer from `trainer.kwargs`; those that are not for it are taken out or refused."""
-    kwargs = translate_trainer_kwargs(section)
-    kwargs.pop("resume_from_checkpoint", None)
-    kwargs.pop("gradient_clip_val", None)  # manual optimization: the module clips
+    # Manual optimization: the module clips.
+    ours = {"resume_from_checkpoint", "gradient_clip_val"}
+    kwargs = {name: value for name, value in translate_trainer_kwargs(section).items() if name not in ours}
     if kwargs.get("accumulate_grad_batches") in (None, 1):
         kwargs.pop("accumulate_grad_batches", None)
-    known = set(inspect.signature(pl.Trainer).parameters) - _ELSEWHERE.keys()
-    for name in kwargs:
-        if name in _ELSEWHERE:
-            raise InputError(f"trainer.kwargs.{name} cannot be set: {_ELSEWHERE[name]}")
-    check_known_keys(kwargs, known, where="trainer.kwargs")
+    for name in kwargs.keys() & _ELSEWHERE.keys():
+        raise InputError(f"trainer.kwargs.{name} cannot be set: {_ELSEWHERE[name]}")
+    check_known_keys(kwargs, inspect.signature(pl.Trainer).parameters.keys() - _ELSEWHERE, where="trainer.kwargs")
     return kwargs
 
 
 def _strategy(kwargs: Mapping[str, Any]) -> Any:
     """`auto` stays Lightning's choice on one device and becomes DDP on several."""
     strategy = kwargs.get("strategy", "auto")
-    if strategy == "auto":
-        probe = {key: kwargs[key] for key in ("accelerator", "devices", "num_nodes") if key in kwargs}
-        several = pl.Trainer(**probe, logger=False, enable_checkpointing=False).world_size > 1
-        strategy = "ddp" if several else "auto"
-    return strategy if strategy == "auto" else make_ddp_strategy(strategy)
+    if strategy != "auto":
+        return make_ddp_strategy(strategy)
+    probe = {key: kwargs[key] for key in ("accelerator", "devices", "num_nodes") if key in kwargs}
+    several = pl.Trainer(**probe, logger=False, enable_checkpointing=False).world_size > 1
+    return make_ddp_strategy("ddp") if several else "auto"
 
 
 def validate_every_epoch(trainer: pl.Trainer, train_batches: int) -> None:
@@ -334,12 +310,8 @@ def validate_every_epoch(trainer: pl.Trainer, train_batches: int) -> None:
             "trainer.kwargs.val_check_interval: expected steps (a whole number) or a share of an epoch (0.0 to 1.0) "
             "above 0"
         )
-    if limit is not None:
-        train_batches = min(train_batches, limit if isinstance(limit, int) else int(train_batches * limit))
+    train_batches = limited(train_batches, limit)
     if trainer.check_val_every_n_epoch is not None and isinstance(interval, int) and interval > train_batches:
-        LOGGER.warning(
-            "trainer.kwargs.val_check_interval=%d, but an epoch has %d batches: validating at the end of each epoch",
-            interval,
-            train_batches,
-        )
+        message = "trainer.kwargs.val_check_interval=%d, but an epoch has %d batches: validating at the end of each"
+        LOGGER.warning(message, interval, train_batches)
         trainer.val_check_interval = 1.0

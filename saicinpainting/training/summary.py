@@ -69,10 +69,14 @@ def warnings_of(model: InpaintingModule, data: InpaintingDataModule, trainer: pl
 
 def steps_of(data: InpaintingDataModule, trainer: pl.Trainer) -> tuple[int, int | None]:
     """Steps of an epoch and of the whole run; None if it has no end."""
-    limit, batches = trainer.limit_train_batches, data.train_batches(trainer.world_size)
-    epoch = batches if limit is None else min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    epoch = limited(data.train_batches(trainer.world_size), trainer.limit_train_batches)
     ends = [trainer.max_steps, None if trainer.max_epochs is None else trainer.max_epochs * epoch]
     return epoch, min((end for end in ends if end is not None and end >= 0), default=None)
+
+
+def limited(batches: int, limit: float | None) -> int:
+    """The batches of an epoch that `limit_train_batches` leaves: at most so many, or a share of them."""
+    return batches if limit is None else min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def first_validation(epoch: int, trainer: pl.Trainer) -> int:

@@ -19,7 +19,6 @@ from saicinpainting.training.log_reports import (
     read_runs,
     report_table,
     select_tags,
-    short_number,
     smoothed,
     write_plot,
     write_table,
@@ -237,8 +236,3 @@ def test_smoothing_leaves_a_pale_line_of_the_values(tmp_path: Path):
 def test_a_plot_of_another_kind_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"report\.txt: expected a name in \.png, \.pdf or \.svg"):
         write_plot(RUNS, tmp_path / "report.txt")
-
-
-@pytest.mark.parametrize(("value", "text"), [(0, "0"), (999, "999"), (25000, "25k"), (1.25e6, "1.25M"), (-2000, "-2k")])
-def test_short_numbers(value: float, text: str):
-    assert short_number(value) == text

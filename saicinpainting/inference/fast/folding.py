@@ -16,12 +16,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from saicinpainting.inference.fast.pixel_blocks import PixelBlockConv2d
 from saicinpainting.inference.fast.winograd import WinogradConv2d
 from saicinpainting.networks import dft
 from saicinpainting.networks.base import Features, Generator
+from saicinpainting.networks.batch_norm import fold_batch_norms
 from saicinpainting.networks.ffc import FFC_BN_ACT, Pair
 from saicinpainting.networks.fourier import FourierUnit, SpectralTransform, TransformingModule
 
@@ -40,6 +41,7 @@ def fold(generator: Generator) -> FoldedGenerator:
     if not isinstance(copied, Generator):
         return copied
     _fold_children(copied)
+    fold_batch_norms(copied)
     for part in copied.modules():
         for fast in (WinogradConv2d, PixelBlockConv2d):
             if fast.fits(part):
@@ -60,7 +62,8 @@ class FoldedGenerator(nn.Module):
         self.first_block = generator.first_block
         self.strip_pixels = STRIP_PIXELS
         layers = list(generator.model)
-        self._after_blocks = _first_upsampling(layers)
+        upsampling = (i for i, layer in enumerate(layers) if isinstance(layer, nn.ConvTranspose2d))
+        self._after_blocks = next(upsampling, len(layers))
         outer = [*layers[: self.first_block], *layers[self._after_blocks :]]
         self.strips = not any(map(_looks_far, outer))
         # The 7x7 convolution of the stem looks 3 rows far, the halvings together one less than the sizes' multiple.
@@ -112,16 +115,10 @@ class FoldedGenerator(nn.Module):
             rows = slice(round(top * scale), round(bottom * scale))
             own = slice(rows.start - round(first * scale), rows.stop - round(first * scale))
             if whole is None:
-                whole = _map(lambda t: _empty_like(t, rows=round(height * scale)), part)
+                whole = tree_map_only(Tensor, lambda t: _empty_like(t, rows=round(height * scale)), part)
             for out, made in zip(_tensors(whole), _tensors(part), strict=True):
                 out[:, :, rows] = made[:, :, own]
         return whole
-
-
-def _map(function: Callable[[Tensor], Tensor], features: Features) -> Features:
-    if isinstance(features, tuple):
-        return tuple(None if half is None else function(half) for half in features)
-    return function(features)
 
 
 def _empty_like(strip: Tensor, *, rows: int) -> Tensor:
@@ -133,13 +130,7 @@ def _empty_like(strip: Tensor, *, rows: int) -> Tensor:
 
 
 def _tensors(features: Features) -> list[Tensor]:
-    return [half for half in (features if isinstance(features, tuple) else (features,)) if half is not None]
-
-
-def _first_upsampling(layers: Sequence[nn.Module]) -> int:
-    """Where the upsampling part begins, the end if there is none."""
-    transposed = [i for i, layer in enumerate(layers) if isinstance(layer, nn.ConvTranspose2d)]
-    return transposed[0] if transposed else len(layers)
+    return [half for half in tree_leaves(features) if half is not None]
 
 
 def _looks_far(layer: nn.Module) -> bool:
@@ -160,17 +151,6 @@ def _fold_children(module: nn.Module) -> None:
         else:
             _fold_children(child)
         setattr(module, name, folded)
-    if isinstance(module, nn.Sequential):
-        _fold_neighbours(module)
-
-
-def _fold_neighbours(layers: nn.Sequential) -> None:
-    """Batch norms right behind a convolution go into it; an identity takes their place and keeps the numbers."""
-    for i in range(len(layers) - 1):
-        conv, norm = layers[i], layers[i + 1]
-        if isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(norm, nn.BatchNorm2d):
-            layers[i] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
-            layers[i + 1] = nn.Identity()
 
 
 class FoldedFFC(nn.Module):
@@ -193,23 +173,22 @@ class FoldedFFC(nn.Module):
         super().__init__()
         ffc = layer.ffc
         norm_l, norm_g = (_Affine.of(norm) for norm in (layer.bn_l, layer.bn_g))
-        from_local = [
-            (conv, norm) for conv, norm in ((ffc.convl2l, norm_l), (ffc.convl2g, norm_g)) if isinstance(conv, nn.Conv2d)
-        ]
-        # Each half's shift is added once: by the local branch if there is one.
-        has_l2l, has_l2g = (isinstance(conv, nn.Conv2d) for conv in (ffc.convl2l, ffc.convl2g))
+        branches = ((ffc.convl2l, norm_l), (ffc.convl2g, norm_g))
+        from_local = [(conv, norm) for conv, norm in branches if isinstance(conv, nn.Conv2d)]
         self.from_local = _merged(from_local) if from_local else None
-        self.splits = tuple(
-            conv.out_channels if isinstance(conv, nn.Conv2d) else 0 for conv in (ffc.convl2l, ffc.convl2g)
+        self.splits = tuple(conv.out_channels if isinstance(conv, nn.Conv2d) else 0 for conv, _ in branches)
+        # Each half's shift is added once: by the local branch if there is one.
+        rest_l, rest_g = (
+            _Affine(norm.scale, None if n else norm.shift) for (_, norm), n in zip(branches, self.splits, strict=True)
         )
         self.from_global: nn.Conv2d | None = None
         if isinstance(ffc.convg2l, nn.Conv2d):
-            self.from_global = _merged([(ffc.convg2l, norm_l.without_shift() if has_l2l else norm_l)])
+            self.from_global = _merged([(ffc.convg2l, rest_l)])
         self.spectral: SpectralTransform | None = None
         if isinstance(ffc.convg2g, SpectralTransform):
             self.spectral = ffc.convg2g
             _fold_children(self.spectral)
-            self.spectral.conv2 = _merged([(self.spectral.conv2, norm_g.without_shift() if has_l2g else norm_g)])
+            self.spectral.conv2 = _merged([(self.spectral.conv2, rest_g)])
         self.activation_l, self.activation_g = layer.act_l, layer.act_g
 
     def forward(self, x: Tensor | Pair) -> Pair:
@@ -258,9 +237,6 @@ class _Affine:
         if norm.affine:
             scale, shift = scale * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
         return cls(scale, shift)
-
-    def without_shift(self) -> _Affine:
-        return _Affine(self.scale, None)
 
 
 def _merged(convs: Sequence[tuple[nn.Conv2d, _Affine]]) -> nn.Conv2d:
