@@ -162,7 +162,7 @@ def _to_onnx(model: ExportableInpainter, path: Path) -> None:
         import onnxscript  # noqa: F401 - torch needs it
     except ImportError as error:
         raise InputError(f"ONNX export needs onnx and onnxscript: pip install onnx onnxscript ({error})") from None
-    names = {"input_names": list(INPUTS), "output_names": [OUTPUT]}
+    names: Any = {"input_names": list(INPUTS), "output_names": [OUTPUT]}
     program: Any = torch.onnx.export(_to_program(model), **names, opset_version=OPSET, dynamo=True, verbose=False)
     proto = program.model_proto
     onnx.helper.set_model_props(proto, metadata(model))

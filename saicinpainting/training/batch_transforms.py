@@ -41,21 +41,14 @@ class ConstantAreaCrop:
     round_to_mod: int = 16
 
     def __post_init__(self) -> None:
-        where = "training_model.const_area_crop_kwargs"
-        if self.round_to_mod < 1 or self.round_to_mod % SIDE_MULTIPLE:
+        multiple, largest = self.round_to_mod, 0
+        if multiple > 0 and multiple % SIDE_MULTIPLE == 0:
+            largest = self._floored(self.max_size)
+        if not 0 < self.min_size <= largest or not 0 < self.area <= self.min_size * largest:
             raise InputError(
-                f"{where}.round_to_mod: expected a multiple of {SIDE_MULTIPLE}, which the network needs of every "
-                f"side, got {self.round_to_mod}"
-            )
-        if not 0 < self.min_size <= self._floored(self.max_size):
-            raise InputError(
-                f"{where}: expected 0 < min_size <= max_size, the latter rounded down to a multiple of round_to_mod; "
-                f"got min_size={self.min_size}, max_size={self.max_size}"
-            )
-        if not 0 < self.area <= self.min_size * self._floored(self.max_size):
-            raise InputError(
-                f"{where}: a side of min_size={self.min_size} and another of at most max_size={self.max_size} cannot "
-                f"make area={self.area}; expected 0 < area <= min_size * max_size"
+                f"training_model.const_area_crop_kwargs: expected round_to_mod a multiple of {SIDE_MULTIPLE}, "
+                "0 < min_size <= max_size, the latter rounded down to a multiple of round_to_mod, and "
+                f"0 < area <= min_size * max_size; got {self}"
             )
 
     def window(self, height: int, width: int, rng: torch.Generator) -> tuple[slice, slice]:
@@ -147,16 +140,13 @@ class BatchOptions:
     def __post_init__(self) -> None:
         if self.fake_fakes_proba > 1e-3:  # the official threshold
             raise InputError(
-                f"training_model.fake_fakes_proba={self.fake_fakes_proba} (photographs blended into the holes of "
-                "others, as further fakes for the discriminator) is not supported; set it to 0, as every published "
-                "model does: the discriminator learns from the generator's results"
+                f"training_model.fake_fakes_proba={self.fake_fakes_proba} is not supported; set it to 0, as every "
+                "published model does"
             )
         self.weigh_mask = make_mask_distance_weighter(self.distance_weighter_kwargs)
         if self.distance_weighted_mask_for_discr and self.weigh_mask is None:
-            raise InputError(
-                "training_model.distance_weighted_mask_for_discr: there is no weighted mask; set "
-                "distance_weighter_kwargs"
-            )
+            where = "training_model.distance_weighted_mask_for_discr"
+            raise InputError(f"{where}: there is no weighted mask; set distance_weighter_kwargs")
         settings = self.rescale_scheduler_kwargs
         self.rescale = None if settings is None else make_rescale_schedule(settings)
 

@@ -108,12 +108,8 @@ class StopOnSignal(StepEndCallback):
         self._signals.end_with(status, soon=True)
         if trainer.is_global_zero:
             LOGGER.warning(
-                "stopped by %s %safter %d steps; %s is written, and the same command with hydra.run.dir=%s "
-                "trainer.resume_from_checkpoint=auto goes on from there",
-                self._signals.received or "a signal to another process",
-                where,
-                trainer.global_step,
-                path,
-                path.parent.parent,
+                f"stopped by {self._signals.received or 'a signal to another process'} {where}after "
+                f"{trainer.global_step} steps; {path} is written, and the same command with "
+                f"hydra.run.dir={path.parent.parent} trainer.resume_from_checkpoint=auto goes on from there"
             )
         raise Stopped(status)

@@ -351,13 +351,8 @@ class InpaintingModule(pl.LightningModule):
             evaluator.reset()
             if not results:
                 continue
-            LOGGER.info(
-                "%s metrics after epoch %d, %d steps:\n%s",
-                title,
-                self.current_epoch,
-                self.global_step,
-                results_table(results).to_string(),
-            )
+            message = "%s metrics after epoch %d, %d steps:\n%s"
+            LOGGER.info(message, title, self.current_epoch, self.global_step, results_table(results).to_string())
             for name, value in flatten_dict(results).items():
                 # Official naming: what is no total starts with an underscore and so sorts to the end.
                 hidden = "" if "total" in name or title.startswith("extra_val") else "_"

@@ -54,7 +54,7 @@ def _make_optimizer(network: nn.Module, settings: Settings, fused: bool, *, wher
             "been clipped; set it to false, or trainer.kwargs.precision=bf16-mixed"
         )
     # One kernel for all parameters, unless the config says how.
-    if settings.get("_target_") is None and not settings.keys() & {"fused", "foreach", "capturable", "differentiable"}:
+    if settings.get("_target_") is None and not settings.keys() & set(_IMPLEMENTATION):
         settings["fused"] = fused or None
     # A discriminator is frozen whenever the generator's step comes first: ask for all parameters, not the open ones.
     settings["params"] = list(network.parameters())
@@ -99,13 +99,8 @@ def warn_of_other_settings(optimizer: torch.optim.Optimizer) -> None:
         for name in ("lr", "betas", "eps", "weight_decay"):
             kept, asked = group.get(f"initial_{name}", group.get(name)), optimizer.defaults.get(name)
             if kept is not None and kept != asked and tuple(_listed(kept)) != tuple(_listed(asked)):
-                LOGGER.warning(
-                    "resumed with %s=%s of the checkpoint, not %s of the config; to change it, start a new run with "
-                    "trainer.finetune_from",
-                    name,
-                    kept,
-                    asked,
-                )
+                message = "resumed with %s=%s of the checkpoint, not %s of the config; trainer.finetune_from takes that"
+                LOGGER.warning(message, name, kept, asked)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -44,17 +44,13 @@ def progress_of(loops: Mapping[str, Any]) -> Progress:
 
 def _at_rest(loops: Mapping[str, Any], progress: Progress, *, step_ends: bool) -> dict[str, Any]:
     """`loops["fit_loop"]` with the counters of a run that waits between two epochs."""
-
-    def count(tracker: Mapping[str, Any], value: int) -> dict[str, int]:
-        return dict.fromkeys(tracker, value)
-
     epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
     return {
         **loops,
-        "epoch_progress": {name: count(tracker, progress.epoch) for name, tracker in epochs.items()},
+        "epoch_progress": {name: dict.fromkeys(tracker, progress.epoch) for name, tracker in epochs.items()},
         "epoch_loop.batch_progress": {
-            "total": count(batches["total"], progress.total),
-            "current": count(batches["current"], 0),
+            "total": dict.fromkeys(batches["total"], progress.total),
+            "current": dict.fromkeys(batches["current"], 0),
             "is_last_batch": False,
         },
         # Loggers count steps by this; the end of a step raises it.
@@ -118,26 +114,20 @@ class ExactResume(pl.Callback):
         loop.enter_at(batch, step_ends=step_ends)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """All processes must have the same data, or they would wait for each other for ever."""
         data = _data_of(trainer)
-        own = data.images() if data else {}
-        first = trainer.strategy.broadcast(own)
-        for name, images in own.items():
-            if images != first[name]:
-                raise InputError(
-                    f"{name}.indir: process {trainer.global_rank} finds {images} images, process 0 {first[name]}; "
-                    "every machine needs the same files"
-                )
+        for name, images in (data.images() if data else {}).items():
+            _check_equal(trainer, f"{name}.indir", "images: every machine needs the same files", images)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """All processes must have resumed from the same place, or they would wait for each other for ever."""
-        own = (trainer.current_epoch, trainer.global_step)
-        first = trainer.strategy.broadcast(own)
-        if own != tuple(first):
-            raise InputError(
-                f"trainer.resume_from_checkpoint: process {trainer.global_rank} is at epoch {own[0]}, step {own[1]}, "
-                f"process 0 at epoch {first[0]}, step {first[1]}; every machine must see the same checkpoint"
-            )
+        where = "trainer.resume_from_checkpoint"
+        _check_equal(trainer, where, "steps: every machine must see the same checkpoint", trainer.global_step)
+
+
+def _check_equal(trainer: pl.Trainer, where: str, what: str, count: int) -> None:
+    """All processes must have the same data and steps, or they would wait for each other for ever."""
+    first = trainer.strategy.broadcast(count)
+    if count != first:
+        raise InputError(f"{where}: process {trainer.global_rank} has {count}, process 0 {first} {what}")
 
 
 def _data_of(trainer: pl.Trainer) -> InpaintingDataModule | None:
@@ -155,22 +145,14 @@ def _report_end(trainer: pl.Trainer, epochs: int, steps: int) -> None:
 
 def _report_changes(position: Mapping[str, Any], data: InpaintingDataModule) -> None:
     """Say what the rest of an epoch cannot repeat, because the config or the data have changed."""
-    for name, now, what in (
-        ("seed", data.seed, "trainer.seed was %s, now %s"),
-        ("train_images", data.train_images(), "there were %s training images, now there are %s"),
+    twice = "in the rest of this epoch some images come twice and others not at all"
+    for name, now, effect in (
+        ("seed", data.seed, twice),
+        ("train_images", data.train_images(), twice),
+        ("batch_size", data.batch_size(), f"the epoch goes on after {position.get('images')} of its images"),
     ):
         if position.get(name, now) != now:
-            message = f"resuming: {what}; in the rest of this epoch some images come twice and others not at all"
-            LOGGER.warning(message, position[name], now)
-    batch_size = position.get("batch_size", data.batch_size())
-    if batch_size != data.batch_size():
-        LOGGER.warning(
-            "resuming: a batch of all processes had %d images, now %d; the epoch goes on after %d of its %d images",
-            batch_size,
-            data.batch_size(),
-            position["images"],
-            data.train_images(),
-        )
+            LOGGER.warning("resuming: %s was %s, now %s; %s", name, position[name], now, effect)
 
 
 # ---- which checkpoint -----------------------------------------------------------------------------------------------

@@ -38,8 +38,7 @@ def visualize_batch(
         )
     outlined = keys[:-1] if last_without_mask else keys
     rows = []
-    for item in range(min(max_items, len(batch["mask"]))):
-        mask = batch["mask"][item]
+    for item, mask in enumerate(batch["mask"][:max_items]):
         outline = _outline(mask)
         row = []
         for key in keys:

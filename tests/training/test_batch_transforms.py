@@ -83,10 +83,10 @@ def test_image_and_mask_are_cut_alike():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"round_to_mod": 12}, r"const_area_crop_kwargs\.round_to_mod: expected a multiple of 8.*got 12"),
+        ({"round_to_mod": 12}, r"const_area_crop_kwargs: expected round_to_mod a multiple of 8.*round_to_mod=12"),
         ({"min_size": 0}, "0 < min_size <= max_size"),
         ({"min_size": 600}, "0 < min_size <= max_size"),
-        ({"area": 300 * 300}, r"cannot make area=90000"),
+        ({"area": 300 * 300}, r"0 < area <= min_size \* max_size; got .*area=90000"),
         ({"size": 128}, r"const_area_crop_kwargs\.size: unknown config key; known: .*min_size"),
     ],
 )

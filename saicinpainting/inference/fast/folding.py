@@ -178,9 +178,8 @@ class FoldedFFC(nn.Module):
         self.from_local = _merged(from_local) if from_local else None
         self.splits = tuple(conv.out_channels if isinstance(conv, nn.Conv2d) else 0 for conv, _ in branches)
         # Each half's shift is added once: by the local branch if there is one.
-        rest_l, rest_g = (
-            _Affine(norm.scale, None if n else norm.shift) for (_, norm), n in zip(branches, self.splits, strict=True)
-        )
+        rest_l = _Affine(norm_l.scale, None if self.splits[0] else norm_l.shift)
+        rest_g = _Affine(norm_g.scale, None if self.splits[1] else norm_g.shift)
         self.from_global: nn.Conv2d | None = None
         if isinstance(ffc.convg2l, nn.Conv2d):
             self.from_global = _merged([(ffc.convg2l, rest_l)])

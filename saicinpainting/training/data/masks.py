@@ -1,7 +1,5 @@
 """The official path of the mask generators."""
 
-from __future__ import annotations
-
 from saicinpainting.masks.generators import (
     DrawMethod,
     DumbAreaMaskGenerator,
@@ -11,14 +9,3 @@ from saicinpainting.masks.generators import (
     RandomSuperresMaskGenerator,
 )
 from saicinpainting.masks.mixed import MixedMaskGenerator, get_mask_generator
-
-__all__ = [
-    "DrawMethod",
-    "DumbAreaMaskGenerator",
-    "MixedMaskGenerator",
-    "OutpaintingMaskGenerator",
-    "RandomIrregularMaskGenerator",
-    "RandomRectangleMaskGenerator",
-    "RandomSuperresMaskGenerator",
-    "get_mask_generator",
-]

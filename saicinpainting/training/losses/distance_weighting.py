@@ -1,9 +1,5 @@
 """The official path of distance-weighted masks."""
 
-from __future__ import annotations
-
 from saicinpainting.losses.distance_weighting import BlurredMask as BlurMask
 from saicinpainting.losses.distance_weighting import EmulatedDistanceMask as EmulatedEDTMask
 from saicinpainting.losses.distance_weighting import make_mask_distance_weighter
-
-__all__ = ["BlurMask", "EmulatedEDTMask", "make_mask_distance_weighter"]

@@ -1,7 +1,3 @@
 """The official path of feature matching and pixel losses."""
 
-from __future__ import annotations
-
 from saicinpainting.losses.feature_matching import feature_matching_loss, masked_l1_loss, masked_l2_loss
-
-__all__ = ["feature_matching_loss", "masked_l1_loss", "masked_l2_loss"]

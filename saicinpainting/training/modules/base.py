@@ -6,8 +6,6 @@ from torch import nn
 
 from saicinpainting.networks.base import get_norm_layer, output_activation
 
-__all__ = ["get_activation", "get_norm_layer"]
-
 
 def get_activation(kind: bool | str = "tanh") -> nn.Module | bool:
     """`tanh` or `sigmoid`; False for False."""

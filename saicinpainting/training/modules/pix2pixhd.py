@@ -1,7 +1,5 @@
 """The official path of pix2pixHD's networks."""
 
-from __future__ import annotations
-
 from saicinpainting.networks.pix2pixhd import (
     GlobalGenerator,
     MultiDilatedGlobalGenerator,
@@ -9,11 +7,3 @@ from saicinpainting.networks.pix2pixhd import (
     NLayerDiscriminator,
     ResnetBlock,
 )
-
-__all__ = [
-    "GlobalGenerator",
-    "MultiDilatedGlobalGenerator",
-    "MultidilatedResnetBlock",
-    "NLayerDiscriminator",
-    "ResnetBlock",
-]

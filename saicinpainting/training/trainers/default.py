@@ -10,8 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from saicinpainting.training.factory import module_parts
 from saicinpainting.training.module import InpaintingModule
 
-__all__ = ["DefaultInpaintingTrainingModule"]
-
 
 class DefaultInpaintingTrainingModule(InpaintingModule):
     """The training module of a whole config.

@@ -11,8 +11,6 @@ import torch
 
 from saicinpainting.training.visualizer import visualize_batch
 
-__all__ = ["BaseVisualizer", "visualize_mask_and_images", "visualize_mask_and_images_batch"]
-
 
 class BaseVisualizer(abc.ABC):
     """What a visualizer of one's own derives from."""
