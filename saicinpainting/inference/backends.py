@@ -147,21 +147,6 @@ class RefinementBackend:
         halves = zip(image.chunk(2), mask.chunk(2), strict=True)
         return torch.cat([self._refined(*half) for half in halves])
 
-    def warn_of_unrefined(self) -> None:
-        """One warning for all images so far that have no coarser scale to be refined by."""
-        if not self.n_plain:
-            return
-        min_side = self.settings.min_side
-        reason = (
-            f"an image, or the part around a hole, has a coarser scale where its shorter side is above "
-            f"{math.floor(math.sqrt(2) * min_side)} pixels, refiner.min_side={min_side} times 1.41; "
-            "lower refiner.min_side"
-        )
-        if self.settings.max_scales == 1:
-            reason = "refiner.max_scales=1 leaves no coarser scale; raise it"
-        message = "refine=true: %d of %d images were filled without refinement, or parts of them: %s"
-        LOGGER.warning(message, self.n_plain, self.n_images, reason)
-
     def _in_parts(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         plain = []
 
@@ -198,9 +183,18 @@ class RefinementBackend:
 
 
 def warn_of_unrefined(backend: Backend) -> None:
-    """Warn, at the end of a run, of images that were filled without refinement."""
-    if isinstance(backend, RefinementBackend):
-        backend.warn_of_unrefined()
+    """Warn, at the end of a run, of all images so far that have no coarser scale to be refined by."""
+    if not isinstance(backend, RefinementBackend) or not backend.n_plain:
+        return
+    min_side = backend.settings.min_side
+    reason = (
+        f"an image, or the part around a hole, has a coarser scale where its shorter side is above "
+        f"{math.floor(math.sqrt(2) * min_side)} pixels, refiner.min_side={min_side} times 1.41; lower refiner.min_side"
+    )
+    if backend.settings.max_scales == 1:
+        reason = "refiner.max_scales=1 leaves no coarser scale; raise it"
+    message = "refine=true: %d of %d images were filled without refinement, or parts of them: %s"
+    LOGGER.warning(message, backend.n_plain, backend.n_images, reason)
 
 
 def load_array_backend(

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -107,19 +108,14 @@ class CudaCapture:
             # Threads that write files or read ahead may use the GPU's pinned memory meanwhile.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 made = network(given)
-        return _CudaReplay(graph, given, made, outside.tensors)
+        return partial(_replay, graph, given, made, outside.tensors)
 
 
-class _CudaReplay:
-    """outside: what the graph reads besides `given`, which must stay where it is."""
-
-    def __init__(self, graph: torch.cuda.CUDAGraph, given: Tensor, made: Tensor, outside: list[Tensor]) -> None:
-        self._graph, self._given, self._made, self._outside = graph, given, made, outside
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self._given.copy_(x)
-        self._graph.replay()
-        return self._made.clone()  # the next replay writes there
+def _replay(graph: torch.cuda.CUDAGraph, given: Tensor, made: Tensor, outside: list[Tensor], x: Tensor) -> Tensor:
+    """outside: what the graph reads besides `given`, kept so that it stays where it is."""
+    given.copy_(x)
+    graph.replay()
+    return made.clone()  # the next replay writes there
 
 
 class TensorsFromOutside(TorchDispatchMode):

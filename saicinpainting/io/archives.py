@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, cast
 
 BLOCK = 512
 MOST_ZEROS = 1 << 20
@@ -88,13 +88,6 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         raise tarfile.ReadError(f"it ends in {following} zeros, as files do whose end was lost")
 
 
-class _Decompressor(Protocol):
-    eof: bool
-    unused_data: bytes
-
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
 DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
     b"\x1f\x8b": lambda: zlib.decompressobj(wbits=31),
     b"BZh": bz2.BZ2Decompressor,
@@ -109,7 +102,7 @@ class Decompressed:
     The readers of gzip check nothing behind what they are asked for, those of bz2 and lzma pass over what follows.
     """
 
-    def __init__(self, file: IO[bytes], make: Callable[[], _Decompressor]) -> None:
+    def __init__(self, file: IO[bytes], make: Callable[[], Any]) -> None:
         self._file, self._make = file, make
         self._decompressor, self._left = make(), b""
 
@@ -122,7 +115,7 @@ class Decompressed:
                 if not packed:
                     continue
                 self._decompressor = self._make()
-            data = self._decompressor.decompress(packed)
+            data: bytes = self._decompressor.decompress(packed)
             if self._decompressor.eof:
                 self._left = self._decompressor.unused_data
             if data:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from saicinpainting.utils import InputError, did_you_mean
 
@@ -65,15 +65,7 @@ def move_to_device(obj: Any, device: torch.device | str) -> Any:
 
     Anything else (strings, numbers, None) passes through unchanged.
     """
-    if isinstance(obj, (torch.Tensor, torch.nn.Module)):
-        return obj.to(device)
-    if isinstance(obj, Mapping):
-        return {key: move_to_device(value, device) for key, value in obj.items()}
-    if isinstance(obj, tuple) and hasattr(obj, "_fields"):
-        return type(obj)(*(move_to_device(value, device) for value in obj))
-    if isinstance(obj, (list, tuple)):
-        return type(obj)(move_to_device(value, device) for value in obj)
-    return obj
+    return tree_map_only((torch.Tensor, torch.nn.Module), lambda part: part.to(device), obj)
 
 
 def available_memory(device: torch.device) -> int:

@@ -59,8 +59,7 @@ def make_generator(config: Any = None, kind: str | None = None, **settings: Any)
 
 def make_discriminator(kind: str | None = None, **settings: Any) -> nn.Module:
     """The discriminator that the config section `discriminator` describes."""
-    discriminator = build(
-        DISCRIMINATORS, {"kind": kind, **settings}, where="discriminator", interface=DiscriminatorInterface
-    )
+    settings, interface = {"kind": kind, **settings}, DiscriminatorInterface
+    discriminator = build(DISCRIMINATORS, settings, where="discriminator", interface=interface)
     check_interface(discriminator, nn.Module, where="discriminator", name=str(settings.get("_target_")))
     return discriminator

@@ -129,24 +129,22 @@ def fetch_model(model: PublishedModel) -> Path:
                 (model.folder / VERIFIED).unlink(missing_ok=True)
                 _fetch_missing(model)
             verify_model(model)
-    except OSError as error:
-        raise InputError(f"model {model.name}: {disk_problem(error) or error}; {_by_hand(model)}") from error
+    except (InputError, OSError) as error:
+        reason = error if isinstance(error, InputError) else f"model {model.name}: {disk_problem(error) or error}"
+        raise InputError(f"{reason}; {_by_hand(model)}") from error
     return model.folder
 
 
 def _fetch_missing(model: PublishedModel) -> None:
-    try:
-        if model.zip is not None:
-            archive = _zip_of(model)
-            if not archive.is_file():  # it may have been put there by hand
-                _download(model.zip, archive, model)
-            _unpack(archive, model.folder, {name: file.member for name, file in model.files.items()})
-            archive.unlink()
-        else:
-            for name in model.missing():
-                _download(model.files[name], model.folder / name, model)
-    except InputError as error:
-        raise InputError(f"{error}; {_by_hand(model)}") from error
+    if model.zip is None:
+        for name in model.missing():
+            _download(model.files[name], model.folder / name, model)
+        return
+    archive = _zip_of(model)
+    if not archive.is_file():  # it may have been put there by hand
+        _download(model.zip, archive, model)
+    _unpack(archive, model.folder, {name: file.member for name, file in model.files.items()})
+    archive.unlink()
 
 
 def _download(file: RemoteFile, path: Path, model: PublishedModel) -> None:
@@ -208,8 +206,7 @@ def verify_model(model: PublishedModel, *, again: bool = False) -> None:
             (model.folder / VERIFIED).unlink(missing_ok=True)
             path.unlink()
             raise InputError(
-                f"model {model.name}: {path} has sha256 {found}, expected {file.sha256}; it was removed, start again "
-                f"to fetch it; {_by_hand(model)}"
+                f"model {model.name}: {path} has sha256 {found}, expected {file.sha256}; it was removed, start again"
             )
     (model.folder / VERIFIED).write_text(_mark(model))
 

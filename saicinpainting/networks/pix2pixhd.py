@@ -209,9 +209,5 @@ class NLayerDiscriminator(nn.Module):
         return maps[-1], maps[:-1]
 
 
-def _conv4(c_in: int, c_out: int, *, stride: int) -> nn.Conv2d:
-    return DoubleBackwardConv2d(c_in, c_out, kernel_size=4, stride=stride, padding=2)
-
-
-def _leaky_relu() -> nn.Module:
-    return nn.LeakyReLU(0.2, inplace=True)
+_conv4 = partial(DoubleBackwardConv2d, kernel_size=4, padding=2)
+_leaky_relu = partial(nn.LeakyReLU, 0.2, inplace=True)

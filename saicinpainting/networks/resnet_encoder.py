@@ -12,23 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from saicinpainting.io.state_dict import load_exactly, read_state_dict
-from saicinpainting.utils import InputError, did_you_mean
+from saicinpainting.networks.base import choose
 
 _WEIGHTS_URL = "http://sceneparsing.csail.mit.edu/model"
 # Dilation of the four stages; a stage with dilation above 1 keeps its resolution instead of halving it.
 _STAGE_DILATIONS = {"resnet50": (1, 1, 1, 1), "resnet50dilated": (1, 1, 2, 4)}
 
-
 # What the published encoder files hold beyond the encoder: ImageNet's classifier, and the scratch numbers of
 # the batch normalisation that the ADE20K encoder was trained with.
 EXTRA_KEYS = ("fc.weight", "fc.bias")
 EXTRA_SUFFIXES = ("._tmp_running_mean", "._tmp_running_var", "._running_iter")
-
-
-def _dilations(arch: str) -> tuple[int, int, int, int]:
-    if arch not in _STAGE_DILATIONS:
-        raise InputError(f"arch_encoder: unknown value {arch!r}; {did_you_mean(str(arch), _STAGE_DILATIONS)}")
-    return _STAGE_DILATIONS[arch]
 
 
 def encoder_weights(arch: str, segmentation: bool) -> tuple[str, str]:
@@ -37,7 +30,7 @@ def encoder_weights(arch: str, segmentation: bool) -> tuple[str, str]:
     With `segmentation` the encoder trained on ADE20K, otherwise the one trained on ImageNet, whose file also
     holds `fc.*`, which `ResNetEncoder` has not.
     """
-    _dilations(arch)
+    choose(_STAGE_DILATIONS, arch, where="arch_encoder")
     if segmentation:
         path = f"ade20k-{arch}-ppm_deepsup/encoder_epoch_20.pth"
         return f"ade20k/{path}", f"{_WEIGHTS_URL}/pytorch/{path}"
@@ -82,7 +75,7 @@ class ResNetEncoder(nn.Module):
 
     def __init__(self, arch: str = "resnet50dilated") -> None:
         super().__init__()
-        dilations = _dilations(arch)
+        dilations = choose(_STAGE_DILATIONS, arch, where="arch_encoder")
         self.conv1, self.bn1 = _conv3x3(3, 64, stride=2), nn.BatchNorm2d(64)
         self.conv2, self.bn2 = _conv3x3(64, 64), nn.BatchNorm2d(64)
         self.conv3, self.bn3 = _conv3x3(64, 128), nn.BatchNorm2d(128)

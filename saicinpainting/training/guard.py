@@ -126,8 +126,8 @@ class NonFiniteGuard:
         self._skipped += bool(gradients)
         for gradient in gradients:
             spoiled = [name for name, value in gradient.losses.items() if not bool(torch.isfinite(value).all())]
-            found = f"the gradient of the {gradient.network} is {float(gradient.norm)}"
-            found += f" (not finite: {', '.join(spoiled)})" if spoiled else ""
+            losses = f" (not finite: {', '.join(spoiled)})" if spoiled else ""
+            found = f"the gradient of the {gradient.network} is {float(gradient.norm)}{losses}"
             unexpected = bool(spoiled) or not gradient.scaled
             limit = self.max_in_a_row * (10 if gradient.scaled else 1)
             if self._in_a_row >= limit or (self.policy == "stop" and unexpected):

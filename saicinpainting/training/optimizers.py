@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -97,11 +98,8 @@ def warn_of_other_settings(optimizer: torch.optim.Optimizer) -> None:
     """Say what a resumed run takes from its checkpoint instead of from the config."""
     for group in optimizer.param_groups:
         for name in ("lr", "betas", "eps", "weight_decay"):
-            kept, asked = group.get(f"initial_{name}", group.get(name)), optimizer.defaults.get(name)
-            if kept is not None and kept != asked and tuple(_listed(kept)) != tuple(_listed(asked)):
+            kept: Any = group.get(f"initial_{name}", group.get(name))
+            asked: Any = optimizer.defaults.get(name)
+            if kept is not None and not np.array_equal(kept, asked):  # lists and tuples
                 message = "resumed with %s=%s of the checkpoint, not %s of the config; trainer.finetune_from takes that"
                 LOGGER.warning(message, name, kept, asked)
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,20 +80,17 @@ class DirectoryVisualizer:
         rescale_keys: Sequence[str] | None = None,
     ) -> None:
         self.outdir = Path(outdir)
-        self.key_order = tuple(key_order)
-        self.max_items_in_batch = max_items_in_batch
-        self.last_without_mask = last_without_mask
-        self.rescale_keys = tuple(rescale_keys or ())
+        self._draw = partial(
+            visualize_batch,
+            key_order=tuple(key_order),
+            max_items=max_items_in_batch,
+            last_without_mask=last_without_mask,
+            rescale_keys=tuple(rescale_keys or ()),
+        )
 
     def __call__(self, epoch_i: int, batch_i: int, batch: Mapping[str, Any], suffix: str = "") -> None:
-        drawn = visualize_batch(
-            batch,
-            key_order=self.key_order,
-            max_items=self.max_items_in_batch,
-            last_without_mask=self.last_without_mask,
-            rescale_keys=self.rescale_keys,
-        )
-        write_image(self.outdir / f"epoch{epoch_i:04d}{suffix}" / f"batch{batch_i:07d}.jpg", drawn)
+        path = self.outdir / f"epoch{epoch_i:04d}{suffix}" / f"batch{batch_i:07d}.jpg"
+        write_image(path, self._draw(batch))
 
 
 class NoopVisualizer:
