@@ -230,7 +230,8 @@ def _zip_of(model: PublishedModel) -> Path:
 def _by_hand(model: PublishedModel) -> str:
     if model.zip is not None:
         return f"or put {model.zip.address} by hand at {_zip_of(model)}"
-    return f"or put {', '.join(f'{model.files[n].address} at {model.folder / n}' for n in model.missing())} by hand"
+    places = [f"{model.files[name].address} at {model.folder / name}" for name in model.missing()]
+    return f"or put {', '.join(places) or f'its files in {model.folder}'} by hand"
 
 
 def table_of_models() -> str:

@@ -312,6 +312,6 @@ def validate_every_epoch(trainer: pl.Trainer, train_batches: int) -> None:
         )
     train_batches = limited(train_batches, limit)
     if trainer.check_val_every_n_epoch is not None and isinstance(interval, int) and interval > train_batches:
-        message = "trainer.kwargs.val_check_interval=%d, but an epoch has %d batches: validating at the end of each"
+        message = "trainer.kwargs.val_check_interval=%d, but an epoch has %d batches: validating after each epoch"
         LOGGER.warning(message, interval, train_batches)
         trainer.val_check_interval = 1.0
