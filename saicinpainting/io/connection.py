@@ -158,18 +158,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 def _within(seconds: float, request: urllib.request.Request) -> Any:
     """The response; a server may send its headers byte by byte, so that no byte's time-out ever ends that."""
-    opener = urllib.request.OpenerDirector()
-    local = [urllib.request.FileHandler] if request.type == "file" else []
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-        _Redirects,
-        *local,
-    ):
-        opener.add_handler(handler())
+    opener = urllib.request.build_opener(_Redirects)
     answer: Future[Any] = Future()
 
     def ask() -> None:

@@ -61,7 +61,7 @@ def pick_device(name: str | torch.device | None) -> torch.device:
 
 
 def move_to_device(obj: Any, device: torch.device | str) -> Any:
-    """The same nest of mappings, lists and tuples with every tensor and module on `device`.
+    """The same nest of dicts, lists and tuples with every tensor and module on `device`.
 
     Anything else (strings, numbers, None) passes through unchanged.
     """

@@ -129,9 +129,11 @@ class GlobalGenerator(Generator):
         conv_kind: the convolutions before the upsampling part, `default` or `depthwise` (separable).
         add_out_act: `sigmoid`, `tanh` (also `True`), or `False` for none.
         multidilation_kwargs: `comb_mode`, `dilation_num` and `min_dilation` of the `MultidilatedConv` that takes the
-            place of every convolution in the residual blocks; None for plain ones. Reflection needs a feature map
-            larger than the largest dilation.
+            place of every convolution in the residual blocks. Reflection needs a feature map larger than the largest
+            dilation.
     """
+
+    multidilated = False
 
     def __init__(
         self,
@@ -154,7 +156,7 @@ class GlobalGenerator(Generator):
         padding_mode = choose(PADDING_MODES, padding_type, where="generator.padding_type")
         widths = channels_per_level(ngf, n_downsampling, max_features=max_features)
         down = _downsampling(input_nc, widths, conv_layer=conv, norm_layer=norm)
-        plain = multidilation_kwargs is None
+        plain = multidilation_kwargs is None and not self.multidilated
         dilated = partial(_multidilated, padding_mode=padding_mode, settings=multidilation_kwargs or {})
         make_block: Callable[..., nn.Module] = (
             partial(ResnetBlock, padding_mode=padding_mode, conv_layer=conv)
@@ -175,7 +177,8 @@ class GlobalGenerator(Generator):
 class MultiDilatedGlobalGenerator(GlobalGenerator):
     """`GlobalGenerator` with a `MultidilatedConv` for every convolution in the blocks: `pix2pixhd_multidilated`."""
 
-    __init__ = partialmethod(GlobalGenerator.__init__, n_blocks=3, multidilation_kwargs={})
+    multidilated = True
+    __init__ = partialmethod(GlobalGenerator.__init__, n_blocks=3)
 
 
 class NLayerDiscriminator(nn.Module):
