@@ -171,7 +171,7 @@ def test_a_run_starts_from_the_weights_of_another(averaged: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["trainer.finetune_from=nowhere"], r"trainer\.finetune_from: nowhere does not exist"),
+        (["trainer.finetune_from=nowhere"], r"trainer\.finetune_from: no best\.ckpt.* in nowhere/models or nowhere"),
         (["trainer.finetune_from={run}", "generator.n_blocks=2"], r"n_blocks=1 \(config: 2\)"),
         (
             ["trainer.finetune_from={run}", "trainer.resume_from_checkpoint={run}/models/last.ckpt"],
