@@ -7,6 +7,7 @@ inside the hole count as fake; those outside show real pixels and are to be take
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -19,19 +20,23 @@ MASK_SCALE_MODES = ("nearest", "maxpool")
 WHERE = "losses.adversarial"
 
 
-class MaskScaler:
-    """Brings a mask to the size of a score map; refuses to unless `allow_scale_mask`."""
+@dataclass(frozen=True, kw_only=True)
+class _MaskedLoss:
+    """A mask at the size of the score map: refused unless `allow_scale_mask` (`mask_scale_mode`: how)."""
 
-    def __init__(self, *, allow_scale_mask: bool, mask_scale_mode: str) -> None:
-        if mask_scale_mode not in MASK_SCALE_MODES:
+    weight: float = 1
+    mask_as_fake_target: bool
+    allow_scale_mask: bool = False
+    mask_scale_mode: str = "nearest"
+
+    def __post_init__(self) -> None:
+        if self.mask_scale_mode not in MASK_SCALE_MODES:
             raise InputError(
-                f"{WHERE}.mask_scale_mode: unknown mode {mask_scale_mode!r}; "
-                f"{did_you_mean(mask_scale_mode, MASK_SCALE_MODES)}"
+                f"{WHERE}.mask_scale_mode: unknown mode {self.mask_scale_mode!r}; "
+                f"{did_you_mean(self.mask_scale_mode, MASK_SCALE_MODES)}"
             )
-        self.allow_scale_mask = allow_scale_mask
-        self.mask_scale_mode = mask_scale_mode
 
-    def __call__(self, mask: Tensor, score: Tensor) -> Tensor:
+    def scale_mask(self, mask: Tensor, score: Tensor) -> Tensor:
         """mask: (B, 1, H, W) -> (B, 1, h, w), the size of score: (B, 1, h, w)."""
         size = score.shape[-2:]
         if mask.shape[-2:] == size:
@@ -46,7 +51,8 @@ class MaskScaler:
         return F.interpolate(mask, size=size, mode="nearest")
 
 
-class NonSaturatingWithR1:
+@dataclass(frozen=True, kw_only=True)
+class NonSaturatingWithR1(_MaskedLoss):
     """Non-saturating GAN loss (Goodfellow et al. 2014) with R1 penalty (Mescheder et al. 2018, eq. 9).
 
     `weight` multiplies the generator's term only. With `gp_interval` k the penalty is computed in every k-th step and
@@ -55,39 +61,27 @@ class NonSaturatingWithR1:
     `use_unmasked_for_gen` and `use_unmasked_for_discr` say whether fake patches outside the hole count at all.
     """
 
-    def __init__(
-        self,
-        *,
-        gp_coef: float = 5,
-        gp_interval: int = 1,
-        weight: float = 1,
-        mask_as_fake_target: bool = False,
-        allow_scale_mask: bool = False,
-        mask_scale_mode: str = "nearest",
-        extra_mask_weight_for_gen: float = 0,
-        use_unmasked_for_gen: bool = True,
-        use_unmasked_for_discr: bool = True,
-    ) -> None:
-        if use_unmasked_for_discr and not use_unmasked_for_gen:
+    gp_coef: float = 5
+    gp_interval: int = 1
+    mask_as_fake_target: bool = False
+    extra_mask_weight_for_gen: float = 0
+    use_unmasked_for_gen: bool = True
+    use_unmasked_for_discr: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.use_unmasked_for_discr and not self.use_unmasked_for_gen:
             raise InputError(
                 f"{WHERE}: use_unmasked_for_gen=false needs use_unmasked_for_discr=false, else the "
                 "discriminator learns from pixels that the generator is not told about"
             )
-        if mask_as_fake_target and not use_unmasked_for_discr:
+        if self.mask_as_fake_target and not self.use_unmasked_for_discr:
             raise InputError(
                 f"{WHERE}: mask_as_fake_target=true needs use_unmasked_for_discr=true, "
                 "because it says what the pixels outside the hole count as"
             )
-        if gp_interval < 1:
-            raise InputError(f"{WHERE}.gp_interval: expected 1 (every step) or more, got {gp_interval}")
-        self.gp_coef = gp_coef
-        self.gp_interval = gp_interval
-        self.weight = weight
-        self.mask_as_fake_target = mask_as_fake_target
-        self.extra_mask_weight_for_gen = extra_mask_weight_for_gen
-        self.use_unmasked_for_gen = use_unmasked_for_gen
-        self.use_unmasked_for_discr = use_unmasked_for_discr
-        self.scale_mask = MaskScaler(allow_scale_mask=allow_scale_mask, mask_scale_mode=mask_scale_mode)
+        if self.gp_interval < 1:
+            raise InputError(f"{WHERE}.gp_interval: expected 1 (every step) or more, got {self.gp_interval}")
 
     def penalizes(self, step: int) -> bool:
         """Whether the penalty is computed in this step: `real_batch` needs a gradient then."""
@@ -129,24 +123,15 @@ class NonSaturatingWithR1:
         return loss * mask + F.softplus(-discr_fake_pred) * (1 - mask)
 
 
-class BCELoss:
+@dataclass(frozen=True, kw_only=True)
+class BCELoss(_MaskedLoss):
     """Binary cross-entropy GAN loss, each term a mean: target 1 for real patches, 0 for fake ones.
 
     With `mask_as_fake_target` (as in the original code) the fakes' target is 1 - mask: 0 in the hole, 1
     outside. `weight` multiplies the generator's term only; the discriminator's two terms are averaged.
     """
 
-    def __init__(
-        self,
-        *,
-        weight: float = 1,
-        mask_as_fake_target: bool = True,
-        allow_scale_mask: bool = False,
-        mask_scale_mode: str = "nearest",
-    ) -> None:
-        self.weight = weight
-        self.mask_as_fake_target = mask_as_fake_target
-        self.scale_mask = MaskScaler(allow_scale_mask=allow_scale_mask, mask_scale_mode=mask_scale_mode)
+    mask_as_fake_target: bool = True
 
     def penalizes(self, step: int) -> bool:
         """Never: there is no penalty."""

@@ -64,14 +64,20 @@ class MaskGenerator(ABC):
         """A mask of `size` (H, W): float32, 0 or 1."""
 
 
-class _Ramped:
-    """Share of the full difficulty: 1 without a ramp."""
+@dataclass(kw_only=True)
+class _RampedMaskGenerator(MaskGenerator):
+    """Draws `min_times` to about `max_times` shapes; a ramp moves from the least difficulty to the full one."""
 
-    def __init__(self, ramp_kwargs: Mapping[str, Any] | None) -> None:
+    min_times: int = 0
+    max_times: int
+    ramp_kwargs: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
         # Old configs give a linear ramp's settings and no kind.
-        self._ramp = None if ramp_kwargs is None else get_ramp(**{"kind": "linear", **ramp_kwargs})
+        self._ramp = None if self.ramp_kwargs is None else get_ramp(**{"kind": "linear", **self.ramp_kwargs})
 
     def share(self, iter_i: int | None) -> float:
+        """Share of the full difficulty: 1 without a ramp."""
         return 1 if self._ramp is None or iter_i is None else self._ramp(iter_i)
 
 
@@ -83,48 +89,39 @@ class DrawMethod(str, Enum):
     SQUARE = "square"
 
 
-class RandomIrregularMaskGenerator(MaskGenerator):
+@dataclass(kw_only=True)
+class RandomIrregularMaskGenerator(_RampedMaskGenerator):
     """Strokes: chains of up to five thick segments from random starts."""
 
-    def __init__(
-        self,
-        *,
-        max_angle: int = 4,
-        max_len: int = 60,
-        max_width: int = 20,
-        min_times: int = 0,
-        max_times: int = 10,
-        ramp_kwargs: Mapping[str, Any] | None = None,
-        draw_method: str | DrawMethod = DrawMethod.LINE,
-    ) -> None:
-        if draw_method not in list(DrawMethod):
-            raise InputError(f"draw_method: unknown {draw_method!r}; known: {', '.join(m.value for m in DrawMethod)}")
-        self.max_angle, self.max_len, self.max_width = max_angle, max_len, max_width
-        self.min_times, self.max_times = min_times, max_times
-        self.draw_method = DrawMethod(draw_method)
-        self._difficulty = _Ramped(ramp_kwargs)
+    max_angle: int = 4
+    max_len: int = 60
+    max_width: int = 20
+    max_times: int = 10
+    draw_method: str | DrawMethod = DrawMethod.LINE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draw_method not in list(DrawMethod):
+            known = ", ".join(method.value for method in DrawMethod)
+            raise InputError(f"draw_method: unknown {self.draw_method!r}; known: {known}")
 
     def sample(self, size: Size, rng: MaskRandom, iter_i: int | None = None, raw_image: Any = None) -> np.ndarray:
-        share = self._difficulty.share(iter_i)
+        share = self.share(iter_i)
         max_len, max_width = int(max(1, self.max_len * share)), int(max(1, self.max_width * share))
         # One stroke more than max_times can come; published models were trained and tested with that.
         max_times = int(self.min_times + 1 + (self.max_times - self.min_times) * share)
 
         mask = np.zeros(size, np.uint8)  # OpenCV draws bytes four times as fast as floats
         for i in range(rng.numpy.randint(self.min_times, max_times + 1)):
-            self._draw_stroke(
-                mask, rng, turned=i % 2 == 0, max_len=max_len, max_width=max_width, max_angle=self.max_angle
-            )
+            self._draw_stroke(mask, rng, turned=i % 2 == 0, max_len=max_len, max_width=max_width)
         return mask.astype(np.float32)
 
-    def _draw_stroke(
-        self, mask: np.ndarray, rng: MaskRandom, *, turned: bool, max_len: int, max_width: int, max_angle: int
-    ) -> None:
+    def _draw_stroke(self, mask: np.ndarray, rng: MaskRandom, *, turned: bool, max_len: int, max_width: int) -> None:
         height, width = mask.shape
         randint = rng.numpy.randint
         x, y = randint(width), randint(height)
         for _ in range(1 + randint(5)):
-            angle = 0.01 + randint(max_angle)
+            angle = 0.01 + randint(self.max_angle)
             if turned:
                 angle = 2 * 3.1415926 - angle  # these digits: masks stay equal to the official ones
             length, brush = 10 + randint(max_len), 5 + randint(max_width)
@@ -134,9 +131,9 @@ class RandomIrregularMaskGenerator(MaskGenerator):
             x, y = end_x, end_y
 
     def _draw_segment(self, mask: np.ndarray, start: tuple[int, int], end: tuple[int, int], brush: int) -> None:
-        if self.draw_method is DrawMethod.LINE:
+        if self.draw_method == DrawMethod.LINE:
             cv2.line(mask, start, end, 1, brush)
-        elif self.draw_method is DrawMethod.CIRCLE:
+        elif self.draw_method == DrawMethod.CIRCLE:
             cv2.circle(mask, start, radius=brush, color=1, thickness=-1)
         else:
             x, y, half = *start, brush // 2
@@ -144,25 +141,17 @@ class RandomIrregularMaskGenerator(MaskGenerator):
             mask[y - half : y + half, x - half : x + half] = 1
 
 
-class RandomRectangleMaskGenerator(MaskGenerator):
+@dataclass(kw_only=True)
+class RandomRectangleMaskGenerator(_RampedMaskGenerator):
     """Boxes at least `margin` away from the border."""
 
-    def __init__(
-        self,
-        *,
-        margin: int = 10,
-        bbox_min_size: int = 30,
-        bbox_max_size: int = 100,
-        min_times: int = 0,
-        max_times: int = 3,
-        ramp_kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.margin, self.bbox_min_size, self.bbox_max_size = margin, bbox_min_size, bbox_max_size
-        self.min_times, self.max_times = min_times, max_times
-        self._difficulty = _Ramped(ramp_kwargs)
+    margin: int = 10
+    bbox_min_size: int = 30
+    bbox_max_size: int = 100
+    max_times: int = 3
 
     def sample(self, size: Size, rng: MaskRandom, iter_i: int | None = None, raw_image: Any = None) -> np.ndarray:
-        share = self._difficulty.share(iter_i)
+        share = self.share(iter_i)
         height, width = size
         largest = int(self.bbox_min_size + 1 + (self.bbox_max_size - self.bbox_min_size) * share)
         largest = min(largest, height - 2 * self.margin, width - 2 * self.margin)
@@ -183,16 +172,21 @@ class RandomRectangleMaskGenerator(MaskGenerator):
         return mask
 
 
+@dataclass(kw_only=True)
 class RandomSuperresMaskGenerator(MaskGenerator):
     """A grid of holes: known pixels remain between periodic missing rows and columns."""
 
-    def __init__(self, *, min_step: int = 2, max_step: int = 4, min_width: int = 1, max_width: int = 3) -> None:
-        if not 0 < min_width < min_step:
+    min_step: int = 2
+    max_step: int = 4
+    min_width: int = 1
+    max_width: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_width < self.min_step:
             raise InputError(
-                f"super-resolution masks: min_width must lie in 1..min_step - 1, got min_width {min_width} "
-                f"and min_step {min_step}; set them in superres_kwargs"
+                f"superres_kwargs: min_width must lie in 1..min_step - 1, got {self.min_width} and min_step "
+                f"{self.min_step}"
             )
-        self.min_step, self.max_step, self.min_width, self.max_width = min_step, max_step, min_width, max_width
 
     def sample(self, size: Size, rng: MaskRandom, iter_i: int | None = None, raw_image: Any = None) -> np.ndarray:
         mask = np.zeros(size, np.float32)
@@ -210,37 +204,34 @@ class RandomSuperresMaskGenerator(MaskGenerator):
         return step, randint(self.min_width, min(step, self.max_width + 1)), randint(0, step)
 
 
+@dataclass(kw_only=True)
 class OutpaintingMaskGenerator(MaskGenerator):
     """Bands along some of the four borders.
 
     `is_fixed_randomness`: equal `raw_image`s get equal masks, whatever was drawn before.
     """
 
-    def __init__(
-        self,
-        *,
-        min_padding_percent: float = 0.04,
-        max_padding_percent: float = 0.25,
-        left_padding_prob: float = 0.5,
-        top_padding_prob: float = 0.5,
-        right_padding_prob: float = 0.5,
-        bottom_padding_prob: float = 0.5,
-        is_fixed_randomness: bool = False,
-    ) -> None:
-        if not (0 <= min_padding_percent <= max_padding_percent <= 1 and max_padding_percent > 0):
+    min_padding_percent: float = 0.04
+    max_padding_percent: float = 0.25
+    left_padding_prob: float = 0.5
+    top_padding_prob: float = 0.5
+    right_padding_prob: float = 0.5
+    bottom_padding_prob: float = 0.5
+    is_fixed_randomness: bool = False
+
+    def __post_init__(self) -> None:
+        least, most = self.min_padding_percent, self.max_padding_percent
+        if not (0 <= least <= most <= 1 and most > 0):
             raise InputError(
                 "outpainting masks: expected 0 <= min_padding_percent <= max_padding_percent <= 1 and a maximum "
-                f"above 0, got {min_padding_percent} and {max_padding_percent}"
+                f"above 0, got {least} and {most}"
             )
-        probs = [left_padding_prob, top_padding_prob, right_padding_prob, bottom_padding_prob]
-        if not (all(0 <= p <= 1 for p in probs) and sum(probs) > 0):
+        self.probs = [self.left_padding_prob, self.top_padding_prob, self.right_padding_prob, self.bottom_padding_prob]
+        if not (all(0 <= p <= 1 for p in self.probs) and sum(self.probs) > 0):
             raise InputError(
                 "outpainting masks: left, top, right and bottom_padding_prob must lie in 0..1 and one of them "
-                f"above 0, got {probs}"
+                f"above 0, got {self.probs}"
             )
-        self.min_padding_percent, self.max_padding_percent = min_padding_percent, max_padding_percent
-        self.probs = probs
-        self.is_fixed_randomness = is_fixed_randomness
 
     def sample(self, size: Size, rng: MaskRandom, iter_i: int | None = None, raw_image: Any = None) -> np.ndarray:
         if self.is_fixed_randomness:
