@@ -23,8 +23,7 @@ def main() -> None:
     holes = measure(dataset, n_jobs=args.n_jobs)
     text = table(holes)
     write_whole(args.outdir / "holes.tsv", text)
-    rows = [f"{hole.file}\t{hole.share:.6f}\t{hole.holes}\t{hole.width}\t{hole.height}" for hole in holes]
-    write_whole(args.outdir / "masks.tsv", "\n".join(["mask\tshare\tholes\twidth\theight", *rows]) + "\n")
+    write_whole(args.outdir / "masks.tsv", holes.to_csv(sep="\t", index=False, float_format="%.6f"))
     plot(holes, args.outdir / "holes.png", title=args.datadir.resolve().name)
     print(text.expandtabs(10), end="")
     if args.samples_n:

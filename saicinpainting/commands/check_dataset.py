@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 @command
 def main() -> None:
     args = parse_arguments()
-    from saicinpainting.data.loading import Fitting, ImageIssue
+    from saicinpainting.data.loading import WORDS, Fitting, ImageIssue
     from saicinpainting.data.shard_index import INDEX
     from saicinpainting.data.shards import ShardSource
     from saicinpainting.data.sources import FolderSource
-    from saicinpainting.data.verification import Totals, report_images
+    from saicinpainting.data.verification import report_images
 
     packed = len(args.indir) == 1 and (args.indir[0] / INDEX).is_file()
     source = ShardSource(str(args.indir[0])) if packed else FolderSource(args.indir)
@@ -35,13 +36,15 @@ def main() -> None:
     unusual = [report for report in reports if report.issue != ImageIssue.ORDINARY]
     for report in unusual:
         print(report)
-    totals = Totals.of(reports)
-    print(totals)
+    unusable = sum(not report.issue.usable for report in unusual)
+    print(f"{len(reports)} images, {len(reports) - len(unusual)} ordinary, {unusable} unusable")
+    for issue, count in sorted(Counter(report.issue for report in unusual).items()):
+        print(f"{count:8d} {WORDS[issue]}")
     if args.report:
         write_table(args.report, unusual)
-    if totals.unusable > args.max_failures * totals.images:
+    if unusable > args.max_failures * len(reports):
         raise InputError(
-            f"{totals.unusable} of {totals.images} images are unusable, more than --max-failures {args.max_failures:g}"
+            f"{unusable} of {len(reports)} images are unusable, more than --max-failures {args.max_failures:g}"
         )
 
 

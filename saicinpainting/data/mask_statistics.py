@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,63 +16,55 @@ from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.io.files import map_in_processes, write_whole
 from saicinpainting.io.images import to_pixels, write_image
 
+if TYPE_CHECKING:
+    import pandas
+
 BINS = 10
 
 
-@dataclass(frozen=True)
-class Hole:
-    """The mask `file`: share of the image that is hole, number of connected holes, size in pixels."""
+def measure(dataset: InpaintingDataset, *, n_jobs: int = 1) -> pandas.DataFrame:
+    """A row a mask, in the order of the set; `n_jobs` processes read.
 
-    file: str
-    share: float
-    holes: int
-    width: int
-    height: int
+    Columns: `mask`, its file; `share` of the image that is hole; `holes`, how many are connected; `width`, `height` in
+    pixels.
+    """
+    import pandas
 
-    @property
-    def bin(self) -> int:
-        return min(int(self.share * BINS), BINS - 1)
-
-
-def measure(dataset: InpaintingDataset, *, n_jobs: int = 1) -> list[Hole]:
-    """Every mask of the set, in its order; `n_jobs` processes read."""
     work = partial(_measure_one, dataset=dataset)
     found = map_in_processes(
         work, range(len(dataset)), n_jobs, name_of=dataset.mask_filenames.__getitem__, chunksize=16
     )
-    return list(tqdm(found, total=len(dataset), unit="mask"))
+    rows = list(tqdm(found, total=len(dataset), unit="mask"))
+    return pandas.DataFrame(rows, columns=["mask", "share", "holes", "width", "height"])
 
 
-def _measure_one(index: int, *, dataset: InpaintingDataset) -> Hole:
+def _measure_one(index: int, *, dataset: InpaintingDataset) -> tuple[str, float, int, int, int]:
     mask = dataset[index]["mask"][0]
     labels, _ = cv2.connectedComponents(mask.astype(np.uint8))
     name = os.path.relpath(dataset.mask_filenames[index], dataset.datadir)
-    return Hole(name, float(mask.mean()), labels - 1, mask.shape[1], mask.shape[0])
+    return name, float(mask.mean()), labels - 1, mask.shape[1], mask.shape[0]
 
 
-def table(holes: Sequence[Hole]) -> str:
+def _bins(holes: pandas.DataFrame) -> pandas.Series:
+    return (holes["share"] * BINS).astype(int).clip(upper=BINS - 1)
+
+
+def table(holes: pandas.DataFrame) -> str:
     """Tab-separated: masks and their share of the set, overall and by tenths of the image that are hole."""
-    lines = ["hole\tmasks\tshare\tmean\tstd\tholes\twidth\theight", _row("total", holes, len(holes))]
-    for number in range(BINS):
-        inside = [hole for hole in holes if hole.bin == number]
-        lines.append(_row(f"{100 * number // BINS}-{100 * (number + 1) // BINS}%", inside, len(holes)))
-    return "\n".join(lines) + "\n"
+    import pandas
+
+    bins, rows = _bins(holes), {}
+    for label, group in [("total", holes), *((f"{10 * i}-{10 * i + 10}%", holes[bins == i]) for i in range(BINS))]:
+        shares = {"share": len(group) / len(holes), "mean": group["share"].mean(), "std": group["share"].std(ddof=0)}
+        rows[label] = {"masks": str(len(group)), **shares, **group[["holes", "width", "height"]].mean()}
+    return pandas.DataFrame(rows.values(), rows).to_csv(sep="\t", index_label="hole", float_format="%.4f")
 
 
-def _row(name: str, holes: Sequence[Hole], total: int) -> str:
-    if not holes:
-        return f"{name}\t0\t0.0000\t\t\t\t\t"
-    shares = [hole.share for hole in holes]
-    means = [np.mean([getattr(hole, field) for hole in holes]) for field in ("holes", "width", "height")]
-    cells = [len(holes) / total, np.mean(shares), np.std(shares), *means]
-    return "\t".join([name, str(len(holes)), *(f"{cell:.4f}" for cell in cells)])
-
-
-def plot(holes: Sequence[Hole], path: Path, *, title: str) -> None:
+def plot(holes: pandas.DataFrame, path: Path, *, title: str) -> None:
     """A histogram of the shares."""
     from matplotlib.figure import Figure
 
-    shares = np.array([hole.share for hole in holes])
+    shares = holes["share"].to_numpy()
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.hist(shares, bins=np.linspace(0, 1, 41).tolist(), color="tab:blue")
@@ -86,17 +77,15 @@ def plot(holes: Sequence[Hole], path: Path, *, title: str) -> None:
     write_whole(path, drawn.getvalue())
 
 
-def write_samples(dataset: InpaintingDataset, holes: Sequence[Hole], folder: Path, *, per_bin: int, seed: int) -> int:
-    """Images with their holes painted red, `per_bin` of each tenth, as `30-40_NAME.jpg`; returns how many."""
-    rng, written = np.random.RandomState(seed), 0
+def write_samples(
+    dataset: InpaintingDataset, holes: pandas.DataFrame, folder: Path, *, per_bin: int, seed: int
+) -> None:
+    """Images with their holes painted red, `per_bin` of each tenth, as `30-40_NAME.jpg`."""
+    rng, bins = np.random.RandomState(seed), _bins(holes)
     for number in range(BINS):
-        inside = [i for i, hole in enumerate(holes) if hole.bin == number]
-        for i in rng.permutation(inside)[:per_bin]:
+        for i in rng.permutation(np.flatnonzero(bins == number))[:per_bin]:
             sample = dataset[int(i)]
             image = sample["image"] * (1 - sample["mask"])
             image[0] += sample["mask"][0]
-            name = os.path.splitext(os.path.basename(holes[i].file))[0]
-            file = folder / f"{10 * number}-{10 * (number + 1)}_{name}.jpg"
-            write_image(file, to_pixels(image))
-            written += 1
-    return written
+            name = Path(holes["mask"][i]).stem
+            write_image(folder / f"{10 * number}-{10 * number + 10}_{name}.jpg", to_pixels(image))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 from PIL import Image
@@ -128,16 +127,9 @@ class ImageReport(NamedTuple):
 
 def report_images(source: ImageSource, fitting: Fitting, *, n_jobs: int = 1) -> Iterator[ImageReport]:
     """A report of every image, in the order of the source, with a progress bar; `n_jobs` processes read."""
-    work = partial(_check_one, source=source, fitting=fitting)
-    reports = map_in_processes(
-        work,
-        range(len(source)),
-        n_jobs,
-        name_of=source.name,
-        chunksize=CHUNK,
-        initializer=cv2.setNumThreads,
-        initargs=(0,),
-    )
+    work, numbers = partial(_check_one, source=source, fitting=fitting), range(len(source))
+    setup: dict[str, Any] = {"initializer": cv2.setNumThreads, "initargs": (0,)}
+    reports = map_in_processes(work, numbers, n_jobs, name_of=source.name, chunksize=CHUNK, **setup)
     yield from tqdm(reports, total=len(source), unit="image")
 
 
@@ -149,26 +141,3 @@ def _check_one(index: int, *, source: ImageSource, fitting: Fitting) -> ImageRep
         return ImageReport(name, None, None, failure_of(error), reason_of(error, name))
     height, width = image.pixels.shape[:2]
     return ImageReport(source.name(index), width, height, image.issue)
-
-
-@dataclass
-class Totals:
-    """Counts over the reports of a set."""
-
-    images: int
-    found: dict[ImageIssue, int]
-
-    @classmethod
-    def of(cls, reports: list[ImageReport]) -> Totals:
-        found = [report.issue for report in reports]
-        return cls(len(reports), {issue: found.count(issue) for issue in ImageIssue if issue in found})
-
-    @property
-    def unusable(self) -> int:
-        return sum(count for issue, count in self.found.items() if not issue.usable)
-
-    def __str__(self) -> str:
-        ordinary = self.found.get(ImageIssue.ORDINARY, 0)
-        lines = [f"{self.images} images, {ordinary} ordinary, {self.unusable} unusable"]
-        others = (issue for issue in self.found if issue != ImageIssue.ORDINARY)
-        return "\n".join([*lines, *(f"{self.found[issue]:8d} {WORDS[issue]}" for issue in others)])

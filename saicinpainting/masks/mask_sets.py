@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ ROUNDS = 10
 Proposal = tuple[Image.Image, np.ndarray]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Cropping:
     """How an image comes to the size of the set.
 
@@ -40,30 +41,23 @@ class Cropping:
     square of that side is cut out that overlaps the share `crop_min_overlap` of the hole's extent.
     """
 
-    def __init__(
-        self,
-        *,
-        out_min_size: int,
-        handle_small_mode: str = "drop",
-        out_square_crop: bool = True,
-        crop_min_overlap: float = 1.0,
-    ) -> None:
-        if handle_small_mode not in ("drop", "upscale"):
-            raise InputError(f"cropping.handle_small_mode: expected drop or upscale, got {handle_small_mode!r}")
-        self.out_min_size, self.handle_small_mode = out_min_size, handle_small_mode
-        self.out_square_crop, self.crop_min_overlap = out_square_crop, crop_min_overlap
+    out_min_size: int
+    handle_small_mode: str = "drop"
+    out_square_crop: bool = True
+    crop_min_overlap: float = 1.0
 
-    def resize(self, image: Image.Image) -> Image.Image | None:
-        """None: too small to use. An `InputError` if it is so thin that it would come to be too long."""
+    def __post_init__(self) -> None:
+        if self.handle_small_mode not in ("drop", "upscale"):
+            raise InputError(f"cropping.handle_small_mode: expected drop or upscale, got {self.handle_small_mode!r}")
+
+    def resize(self, image: Image.Image) -> Image.Image:
+        """An `InputError` for an image that is too small, or so thin that it would come to be too long."""
         shorter = min(image.size)
         if shorter < self.out_min_size and self.handle_small_mode == "drop":
-            return None
+            raise InputError(f"{image.width}x{image.height} pixels, below {self.out_min_size}")
         width, height = (round(side * self.out_min_size / shorter) for side in image.size)
         if max(width, height) > LONGEST_SIDE:
-            raise InputError(
-                f"{image.width}x{image.height} pixels would come to {width}x{height}, and {LONGEST_SIDE} is the most; "
-                "cut it into parts"
-            )
+            raise InputError(f"it would come to {width}x{height} pixels, {LONGEST_SIDE} is the most; cut it into parts")
         return image.resize((width, height), resample=Image.Resampling.BICUBIC)
 
     def crop(self, image: Image.Image, mask: np.ndarray, rng: MaskRandom) -> Proposal:
@@ -95,8 +89,8 @@ class RandomMasks:
 
     def __init__(self, *, variants_n: int = 2, **mixed_settings: Any) -> None:
         self.variants_n = variants_n
-        where = "mask_generator_kwargs"
-        self.generator = call_with_settings(partial(MixedMaskGenerator, where), mixed_settings, where=where)
+        mixed = partial(MixedMaskGenerator, "mask_generator_kwargs")
+        self.generator = call_with_settings(mixed, mixed_settings, where="mask_generator_kwargs")
 
     def prepare(self) -> None:
         """Nothing is needed."""
@@ -125,22 +119,17 @@ class MaskSetMaker:
         max_masks_per_image: int = 1,
         max_tamper_area: float = 1.0,
     ) -> None:
-        where = "mask_generator_kwargs"
         if generator_kind not in DRAWERS:
             raise InputError(
                 f"generator_kind: unknown kind {generator_kind!r}; {did_you_mean(generator_kind, DRAWERS)}"
             )
-        settings = {str(key): value for key, value in mask_generator_kwargs.items()}
-        self.masks = call_with_settings(DRAWERS[generator_kind], settings, where=where)
+        self.masks = call_with_settings(DRAWERS[generator_kind], mask_generator_kwargs, where="mask_generator_kwargs")
         self.cropping = call_with_settings(Cropping, cropping, where="cropping")
-        self.max_masks_per_image = max_masks_per_image
-        self.max_tamper_area = max_tamper_area
+        self.max_masks_per_image, self.max_tamper_area = max_masks_per_image, max_tamper_area
 
     def propose(self, image: Image.Image, rng: MaskRandom) -> list[Proposal]:
         """Up to `max_masks_per_image` pairs of an image and a mask (H, W); an `InputError` if none fits."""
         resized = self.cropping.resize(image)
-        if resized is None:
-            raise InputError(f"{image.width}x{image.height} pixels, below {self.cropping.out_min_size}")
         draw = self.masks.draw_for(resized)
         for _ in range(ROUNDS):
             masks = [mask for mask in draw(rng) if mask.any()]
@@ -159,12 +148,6 @@ class MaskSet:
     images: int
     masks: int
     skipped: list[str]
-
-    @classmethod
-    def of(cls, masks_or_problems: Collection[int | str]) -> MaskSet:
-        """The set whose images gave so many masks, or none for that reason."""
-        drawn = [item for item in masks_or_problems if isinstance(item, int)]
-        return cls(len(drawn), sum(drawn), [item for item in masks_or_problems if isinstance(item, str)])
 
     def __str__(self) -> str:
         return f"{self.images} images, {self.masks} masks, {len(self.skipped)} images skipped"
@@ -207,7 +190,8 @@ def make_mask_set(
     made = tqdm(map_in_processes(work, left, n_jobs, chunksize=4), total=len(left), unit="image")
     for name, masks_or_problem in zip(left, made, strict=True):
         provenance.add(name, masks_or_problem)
-    return MaskSet.of(provenance.done.values())
+    drawn = [masks for masks in provenance.done.values() if isinstance(masks, int)]
+    return MaskSet(len(drawn), sum(drawn), [reason for reason in provenance.done.values() if isinstance(reason, str)])
 
 
 def read_recipe(path: Path, *, device: str | None = None) -> dict[str, Any]:
@@ -215,11 +199,10 @@ def read_recipe(path: Path, *, device: str | None = None) -> dict[str, Any]:
 
     device: where the network of segmentation masks runs, `cpu` or `cuda`; other masks have none.
     """
-    path = published_config(path)
-    if not path.is_file():
-        raise InputError(f"no config {path}; {RECIPES} holds the published ones")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.safe_load(published_config(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"no config {path}; {RECIPES} holds the published ones") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(config, dict):
@@ -239,9 +222,8 @@ def check_outside(outdir: Path, indir: Path) -> None:
 
 
 def _find_images(indir: Path, ext: str) -> list[str]:
-    endings = (
-        IMAGE_SUFFIXES if ext == "auto" else tuple("." + e.strip().lower().removeprefix(".") for e in ext.split(","))
-    )
+    given = tuple("." + one.strip().lower().removeprefix(".") for one in ext.split(","))
+    endings = IMAGE_SUFFIXES if ext == "auto" else given
     names = images_in(indir, endings)
     if not names:
         raise InputError(f"{indir}: no image *{', *'.join(endings)} there; set --ext to the images' ending")
@@ -251,10 +233,9 @@ def _find_images(indir: Path, ext: str) -> list[str]:
 def _check_names(names: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for name in names:
-        stem = os.path.splitext(name)[0]
-        if stem in seen:
-            raise InputError(f"{seen[stem]} and {name} would give the same files; rename one of them")
-        seen[stem] = name
+        other = seen.setdefault(os.path.splitext(name)[0], name)
+        if other != name:
+            raise InputError(f"{other} and {name} would give the same files; rename one of them")
 
 
 def _photographs(indir: Path, names: Sequence[str], outdir: Path) -> dict[str, str]:

@@ -105,21 +105,21 @@ def get_mask_generator(
     Settings of the mixture, which shipped configs hold, may stay there when another kind is chosen. `_target_` among
     the settings names a `MaskGenerator` of anybody's, whatever `kind` says.
     """
-    if (kwargs or {}).get("_target_") is not None:
-        own = {name: value for name, value in (kwargs or {}).items() if name not in _MIXTURE}
-        offered = {name: value for name, value in (kwargs or {}).items() if name in _MIXTURE}
+    settings = dict(kwargs or {})
+    if settings.get("_target_") is not None:
+        own = {name: value for name, value in settings.items() if name not in _MIXTURE}
+        offered = {name: value for name, value in settings.items() if name in _MIXTURE}
         return build_target(own, where=where, interface=MaskGenerator, offered=offered)
     kind = kind or "mixed"
     if kind not in MASK_GENERATORS:
         raise InputError(f"mask_generator_kind: unknown kind {kind!r}; {did_you_mean(kind, MASK_GENERATORS)}")
-    maker: Callable[..., MaskGenerator] = MASK_GENERATORS[kind]
-    if kind == "mixed":
-        maker = partial(maker, where)  # it has nested settings to report about
-    unused = [] if kind == "mixed" else [name for name in kwargs or {} if name in _MIXTURE - _settings_of(maker)]
+    if kind == "mixed":  # it has nested settings to report about
+        return call_with_settings(partial(MixedMaskGenerator, where), settings, where=where)
+    unused = [name for name in settings if name in _MIXTURE - _settings_of(MASK_GENERATORS[kind])]
     if unused:
         LOGGER.info("%s: masks are %s; %s of the mixture have no effect", where, kind, ", ".join(unused))
-    settings = {name: value for name, value in (kwargs or {}).items() if name not in unused}
-    return call_with_settings(maker, settings, where=where)
+    used = {name: value for name, value in settings.items() if name not in unused}
+    return call_with_settings(MASK_GENERATORS[kind], used, where=where)
 
 
 def _settings_of(maker: Callable[..., MaskGenerator]) -> set[str]:

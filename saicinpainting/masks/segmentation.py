@@ -6,10 +6,11 @@ trained on COCO). Objects that overlap belong to the one that is found with more
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ WEIGHTS = "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_v2_coco-73c
 RIGIDNESS = ("soft", "rigid")
 
 
+@dataclass(kw_only=True)
 class ObjectDetector:
     """Finds the objects of an image; the network is built where it is first used, so that processes can be given one.
 
@@ -35,11 +37,10 @@ class ObjectDetector:
         network_size: the image's shorter side in the network, in pixels; the published weights want 800.
     """
 
-    def __init__(
-        self, *, weights: str | None = None, device: str = "cpu", confidence: float = 0.5, network_size: int = 800
-    ) -> None:
-        self.weights, self.device, self.confidence = weights, device, confidence
-        self.network_size = network_size
+    weights: str | None = None
+    device: str = "cpu"
+    confidence: float = 0.5
+    network_size: int = 800
 
     @torch.inference_mode()
     def __call__(self, image: Image.Image) -> list[np.ndarray]:
@@ -85,8 +86,7 @@ class ObjectDetector:
         return weights_file(self.weights, WEIGHTS, what="Mask R-CNN for segmentation masks")
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """A boolean mask cut out at its edges, and where its upper left corner lies; it may reach out of the image."""
 
     pixels: np.ndarray
@@ -110,18 +110,13 @@ class Shape:
     def drawn(self, height: int, width: int) -> np.ndarray:
         """The part that lies in an image: (height, width)."""
         image = np.zeros((height, width), bool)
-        rows, columns = self.pixels.shape
         top, left = max(self.top, 0), max(self.left, 0)
-        bottom, right = min(self.top + rows, height), min(self.left + columns, width)
-        if top < bottom and left < right:
-            image[top:bottom, left:right] = self.pixels[
-                top - self.top : bottom - self.top, left - self.left : right - self.left
-            ]
+        inside = self.pixels[top - self.top :, left - self.left :][: max(height - top, 0), : max(width - left, 0)]
+        image[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
         return image
 
 
-@dataclass(frozen=True)
-class Move:
+class Move(NamedTuple):
     """How an object becomes a hole: scale, mirroring, and shifts as shares of the image's sides."""
 
     scale: float
@@ -135,6 +130,7 @@ class Move:
         return Shape(pixels, moved.top + round(self.down * height), moved.left + round(self.right * width))
 
 
+@dataclass(kw_only=True)
 class SegmentationMasks:
     """`generator_kind: segmentation`: objects of the image, scaled, mirrored and shifted to where they fit.
 
@@ -156,45 +152,34 @@ class SegmentationMasks:
         weights, device, network_size: see `ObjectDetector`.
     """
 
-    def __init__(
-        self,
-        *,
-        confidence_threshold: float = 0.5,
-        rigidness_mode: str = "rigid",
-        max_object_area: float = 0.3,
-        min_mask_area: float = 0.02,
-        downsample_levels: int = 6,
-        num_variants_per_mask: int = 4,
-        max_mask_intersection: float = 0.5,
-        max_foreground_coverage: float = 0.5,
-        max_foreground_intersection: float = 0.5,
-        max_hidden_area: float = 0.2,
-        max_scale_change: float = 0.25,
-        horizontal_flip: bool = True,
-        max_vertical_shift: float = 0.1,
-        position_shuffle: bool = True,
-        weights: str | None = None,
-        device: str = "cpu",
-        network_size: int = 800,
-    ) -> None:
-        if rigidness_mode not in RIGIDNESS:
-            raise InputError(f"rigidness_mode: expected one of {', '.join(RIGIDNESS)}, got {rigidness_mode!r}")
-        self.detect = ObjectDetector(
-            weights=weights, device=device, confidence=confidence_threshold, network_size=network_size
-        )
-        self.rigid = rigidness_mode == "rigid"
-        self.max_object_area, self.min_mask_area = max_object_area, min_mask_area
-        self.grid, self.num_variants_per_mask = 2**downsample_levels, num_variants_per_mask
-        self.max_mask_intersection = max_mask_intersection
-        self.max_foreground_coverage = max_foreground_coverage
-        self.max_foreground_intersection = max_foreground_intersection
-        self.max_hidden_area, self.max_scale_change = max_hidden_area, max_scale_change
-        self.horizontal_flip, self.max_vertical_shift = horizontal_flip, max_vertical_shift
-        self.position_shuffle = position_shuffle
+    confidence_threshold: float = 0.5
+    rigidness_mode: str = "rigid"
+    max_object_area: float = 0.3
+    min_mask_area: float = 0.02
+    downsample_levels: int = 6
+    num_variants_per_mask: int = 4
+    max_mask_intersection: float = 0.5
+    max_foreground_coverage: float = 0.5
+    max_foreground_intersection: float = 0.5
+    max_hidden_area: float = 0.2
+    max_scale_change: float = 0.25
+    horizontal_flip: bool = True
+    max_vertical_shift: float = 0.1
+    position_shuffle: bool = True
+    weights: str | None = None
+    device: str = "cpu"
+    network_size: int = 800
 
-    @property
-    def variants_n(self) -> int:
-        return self.num_variants_per_mask
+    def __post_init__(self) -> None:
+        if self.rigidness_mode not in RIGIDNESS:
+            raise InputError(f"rigidness_mode: expected one of {', '.join(RIGIDNESS)}, got {self.rigidness_mode!r}")
+        self.variants_n = self.num_variants_per_mask
+        self.detect = ObjectDetector(
+            weights=self.weights,
+            device=self.device,
+            confidence=self.confidence_threshold,
+            network_size=self.network_size,
+        )
 
     def prepare(self) -> None:
         """Download the network's weights, or fail before an image is looked at."""
@@ -210,7 +195,7 @@ class ObjectHoles:
 
     def __init__(self, settings: SegmentationMasks, objects: Sequence[np.ndarray], height: int, width: int) -> None:
         self.settings, self.height, self.width = settings, height, width
-        scale = min(1.0, settings.grid / max(height, width))
+        scale = min(1.0, 2**settings.downsample_levels / max(height, width))
         small = max(round(width * scale), 1), max(round(height * scale), 1)
         reduced = [cv2.resize(o.astype(np.uint8), small, interpolation=cv2.INTER_NEAREST) > 0 for o in objects]
         self._objects = [(whole, part) for whole, part in zip(objects, reduced, strict=True) if part.any()]
@@ -221,25 +206,23 @@ class ObjectHoles:
         for whole, part in self._objects:
             if whole.mean() >= self.settings.max_object_area:
                 continue
-            others = [small for _, small in self._objects] if self.settings.rigid else [part]
+            others = [small for _, small in self._objects] if self.settings.rigidness_mode == "rigid" else [part]
             for move in self._moves(part, others, rng):
                 hole = move(Shape.of(whole), self.height, self.width).drawn(self.height, self.width)
                 if hole.mean() > self.settings.min_mask_area:
                     holes.append(hole.astype(np.float32))
         return holes
 
-    def _moves(self, mask: np.ndarray, foreground: Sequence[np.ndarray], rng: MaskRandom) -> list[Move]:
+    def _moves(self, mask: np.ndarray, foreground: Sequence[np.ndarray], rng: MaskRandom) -> Iterator[Move]:
         """Ways to move an object of the reduced image, each to a place of its own."""
-        moves: list[Move] = []
         taken = [mask]
         for _ in range(self.settings.num_variants_per_mask):
             found = self._find(mask, foreground, taken, rng)
             if found is None:
-                break
+                return
             move, drawn = found
-            moves.append(move)
             taken.append(drawn)
-        return moves
+            yield move
 
     def _find(
         self, mask: np.ndarray, foreground: Sequence[np.ndarray], taken: Sequence[np.ndarray], rng: MaskRandom
@@ -260,10 +243,9 @@ class ObjectHoles:
         if settings.position_shuffle:
             rng.numpy.shuffle(places)
         for left in places:
-            placed = replace(moved, left=int(left))
-            drawn = placed.drawn(height, width)
+            drawn = moved._replace(left=int(left)).drawn(height, width)
             if self._fits(drawn, int(moved.pixels.sum()), foreground, taken):
-                return replace(base, right=(int(left) - moved.left) / width), drawn
+                return base._replace(right=(int(left) - moved.left) / width), drawn
         return None
 
     def _fits(

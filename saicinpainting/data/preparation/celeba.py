@@ -41,31 +41,25 @@ class CelebaHQ(Preparation):
     eval_sets: Sequence[str] = EVAL_SETS
 
     def describe(self) -> str:
-        return "\n".join(
-            [
-                f"{without_secrets(self.source)} -> original/",
-                f"disk: about {ARCHIVE_BYTES / 1e9:.0f} GB for 30,000 images of 256 px, as much again for an archive",
-                f"train_256/: all images but {self.val_images}, which are drawn with seed {self.seed}",
-                f"val_256/: these; {VAL_MASKS}",
-                f"evaluation/: the same; {', '.join(self.eval_sets) or 'no set'}",
-            ]
+        return (
+            f"{without_secrets(self.source)} -> original/\n"
+            f"disk: about {ARCHIVE_BYTES / 1e9:.0f} GB for 30,000 images of 256 px, as much again for an archive\n"
+            f"train_256/: all images but {self.val_images}, which are drawn with seed {self.seed}\n"
+            f"val_256/: these; {VAL_MASKS}\n"
+            f"evaluation/: the same; {', '.join(self.eval_sets) or 'no set'}"
         )
 
     def take_steps(self) -> None:
         original = self._originals()
         names = images_in(original)
-        if len(names) <= self.val_images:
-            raise InputError(
-                f"{original}: {len(names)} images, of which {self.val_images} are to be kept from training"
-            )
         (kept,) = draw(names, self.seed, self.val_images)
         training = sorted(set(names) - set(kept))
         for folder, chosen in (("train_256", training), ("original_val_256", kept)):
             settings = {"images": len(chosen), "seed": self.seed, "size": SIZE}
             self.take(folder, settings, partial(_fill, self.root / folder, original, chosen))
         source = self.root / "original_val_256"
-        sets = [("val_256", VAL_MASKS), *((f"evaluation/{recipe}", recipe) for recipe in self.eval_sets)]
-        for folder, recipe in sets:
+        sets = {"val_256": VAL_MASKS, **{f"evaluation/{recipe}": recipe for recipe in self.eval_sets}}
+        for folder, recipe in sets.items():
             self.make_set(folder, recipe=recipe, source=source, names=images_in(source))
 
     def _originals(self) -> Path:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from tqdm import tqdm
 
@@ -25,7 +25,6 @@ from saicinpainting.io.archives import (
 from saicinpainting.io.files import whole
 from saicinpainting.utils import InputError
 
-Opened = Iterator["Member"]
 ANEW = "copy it anew; one that was downloaded here: remove it, and it is downloaded again"
 
 
@@ -34,7 +33,7 @@ class Member(NamedTuple):
 
     name: str
     size: int
-    open: Callable[[], AbstractContextManager[IO[bytes]]]
+    open: Callable[[], Any]
 
 
 def extract(archive: Path, folder: Path, *, strip: int = 1) -> int:
@@ -62,7 +61,9 @@ def extract(archive: Path, folder: Path, *, strip: int = 1) -> int:
         for member in _members(file):
             target = folder / _place(member.name, strip, archive)
             if not target.is_file() or target.stat().st_size != member.size:
-                _write(member, target)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with member.open() as source, whole(target) as part, part.open("wb") as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)
             count += 1
             progress.update()
     return count
@@ -78,13 +79,7 @@ def _place(name: str, strip: int, archive: Path) -> Path:
     return Path(*parts[min(strip, len(parts) - 1) :])
 
 
-def _write(member: Member, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with member.open() as source, whole(target) as part, part.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-
-
-def _members(file: IO[bytes]) -> Opened:
+def _members(file: IO[bytes]) -> Iterator[Member]:
     begins = file.read(8)
     file.seek(0)
     if begins.startswith(ZIP_BEGINS):
@@ -97,23 +92,17 @@ def _members(file: IO[bytes]) -> Opened:
         yield from _of_tar(tar)
 
 
-def _of_tar(tar: tarfile.TarFile) -> Opened:
+def _of_tar(tar: tarfile.TarFile) -> Iterator[Member]:
     for info in tar_members(tar):
         if info.isfile() and not _hidden(info.name):
-            yield Member(info.name, info.size, partial(_content, tar, info))
+            yield Member(info.name, info.size, partial(tar.extractfile, info))
         # All would be kept, gigabytes for millions of files; only links need those before them.
         tar.members.clear()  # type: ignore[attr-defined]
 
 
-def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    file = tar.extractfile(info)
-    assert file is not None  # it is a file
-    return file
-
-
-def _of_zip(packed: zipfile.ZipFile, file: IO[bytes]) -> Opened:
+def _of_zip(packed: zipfile.ZipFile, file: IO[bytes]) -> Iterator[Member]:
     for info in zip_members(packed, file):
-        link = (info.external_attr >> 16) & 0o170000 == 0o120000
+        link = stat.S_ISLNK(info.external_attr >> 16)
         if not info.is_dir() and not link and not _hidden(info.filename):
             yield Member(info.filename, info.file_size, partial(packed.open, info))
 

@@ -62,8 +62,7 @@ def write_data(found: Sequence[Found], outdir: Path, recipe: Recipe) -> dict[str
         if (outdir / name).exists():
             raise InputError(f"{outdir / name} exists; give an empty folder: a training may be reading this one")
     unfinished = outdir / ".unfinished"
-    if unfinished.exists():  # of a start that was interrupted
-        shutil.rmtree(unfinished)
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a start that was interrupted
     for name in FOLDERS:
         (unfinished / name).mkdir(parents=True)
     tiles: Counter[str] = Counter()
@@ -125,15 +124,13 @@ def shrink(image: Image.Image, side: int) -> Image.Image:
 
 def describe(facts: dict[str, Any], missing: Iterable[str]) -> str:
     """Where everything comes from, a line for each photograph, and what is missing."""
+    photographs, tiles = facts["photographs"], facts["tiles"]
+    roles = Counter(p["role"] for p in photographs)
     lines = [
         f"{p['role']:9}{p['name']:18}{p['package']} {p['version']}: {p['file']} ({p['author']}, {p['licence']})"
-        for p in facts["photographs"]
+        for p in photographs
     ]
-    roles = Counter(p["role"] for p in facts["photographs"])
-    tiles = facts["tiles"]
     lines += [f"missing  {line}" for line in missing]
-    lines.append(
-        f"train/: {tiles['photographs']} tiles of {roles['train']} photographs, {tiles['patterns']} drawn patterns; "
-        f"val/: {roles['val']}; held_out/: {roles['held_out']}"
-    )
+    total = f"{tiles['photographs']} tiles of {roles['train']} photographs, {tiles['patterns']} drawn patterns"
+    lines.append(f"train/: {total}; val/: {roles['val']}; held_out/: {roles['held_out']}")
     return "\n".join(lines)

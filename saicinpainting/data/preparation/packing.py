@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+
+import webdataset
 
 from saicinpainting.data.preparation.extraction import extract
 from saicinpainting.data.preparation.lama_small import SOURCES, shrink
@@ -38,9 +39,8 @@ def pack(found: Sequence[Found], file: Path, *, limit_mb: float) -> str:
         content = _tar(chosen, side, quality)
         if len(content) <= limit_mb * 1e6:
             write_whole(file, content)
-            return (
-                f"{len(chosen)} photographs, {len(content) / 1e6:.1f} MB: shorter side {side}, JPEG quality {quality}"
-            )
+            size = f"{len(content) / 1e6:.1f} MB"
+            return f"{len(chosen)} photographs, {size}: shorter side {side}, JPEG quality {quality}"
     raise InputError(f"{len(chosen)} photographs do not fit into --limit-mb {limit_mb:g}, however small; allow more")
 
 
@@ -53,36 +53,25 @@ def unpack(file: Path, folder: Path) -> list[Found]:
         rows = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"--packed {file}: no {SOURCES} in it; it was not written by --pack") from error
-    return [_of_row(row, folder) for row in rows]
+    found = []
+    for row in rows:
+        version, digest = row.pop("version"), row.pop("sha256")
+        photograph = Photograph(kind="packed", **row)
+        found.append(Found(photograph, folder / f"{_key(photograph)}.jpg", version, digest))
+    return found
 
 
-def _of_row(row: dict[str, str], folder: Path) -> Found:
-    version, digest = row.pop("version"), row.pop("sha256")
-    photograph = Photograph(kind="packed", **row)
-    return Found(photograph, folder / _member(photograph), version, digest)
-
-
-def _member(photograph: Photograph) -> str:
-    return f"{photograph.role}/{photograph.name}.jpg"
+def _key(photograph: Photograph) -> str:
+    return f"{photograph.role}/{photograph.name}"
 
 
 def _tar(chosen: Sequence[Found], side: int, quality: int) -> bytes:
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
+    with webdataset.TarWriter(file, user="", group="", mode=0o644, mtime=0) as tar:
         rows = json.dumps([one.describe() for one in chosen], indent=1, ensure_ascii=False)
-        _add(tar, SOURCES, rows.encode())
+        tar.write({"__key__": Path(SOURCES).stem, "json": rows.encode()})
         for one in chosen:
-            _add(tar, _member(one.photograph), _jpeg(one.path, side, quality))
-    return file.getvalue()
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))
-
-
-def _jpeg(path: Path, side: int, quality: int) -> bytes:
-    file = io.BytesIO()
-    shrink(read_image(path), side).save(file, "jpeg", quality=quality)
+            jpeg = io.BytesIO()
+            shrink(read_image(one.path), side).save(jpeg, "jpeg", quality=quality)
+            tar.write({"__key__": _key(one.photograph), "jpg": jpeg.getvalue()})
     return file.getvalue()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -65,32 +64,15 @@ class Found:
 
 
 def read_table(path: Path = TABLE) -> list[Photograph]:
-    """The photographs of the table of sources, in its order."""
-    packages: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return [_of_row(package, name, row) for package in packages for name, row in package["photographs"].items()]
-
-
-def _of_row(package: Mapping[str, Any], name: str, row: Mapping[str, str]) -> Photograph:
-    return Photograph(
-        name=name,
-        role=row["role"],
-        kind=package["kind"],
-        package=package["package"],
-        file=f"{package['folder']}/{row['file']}",
-        author=row.get("author") or package["author"],
-        licence=row.get("licence") or package["licence"],
-    )
-
-
-def as_markdown(table: Iterable[Photograph]) -> str:
-    """The table of docs/lama-small.md, by role."""
-    rows = sorted(table, key=lambda photograph: ROLES.index(photograph.role))
-    lines = [
-        f"| {p.name} | {p.role.replace('_', ' ')} | {p.package} | {p.file} | {p.author} | {p.licence} |" for p in rows
-    ]
-    return "\n".join(
-        ["| name | role | package | file | author | licence |", "| --- | --- | --- | --- | --- | --- |", *lines]
-    )
+    """The photographs of the table of sources, in its order; what a row does not say, its package says."""
+    table = []
+    for package in yaml.safe_load(path.read_text(encoding="utf-8")):
+        of_package = {key: package.get(key) for key in ("kind", "package", "author", "licence")}
+        for name, row in package["photographs"].items():
+            table.append(
+                Photograph(**{**of_package, **row, "name": name, "file": f"{package['folder']}/{row['file']}"})
+            )
+    return table
 
 
 def find_photographs(
@@ -109,24 +91,21 @@ def find_photographs(
     Raises:
         InputError: something is missing, unless `skip_missing`.
     """
-    packages: dict[tuple[str, str], list[Photograph]] = {}
-    for photograph in table:
-        if debian or photograph.kind != "debian":
-            packages.setdefault((photograph.kind, photograph.package), []).append(photograph)
+    wanted = [photograph for photograph in table if debian or photograph.kind != "debian"]
     found: list[Found] = []
     missing: list[str] = []
-    for (kind, package), photographs in packages.items():
+    for kind, package in dict.fromkeys((photograph.kind, photograph.package) for photograph in wanted):
         try:
             root, version = unpack_debian(package, cache) if kind == "debian" else find_wheel(package)
         except InputError as error:
             missing.append(str(error))
             continue
-        for photograph in photographs:
-            path = root / photograph.file
-            if path.is_file():
-                found.append(Found(photograph, path, version))
-            else:
-                missing.append(f"{package} {version} has no {photograph.file}")
+        for photograph in wanted:
+            if (photograph.kind, photograph.package) == (kind, package):
+                if (root / photograph.file).is_file():
+                    found.append(Found(photograph, root / photograph.file, version))
+                else:
+                    missing.append(f"{package} {version} has no {photograph.file}")
     if missing and not skip_missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}{more}; --skip-missing goes on without; {ELSEWHERE}")
@@ -142,13 +121,9 @@ def unpack_debian(package: str, cache: Path) -> tuple[Path, str]:
         The folder it is unpacked to, and its version.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    archives = sorted(cache.glob(f"{package}_*.deb"))
-    if not archives:
+    if not any(cache.glob(f"{package}_*.deb")):
         _run(["apt-get", "download", package], cache, failed="run `apt-get update` first if it was never run")
-        archives = sorted(cache.glob(f"{package}_*.deb"))
-    if not archives:
-        raise InputError(f"apt-get download {package} left no file in {cache}; put the .deb there yourself")
-    archive = archives[-1]
+    archive = max(cache.glob(f"{package}_*.deb"))
     version = archive.name.split("_")[1].replace("%3a", ":")
     folder = cache / "unpacked" / archive.stem
     if not folder.is_dir():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,25 +15,11 @@ from saicinpainting.utils import InputError
 
 BASE = "http://data.csail.mit.edu/places/places365"
 # Checksums as torchvision.datasets.Places365 has them, sizes as http://places2.csail.mit.edu/download.html states them.
-VAL = Archive(
-    "val_large.tar", f"{BASE}/val_large.tar", 2_100_000_000, Checksum("md5", "9b71c4993ad89d2d8bcbdc4aef38042f")
-)
-TEST = Archive(
-    "test_large.tar", f"{BASE}/test_large.tar", 19_000_000_000, Checksum("md5", "41a4b6b724b1d2cd862fb3871ed59913")
-)
-TRAIN = {
-    "standard": Archive(
-        "train_large_places365standard.tar",
-        f"{BASE}/train_large_places365standard.tar",
-        105_000_000_000,
-        Checksum("md5", "67e186b496a84c929568076ed01a8aa1"),
-    ),
-    "challenge": Archive(
-        "train_large_places365challenge.tar",
-        f"{BASE}/train_large_places365challenge.tar",
-        476_000_000_000,
-        Checksum("md5", "605f18e68e510c82b958664ea134545f"),
-    ),
+SIZES_AND_MD5 = {
+    "val_large": (2_100_000_000, "9b71c4993ad89d2d8bcbdc4aef38042f"),
+    "test_large": (19_000_000_000, "41a4b6b724b1d2cd862fb3871ed59913"),
+    "train_large_places365standard": (105_000_000_000, "67e186b496a84c929568076ed01a8aa1"),
+    "train_large_places365challenge": (476_000_000_000, "605f18e68e510c82b958664ea134545f"),
 }
 EVAL_SETS = tuple(f"random_{kind}_{size}" for size in (512, 256) for kind in ("thick", "thin", "medium"))
 VAL_MASKS = "random_thick_512"
@@ -60,34 +46,37 @@ class Places(Preparation):
     address: str | None = None
     checksums: Mapping[str, Checksum] = field(default_factory=dict)
 
-    def archives(self) -> Iterator[tuple[str, Archive]]:
-        """Where each archive is unpacked, and the archive; the small ones first."""
-        yield "original/val", VAL.at(self.address, self.checksums)
-        yield "original/test", TEST.at(self.address, self.checksums)
+    def archives(self) -> dict[str, Archive]:
+        """The archives by the folders that they are unpacked to; the small ones first."""
+        names = {"original/val": "val_large", "original/test": "test_large"}
         if self.train is not None:
-            yield "train", TRAIN[self.train].at(self.address, self.checksums)
+            names["train"] = f"train_large_places365{self.train}"
+        made = {}
+        for folder, name in names.items():
+            size, md5 = SIZES_AND_MD5[name]
+            archive = Archive(f"{name}.tar", f"{BASE}/{name}.tar", size, Checksum("md5", md5))
+            made[folder] = archive.at(self.address, self.checksums)
+        return made
 
     def describe(self) -> str:
+        archives = self.archives()
         lines = [
             f"{without_secrets(archive.address)} ({archive.size / 1e9:,.0f} GB, {archive.checksum or 'no checksum'}) "
             f"-> {folder}/"
-            for folder, archive in self.archives()
+            for folder, archive in archives.items()
         ]
-        total = sum(archive.size for _, archive in self.archives())
-        largest = max(archive.size for _, archive in self.archives())
-        kept = total if self.keep_archives else largest
-        chosen = self.eval_list or f"{self.eval_images} test images, seed {self.seed}"
-        return "\n".join(
-            [
-                *lines,
-                f"disk: {total / 1e9:,.0f} GB of images, and {kept / 1e9:,.0f} GB for archives",
-                f"val/: {self.val_images} test images; visual_test/: {self.visual_images} val images; {VAL_MASKS}",
-                f"evaluation/: {chosen}; {', '.join(self.eval_sets) or 'no set'}",
-            ]
-        )
+        sizes = [archive.size for archive in archives.values()]
+        kept = sum(sizes) if self.keep_archives else max(sizes)
+        lines += [
+            f"disk: {sum(sizes) / 1e9:,.0f} GB of images, and {kept / 1e9:,.0f} GB for archives",
+            f"val/: {self.val_images} test images; visual_test/: {self.visual_images} val images; {VAL_MASKS}",
+            f"evaluation/: {self.eval_list or f'{self.eval_images} test images, seed {self.seed}'}; "
+            f"{', '.join(self.eval_sets) or 'no set'}",
+        ]
+        return "\n".join(lines)
 
     def take_steps(self) -> None:
-        archives = dict(self.archives())
+        archives = self.archives()
         train = archives.pop("train", None)
         for folder, archive in archives.items():
             self.unpack(archive, folder)
@@ -120,20 +109,18 @@ def named(wanted: Path, folders: Sequence[Path]) -> tuple[Path, list[str]]:
         lines = os.fsdecode(wanted.read_bytes()).split()
     except OSError as error:
         raise InputError(f"--eval-list: cannot read {wanted}: {error}") from error
-    stems = list(dict.fromkeys(_stem(line) for line in lines))
+    stems = list(dict.fromkeys(map(_stem, lines)))
     if not stems:
         raise InputError(f"--eval-list: {wanted} names no image")
-    missing: list[str] = []
-    for folder in folders:
-        present = {_stem(name): name for name in images_in(folder)}
-        lacking = [stem for stem in stems if stem not in present]
-        if not lacking:
-            return folder, [present[stem] for stem in stems]
-        missing = min(missing or lacking, lacking, key=len)
-    where = " or ".join(map(str, folders))
-    raise InputError(
-        f"--eval-list: {len(missing)} of {len(stems)} images of {wanted} are not in {where}, first {missing[0]}"
-    )
+    present = {folder: {_stem(name): name for name in images_in(folder)} for folder in folders}
+    best = max(folders, key=lambda folder: len(present[folder].keys() & set(stems)))
+    missing = [stem for stem in stems if stem not in present[best]]
+    if missing:
+        raise InputError(
+            f"--eval-list: {len(missing)} of {len(stems)} images of {wanted} are not in "
+            f"{' or '.join(map(str, folders))}, first {missing[0]}"
+        )
+    return best, [present[best][stem] for stem in stems]
 
 
 def _stem(path: str) -> str:

@@ -77,19 +77,18 @@ class Preparation(ABC):
         Raises:
             InputError: it was done with other settings; files of both would be mixed.
         """
-        if name in self._taken.done:
-            before, made = self._taken.done[name]
-            if before != settings:
-                raise InputError(
-                    f"{self.root}: {name} was made with other settings ({before}, now {dict(settings)}); "
-                    "remove it and its line in .prepared.jsonl, or use another folder"
-                )
-            print(f"{name}: done before ({made})")
+        if name not in self._taken.done:
+            print(f"{name}: begins")
+            self._taken.add(name, [settings, made := work()])
+            print(f"{name}: {made}")
             return
-        print(f"{name}: begins")
-        made = work()
-        self._taken.add(name, [settings, made])
-        print(f"{name}: {made}")
+        before, made = self._taken.done[name]
+        if before != settings:
+            raise InputError(
+                f"{self.root}: {name} was made with other settings ({before}, now {dict(settings)}); "
+                "remove it and its line in .prepared.jsonl, or use another folder"
+            )
+        print(f"{name}: done before ({made})")
 
     def unpack(self, archive: Archive, folder: str) -> None:
         """Download `archive` and unpack it into `root/folder`."""
@@ -149,8 +148,6 @@ def draw(names: Sequence[str], seed: int, *counts: int) -> list[list[str]]:
     """Disjoint random samples of these sizes, each in the order of `names`."""
     if sum(counts) > len(names):
         raise InputError(f"{sum(counts)} images are to be drawn, there are {len(names)}; ask for fewer")
-    order, samples, first = np.random.RandomState(seed).permutation(len(names)), [], 0
-    for count in counts:
-        samples.append([names[i] for i in sorted(order[first : first + count])])
-        first += count
-    return samples
+    order = np.random.RandomState(seed).permutation(len(names))
+    samples = np.split(order[: sum(counts)], np.cumsum(counts)[:-1])
+    return [[names[i] for i in sorted(sample)] for sample in samples]
