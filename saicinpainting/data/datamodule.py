@@ -22,7 +22,7 @@ from saicinpainting.data.datasets import (
 )
 from saicinpainting.data.loading import ImageIssue
 from saicinpainting.data.pairs import InpaintingDataset, InpaintingEvalOnlineDataset, Sample
-from saicinpainting.data.sampler import EqualSizeBatches, TrainSampler, share_of
+from saicinpainting.data.sampler import TrainSampler, equal_size_batches, share_of
 from saicinpainting.data.sources import folders_of
 from saicinpainting.data.verification import verify_images
 from saicinpainting.io.images import ceil_modulo
@@ -63,6 +63,15 @@ class Start(NamedTuple):
     batches: int = 0
 
 
+class _EvaluationSet(NamedTuple):
+    """The set of config section `where`; sizes: (H, W) of its samples."""
+
+    where: str
+    dataset: Dataset[Sample]
+    sizes: list[tuple[int, int]]
+    loader_settings: dict[str, Any]
+
+
 class InpaintingDataModule(pl.LightningDataModule):
     """Builds the loaders of config section `data`.
 
@@ -85,6 +94,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         super().__init__()
         self.prepare_hint, self.seed = prepare_hint, seed
         self._train_settings = plain(train)
+        self._train_loader = plain(self._train_settings.pop("dataloader_kwargs", None))
         sections = {"val": ("data.val", val)}
         if visual_test:
             sections["test"] = ("data.visual_test", visual_test)
@@ -93,8 +103,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         self.val_titles = list(sections)
         self._val_sections = [(where, plain(settings)) for where, settings in sections.values()]
         self._train_set: InpaintingTrainDataset | None = None
-        self._val_sets: list[Dataset[Sample]] | None = None
-        self._val_sizes: dict[str, list[tuple[int, int]]] = {}  # (H, W) of the samples of each evaluation set
+        self._val_sets: list[_EvaluationSet] | None = None
         self._start = Start()
         self._copies: torch.cuda.Stream | None = None
 
@@ -118,7 +127,7 @@ class InpaintingDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         sampler = self._sampler(*self._processes())
         sampler.begin_at(self._start.epoch, self._start.images)
-        settings = _without_order(self._train_settings.get("dataloader_kwargs"), where="data.train")
+        settings = _without_order(self._train_loader, where="data.train")
         return self._loader(self._images(), {**settings, "sampler": sampler}, where="data.train")
 
     def train_images(self) -> int:
@@ -136,9 +145,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         """How many images each set has, by its config section."""
         self.setup()
         assert self._val_sets is not None
-        sections = [where for where, _ in self._val_sections]
-        counts = [len(dataset) for dataset in self._val_sets]  # type: ignore[arg-type]
-        return {"data.train": self.train_images(), **dict(zip(sections, counts, strict=True))}
+        return {"data.train": self.train_images(), **{one.where: len(one.sizes) for one in self._val_sets}}
 
     def batch_size(self, world_size: int | None = None) -> int:
         """Training images of a step, over all of `world_size` processes; None asks the trainer how many there are."""
@@ -177,11 +184,10 @@ class InpaintingDataModule(pl.LightningDataModule):
         return self._train_set
 
     def _sampler(self, rank: int, world_size: int) -> TrainSampler:
-        shuffle = bool((self._train_settings.get("dataloader_kwargs") or {}).get("shuffle", False))
         return TrainSampler(
             self.train_images(),
             seed=self.seed,
-            shuffle=shuffle,
+            shuffle=bool(self._train_loader.get("shuffle")),
             rank=rank,
             world_size=world_size,
             epoch_images=self.epoch_images(),
@@ -193,21 +199,18 @@ class InpaintingDataModule(pl.LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _batch_size(self) -> int:
-        return _batch_size(plain(self._train_settings.get("dataloader_kwargs")), where="data.train")
+        return _batch_size(self._train_loader, where="data.train")
 
     def _batches_of(self, images: int) -> int:
-        drop_last = (self._train_settings.get("dataloader_kwargs") or {}).get("drop_last", False)
-        return images // self._batch_size() if drop_last else -(-images // self._batch_size())
+        left_over = 0 if self._train_loader.get("drop_last") else self._batch_size() - 1
+        return (images + left_over) // self._batch_size()
 
     # ---- evaluation ---------------------------------------------------------------------------------------------
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         self.setup("validate")
         assert self._val_sets is not None
-        return [
-            self._val_loader(dataset, where, settings)
-            for dataset, (where, settings) in zip(self._val_sets, self._val_sections, strict=True)
-        ]
+        return [self._val_loader(one) for one in self._val_sets]
 
     def require_sizes(self, multiple: int, least: int) -> None:
         """Refuse evaluation images that a network cannot take, whose sides are multiples of `multiple` from `least` on.
@@ -215,9 +218,9 @@ class InpaintingDataModule(pl.LightningDataModule):
         Raises:
             InputError: it names the first one.
         """
-        for dataset, (where, _) in zip(self._val_sets or [], self._val_sections, strict=True):
+        for where, dataset, sizes, _ in self._val_sets or []:
             names = (name for part in _parts(dataset) for name in part.img_filenames)
-            for name, (height, width) in zip(names, self._val_sizes[where], strict=True):
+            for name, (height, width) in zip(names, sizes, strict=True):
                 if min(height, width) < least or height % multiple or width % multiple:
                     raise InputError(
                         f"{where}: {name} comes to {width}x{height} pixels, but the network takes multiples of "
@@ -225,26 +228,27 @@ class InpaintingDataModule(pl.LightningDataModule):
                         f"{ceil_modulo(least, multiple)}"
                     )
 
-    def _val_loader(self, dataset: Dataset[Sample], where: str, settings: dict[str, Any]) -> DataLoader[Sample]:
-        kwargs = plain(settings.get("dataloader_kwargs"))
+    def _val_loader(self, one: _EvaluationSet) -> DataLoader[Sample]:
+        where, dataset, sizes, kwargs = one
         if kwargs.get("shuffle"):
             raise InputError(f"{where}.dataloader_kwargs.shuffle=true: evaluation images keep their order; remove it")
-        if kwargs.pop("drop_last", False):
+        if kwargs.get("drop_last"):
             raise InputError(f"{where}.dataloader_kwargs.drop_last=true: every evaluation image counts; remove it")
         rank, world_size = self._processes()
-        images = len(dataset)  # type: ignore[arg-type]
+        images = len(sizes)
         if images < world_size and rank == 0:
             LOGGER.warning(
                 "%s: %d images for %d processes; some count more than once in the metrics", where, images, world_size
             )
         share = share_of(images, rank=rank, world_size=world_size)
         kwargs = _without_order(kwargs, where=where)
-        batch_size, sizes = _batch_size(kwargs, where=where), self._val_sizes[where]
+        batch_size = _batch_size(kwargs, where=where)
         if batch_size == 1 or len(set(sizes)) == 1:
             return self._loader(dataset, {**kwargs, "sampler": share}, where=where)
-        del kwargs["batch_size"]
-        batches = EqualSizeBatches(share, sizes, batch_size)
-        return self._loader(dataset, {**kwargs, "batch_sampler": batches}, where=where)
+        own = {key: value for key, value in kwargs.items() if key not in ("batch_size", "drop_last")}
+        return self._loader(
+            dataset, {**own, "batch_sampler": equal_size_batches(share, sizes, batch_size)}, where=where
+        )
 
     def _loader(self, dataset: Dataset[Sample], kwargs: dict[str, Any], *, where: str) -> DataLoader[Sample]:
         """For a GPU batches lie in pinned memory, from which they are copied while the host goes on."""
@@ -268,22 +272,22 @@ class InpaintingDataModule(pl.LightningDataModule):
     # ---- data sets ----------------------------------------------------------------------------------------------
 
     def _make_train_set(self) -> InpaintingTrainDataset:
-        settings = _without_loader(self._train_settings)
-        settings.pop("epoch_images", None)
+        settings = {key: value for key, value in self._train_settings.items() if key != "epoch_images"}
         if settings.get("kind", "default") in FOLDER_KINDS and (settings.get("indir") or not settings.get("file_list")):
-            self._require_folders("data.train", self._train_settings)
+            self._require_folders("data.train", settings)
         return call_with_settings(make_train_dataset, settings, where="data.train")
 
-    def _make_val_set(self, where: str, settings: dict[str, Any]) -> Dataset[Sample]:
+    def _make_val_set(self, where: str, settings: dict[str, Any]) -> _EvaluationSet:
         self._require_folders(where, settings)
-        dataset = make_default_val_dataset(**_without_loader(settings), where=where)
-        sizes = self._val_sizes[where] = []
+        own = {key: value for key, value in settings.items() if key != "dataloader_kwargs"}
+        dataset = make_default_val_dataset(**own, where=where)
+        sizes: list[tuple[int, int]] = []
         for part in _parts(dataset):
             # Another image cannot take an image's place as in training, and the first validation is hours away.
             masks = part.mask_filenames if isinstance(part, InpaintingDataset) else None
             found = verify_images(part.img_filenames, masks, where=where)
             sizes += [part.size_of_sample(height, width) for width, height in found]
-        return dataset
+        return _EvaluationSet(where, dataset, sizes, plain(settings.get("dataloader_kwargs")))
 
     def _require_folders(self, where: str, settings: dict[str, Any]) -> None:
         """The data sets would complain too, but know neither the config key nor the command that helps."""
@@ -302,23 +306,14 @@ def _parts(dataset: Dataset[Sample]) -> list[InpaintingDataset | InpaintingEvalO
     return cast("list[InpaintingDataset | InpaintingEvalOnlineDataset]", parts)
 
 
-def _without_order(dataloader_kwargs: Settings | None, *, where: str) -> dict[str, Any]:
+def _without_order(kwargs: dict[str, Any], *, where: str) -> dict[str, Any]:
     """The loader's settings without the order of the images, which samplers of ours decide."""
-    kwargs = plain(dataloader_kwargs)
-    for name in ("sampler", "batch_sampler"):
-        if name in kwargs:
-            raise InputError(
-                f"{where}.dataloader_kwargs.{name} cannot be set: shuffle and trainer.seed decide the order"
-            )
-    kwargs.pop("shuffle", None)
-    return kwargs
+    for name in kwargs.keys() & {"sampler", "batch_sampler"}:
+        raise InputError(f"{where}.dataloader_kwargs.{name} cannot be set: shuffle and trainer.seed decide the order")
+    return {key: value for key, value in kwargs.items() if key != "shuffle"}
 
 
 def _batch_size(dataloader_kwargs: dict[str, Any], *, where: str) -> int:
     size = dataloader_kwargs.get("batch_size", 1)
     check_whole(f"{where}.dataloader_kwargs.batch_size", size, least=1)
     return int(size)
-
-
-def _without_loader(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != "dataloader_kwargs"}

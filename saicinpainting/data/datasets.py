@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,11 +85,8 @@ class InpaintingTrainDataset(Dataset[Sample]):
     def _next_iteration(self) -> int:
         """Samples drawn so far, for the masks' ramps: each worker counts its own share of them."""
         worker = get_worker_info()
-        count, workers, offset = self._drawn, 1, 0
-        if worker is not None:
-            workers, offset = worker.num_workers, worker.id
         self._drawn += 1
-        return count * workers + offset
+        return self._drawn - 1 if worker is None else (self._drawn - 1) * worker.num_workers + worker.id
 
 
 def _folder_source(
@@ -98,39 +95,22 @@ def _folder_source(
     file_list: PathLike | None = None,
     mask_indir: PathLike | None = None,
     segm_indir: PathLike | None = None,
+    semantic_seg_n_classes: int | None = None,
 ) -> FolderSource:
     if not indir and not file_list:
         raise InputError(f"{WHERE}.indir: missing config key; set it to a folder of images")
+    if semantic_seg_n_classes is not None:
+        LOGGER.warning("%s.semantic_seg_n_classes: has no effect; segm holds the numbers of the classes", WHERE)
     companions = {name: folder for name, folder in ((MASK, mask_indir), (SEGM, segm_indir)) if folder}
     return FolderSource(indir or None, file_list=file_list, companions=companions)
 
 
-def _folder_source_with_segm(
-    *,
-    segm_indir: PathLike,
-    indir: PathLike | Sequence[PathLike] | None = None,
-    file_list: PathLike | None = None,
-    mask_indir: PathLike | None = None,
-    semantic_seg_n_classes: int | None = None,
-) -> FolderSource:
-    if semantic_seg_n_classes is not None:
-        LOGGER.warning("%s.semantic_seg_n_classes: has no effect; segm holds the numbers of the classes", WHERE)
-    return _folder_source(indir=indir, file_list=file_list, mask_indir=mask_indir, segm_indir=segm_indir)
-
-
-def _shard_source(
-    *, indir: PathLike, cache_dir: str | None = None, cache_gb: float = 100, window: int = 4
-) -> ShardSource:
-    return ShardSource(str(indir), cache_dir=cache_dir, cache_gb=cache_gb, window=window)
-
-
 TRAIN_SOURCES: dict[str, Callable[..., ImageSource]] = {
     "default": _folder_source,
-    "img_with_segm": _folder_source_with_segm,
-    "shards": _shard_source,
+    "img_with_segm": _folder_source,
+    "shards": ShardSource,
 }
 FOLDER_KINDS = ("default", "img_with_segm")
-_OFFICIAL_SHARDS = "default_web"
 
 
 def make_train_dataset(
@@ -150,14 +130,19 @@ def make_train_dataset(
         mask_generator_kind: a kind of mask generator, or `paired` for each image's own mask.
         max_failures: the share of unusable images that stops a run.
     """
-    if kind == _OFFICIAL_SHARDS:
+    if kind == "default_web":  # the official code's shards
         raise InputError(
             f"{WHERE}.kind: {kind} is gone; set kind=shards and indir to the folder or address of the shards' index "
             "(bin/make_shards.py --index makes it), and remove shuffle_buffer"
         )
-    own = source.get("_target_") is not None
-    if not own:
+    settings = {**source, "kind": kind, **({"indir": indir} if indir else {})}
+    if source.get("_target_") is None:
         check_kind(kind, TRAIN_SOURCES, where=WHERE)  # before its settings, which another kind may not have
+        makers: list[Callable[..., Any]] = [make_train_dataset, TRAIN_SOURCES[kind]]
+        known = {name for maker in makers for name in inspect.signature(maker).parameters} - {"source"}
+        check_known_keys(settings, known, where=WHERE)
+    if kind == "img_with_segm" and not source.get("segm_indir"):
+        raise InputError(f"{WHERE}.segm_indir: missing config key; set it to the folder of the semantic maps")
     place = without_secrets(str(indir or source.get("file_list")))
     LOGGER.info("training images: %s (%s), masks: %s", place, source.get("_target_") or kind, mask_generator_kind)
     masks = None
@@ -165,15 +150,6 @@ def make_train_dataset(
         masks = get_mask_generator(mask_generator_kind, plain(mask_gen_kwargs), where=f"{WHERE}.mask_gen_kwargs")
         if source.get("mask_indir"):
             raise InputError(f"{WHERE}.mask_indir: only mask_generator_kind=paired uses it, not {mask_generator_kind}")
-    settings = {**source, "kind": kind, **({"indir": indir} if indir else {})}
-    if not own:
-        known = [
-            name
-            for maker in (make_train_dataset, TRAIN_SOURCES[kind])
-            for name in inspect.signature(cast(Callable[..., Any], maker)).parameters
-            if name != "source"
-        ]
-        check_known_keys(settings, known, where=WHERE)
     return InpaintingTrainDataset(
         build(TRAIN_SOURCES, settings, where=WHERE, interface=ImageSource),
         masks,

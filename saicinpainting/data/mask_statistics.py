@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from saicinpainting.data.pairs import InpaintingDataset
-from saicinpainting.io.files import map_in_processes, write_whole
+from saicinpainting.io.files import map_in_processes, whole
 from saicinpainting.io.images import to_pixels, write_image
 
 if TYPE_CHECKING:
@@ -72,9 +71,9 @@ def plot(holes: pandas.DataFrame, path: Path, *, title: str) -> None:
     axes.set(xlabel="share of the image that is hole", ylabel="masks", xlim=(0, 1))
     axes.set_title(f"{title}: {len(holes)} masks, standard deviation {shares.std():.3f}")
     axes.legend()
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=120, format="png")
-    write_whole(path, drawn.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
+        figure.savefig(part, dpi=120, format="png")
 
 
 def write_samples(

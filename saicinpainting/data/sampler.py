@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -41,7 +40,7 @@ class TrainSampler(Sampler[SampleKey]):
         rank: this process's number.
         world_size: how many processes there are.
         epoch_images: images of an epoch, over all processes; None: all of them.
-        order: how a pass is permuted; `ShardShuffle` where images lie in shards.
+        order: how a pass is permuted, `ShardShuffle` where images lie in shards; None: any image may follow any.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class TrainSampler(Sampler[SampleKey]):
         self.images, self.seed, self.shuffle = images, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch_images = epoch_images or images
-        self.order = order or GlobalShuffle(images)
+        self.order = order
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
@@ -82,50 +81,34 @@ class TrainSampler(Sampler[SampleKey]):
 
     def __iter__(self) -> Iterator[SampleKey]:
         # The epoch of the moment: a loader that has begun to read ahead keeps to it.
-        first, passes = self.epoch * self.epoch_images, _Passes(self)
+        first, drawn, order = self.epoch * self.epoch_images, -1, np.empty(0, np.int64)
         for own in range(self.start, len(self)):
             position = first + own * self.world_size + self.rank
             number, place = divmod(position, self.images)
-            index = passes.image(number, place)
+            if number != drawn:
+                drawn, order = number, self._order_of(number)
+            index = int(order[place])
             yield SampleKey(index, sample_seed(self.seed, number, index), position)
 
-
-class _Passes:
-    """The orders of a sampler's passes, of which one is kept at a time."""
-
-    def __init__(self, sampler: TrainSampler) -> None:
-        self.sampler, self.number = sampler, -1
-        self.order = np.empty(0, np.int64)
-
-    def image(self, number: int, place: int) -> int:
-        if not self.sampler.shuffle:
-            return place
-        if number != self.number:
-            # Unlike Generator's, the streams of RandomState are the same in every version of numpy.
-            bits = np.random.MT19937(np.random.SeedSequence((_ORDER, self.sampler.seed, number)))
-            self.number, self.order = number, self.sampler.order.draw(np.random.RandomState(bits))
-        return int(self.order[place])
+    def _order_of(self, number: int) -> np.ndarray:
+        """The images of a pass."""
+        if not self.shuffle:
+            return np.arange(self.images)
+        # Unlike Generator's, the streams of RandomState are the same in every version of numpy.
+        bits = np.random.MT19937(np.random.SeedSequence((_ORDER, self.seed, number)))
+        rng = np.random.RandomState(bits)
+        return self.order.draw(rng) if self.order else rng.permutation(self.images)
 
 
-class Shuffle(ABC):
+class Shuffle(Protocol):
     """Permutations of a data set's images."""
 
-    @abstractmethod
     def draw(self, rng: np.random.RandomState) -> np.ndarray:
         """The numbers of all images, each once."""
+        ...
 
 
-class GlobalShuffle(Shuffle):
-    """Any of `images` may follow any other."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-
-    def draw(self, rng: np.random.RandomState) -> np.ndarray:
-        return rng.permutation(self.images)
-
-
-class ShardShuffle(Shuffle):
+class ShardShuffle:
     """Images that lie in shards: a few shards at a time are read, and every process needs but its share of them.
 
     The shards of a pass are dealt, in random order, to `LANES` lanes, which take turns: of `world_size` processes, a
@@ -171,20 +154,12 @@ def share_of(images: int, *, rank: int, world_size: int) -> range:
     return range(rank, images, world_size) or range(rank % images, rank % images + 1)
 
 
-class EqualSizeBatches(Sampler[list[int]]):
+def equal_size_batches(images: Iterable[int], sizes: Sequence[Hashable], batch_size: int) -> list[list[int]]:
     """Batches of up to `batch_size` of `images` that have one size; sizes in the order in which they first come.
 
     sizes: of every image of the set.
     """
-
-    def __init__(self, images: Iterable[int], sizes: Sequence[Hashable], batch_size: int) -> None:
-        alike: dict[Hashable, list[int]] = {}
-        for image in images:
-            alike.setdefault(sizes[image], []).append(image)
-        self.batches = [each[i : i + batch_size] for each in alike.values() for i in range(0, len(each), batch_size)]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+    alike: dict[Hashable, list[int]] = {}
+    for image in images:
+        alike.setdefault(sizes[image], []).append(image)
+    return [each[i : i + batch_size] for each in alike.values() for i in range(0, len(each), batch_size)]

@@ -8,16 +8,19 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from saicinpainting.data.sources import TRAIN_SUFFIXES, SourceError
 from saicinpainting.io.archives import damage_as, open_tar, tar_members
 from saicinpainting.io.connection import is_address, open_address, without_secrets
 from saicinpainting.io.files import write_whole
 from saicinpainting.utils import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
 
 INDEX = "index.json"
 FORMAT = "lama-shards-1"
@@ -58,16 +61,14 @@ class Shard:
         return f"{folder}{slash}{self.name}{query}"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A file in a shard: where its bytes lie."""
 
     offset: int
     size: int
 
 
-@dataclass(frozen=True)
-class ShardSample:
+class ShardSample(NamedTuple):
     """One sample of a shard; `labels`: its companions by name."""
 
     key: str
@@ -97,9 +98,7 @@ def samples_of(tar: tarfile.TarFile, name: str) -> list[ShardSample]:
                 f"{without_secrets(name)}: sample {key} has {len(images)} images ({', '.join(members)}); expected one "
                 f"of {', '.join('.' + kind for kind in IMAGE_KINDS)}"
             )
-        labels = {
-            kind[: -len(".png")]: member for kind, member in members.items() if kind.endswith(".png") and "." in kind
-        }
+        labels = {kind.removesuffix(".png"): member for kind, member in members.items() if kind.endswith(".png")}
         samples.append(ShardSample(key, members[images[0]], labels))
     return samples
 
@@ -114,7 +113,7 @@ def read_samples(file: BinaryIO) -> list[ShardSample]:
         return samples_of(tar, file.name)
 
 
-def describe(name: str, file: Readable) -> Shard:
+def describe(name: str, file: SupportsRead[bytes]) -> Shard:
     """Read a whole shard once, from a file or a connection."""
     counted = _Counted(file)
 
@@ -123,27 +122,21 @@ def describe(name: str, file: Readable) -> Shard:
 
     with damage_as(broken), open_tar(cast(IO[bytes], counted), stream=True) as tar:
         samples = samples_of(tar, name)
-    return Shard(name, counted.bytes, counted.digest.hexdigest(), len(samples), companions_of(samples))
+    return Shard(
+        name, counted.bytes, counted.digest.hexdigest(), len(samples), names_in_all(one.labels for one in samples)
+    )
 
 
-def companions_of(samples: Sequence[ShardSample]) -> tuple[str, ...]:
-    """The labels that every sample has."""
-    shared = set(samples[0].labels) if samples else set()
-    for sample in samples:
-        shared &= set(sample.labels)
-    return tuple(sorted(shared))
-
-
-class Readable(Protocol):
-    """A file, or the answer of a server."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
+def names_in_all(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """The names that every group has, sorted."""
+    sets = list(map(set, groups))
+    return tuple(sorted(set.intersection(*sets))) if sets else ()
 
 
 class _Counted:
     """Passes bytes on and keeps their number and checksum."""
 
-    def __init__(self, file: Readable) -> None:
+    def __init__(self, file: SupportsRead[bytes]) -> None:
         self.file, self.bytes, self.digest = file, 0, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
@@ -173,11 +166,17 @@ def read_index(place: str) -> list[Shard]:
         else:
             text = Path(place).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{shown}: cannot read the index of the shards ({error}); bin/make_shards.py --index makes one for shards "
-            "that have none"
-        ) from error
-    return _parse(shown, text)
+        raise InputError(f"{shown}: cannot read the index of the shards ({error}); see bin/make_shards.py") from error
+    try:
+        content: dict[str, Any] = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}")
+        shards = [Shard.of(shard) for shard in content["shards"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{shown} is no index of shards ({error}); make it with bin/make_shards.py --index") from error
+    if not any(shard.images for shard in shards):
+        raise InputError(f"{shown}: the shards hold no images")
+    return shards
 
 
 def index_place(place: str) -> str:
@@ -192,38 +191,19 @@ def _without_query(place: str) -> tuple[str, str]:
     return address, mark + query
 
 
-def _parse(place: str, text: str) -> list[Shard]:
-    try:
-        content: dict[str, Any] = json.loads(text)
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r}")
-        shards = [Shard.of(shard) for shard in content["shards"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{place} is no index of shards ({error}); make it with bin/make_shards.py") from error
-    if not any(shard.images for shard in shards):
-        raise InputError(f"{place}: the shards hold no images")
-    return shards
-
-
 def expand(patterns: Iterable[str]) -> Iterator[str]:
     """Files and addresses that patterns stand for: `{000..146}` counts, `*` matches local files, a folder its tars."""
     for pattern in patterns:
         counted = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
         if counted:
             first, last = counted.groups()
-            for number in range(int(first), int(last) + 1):
-                yield from expand(
-                    [pattern[: counted.start()] + str(number).zfill(len(first)) + pattern[counted.end() :]]
-                )
-        elif not is_address(pattern) and os.path.isdir(pattern):
-            shards = [file for file in sorted(Path(pattern).glob("*.tar")) if file.is_file()]
-            if not shards:
-                raise InputError(f"{pattern}: no shard *.tar there; name the folder of the shards, or their files")
-            yield from map(str, shards)
-        elif not is_address(pattern) and glob.has_magic(pattern):
-            found = [file for file in sorted(glob.glob(pattern)) if os.path.isfile(file)]
+            numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
+            yield from expand(pattern.replace(counted[0], number, 1) for number in numbers)
+        elif not is_address(pattern) and (os.path.isdir(pattern) or glob.has_magic(pattern)):
+            files = os.path.join(glob.escape(pattern), "*.tar") if os.path.isdir(pattern) else pattern
+            found = [file for file in sorted(glob.glob(files)) if os.path.isfile(file)]
             if not found:
-                raise InputError(f"no file matches {pattern}")
+                raise InputError(f"{pattern}: no shard *.tar there; name the folder of the shards, or their files")
             yield from found
         else:
             yield pattern

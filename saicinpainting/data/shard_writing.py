@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import webdataset
@@ -61,17 +60,15 @@ def write_shards(
     digest = hashlib.sha256(json.dumps([source.companions, *map(asdict, contents)]).encode()).hexdigest()
     provenance.check({"images": digest}, what="shards", remedy="write to another folder or empty this one")
     provenance.begin({"images": digest})
-    left = [one for one in contents if not _is_there(outdir / one.name, provenance.done.get(one.name))]
+    sizes = {file.name: file.stat().st_size for file in outdir.glob("*.tar")}
+    written = {name for name, shard in provenance.done.items() if sizes.get(name) == shard["bytes"]}
+    left = [one for one in contents if one.name not in written]
     work = partial(_write_one, source=source, outdir=outdir)
     for shard in tqdm(map_in_processes(work, left, n_jobs, name_of=attrgetter("name")), total=len(left), unit="shard"):
         provenance.add(shard.name, asdict(shard))
     shards = [Shard.of(provenance.done[one.name]) for one in contents]
     write_index(outdir / INDEX, shards)
     return shards
-
-
-def _is_there(path: Path, shard: Mapping[str, Any] | None) -> bool:
-    return shard is not None and path.is_file() and path.stat().st_size == shard["bytes"]
 
 
 def _contents(source: ImageSource, root: Path, shard_images: int, shuffle: int | None) -> Iterator[ShardContent]:
@@ -99,14 +96,10 @@ def _keys(names: list[str], root: Path) -> list[str]:
 
 def _write_one(content: ShardContent, *, source: ImageSource, outdir: Path) -> Shard:
     with whole(outdir / content.name) as part:
-        return _write_tar(part, content, source)
-
-
-def _write_tar(path: Path, content: ShardContent, source: ImageSource) -> Shard:
-    with path.open("wb") as file, webdataset.TarWriter(file, user="", group="", mode=0o644, mtime=0) as tar:
-        for index, key in zip(content.images, content.keys, strict=True):
-            kind = os.path.splitext(source.name(index))[1].lower().lstrip(".")
-            labels = {f"{name}.png": source.read_companion(index, name) for name in source.companions}
-            tar.write({"__key__": key, kind: source.read(index), **labels})
-    with path.open("rb") as written:
-        return describe(content.name, written)
+        with part.open("wb") as file, webdataset.TarWriter(file, user="", group="", mode=0o644, mtime=0) as tar:
+            for index, key in zip(content.images, content.keys, strict=True):
+                kind = os.path.splitext(source.name(index))[1].lower().lstrip(".")
+                labels = {f"{name}.png": source.read_companion(index, name) for name in source.companions}
+                tar.write({"__key__": key, kind: source.read(index), **labels})
+        with part.open("rb") as written:
+            return describe(content.name, written)

@@ -14,20 +14,13 @@ from collections import OrderedDict
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 
 from saicinpainting.data.sampler import ShardShuffle, Shuffle
-from saicinpainting.data.shard_index import (
-    SHA256,
-    Member,
-    Shard,
-    ShardSample,
-    read_index,
-    read_samples,
-)
-from saicinpainting.data.sources import WHERE, ImageSource, SourceError
+from saicinpainting.data.shard_index import SHA256, Member, Shard, ShardSample, names_in_all, read_index, read_samples
+from saicinpainting.data.sources import WHERE, ImageSource, PathLike, SourceError
 from saicinpainting.io.connection import is_address, without_secrets
 from saicinpainting.io.download import PATIENT_ATTEMPTS, Checksum, fetch
 from saicinpainting.io.files import disk_problem
@@ -43,21 +36,23 @@ class ShardSource(ImageSource):
     """The images of the shards that an index names.
 
     Args:
-        index: the index file, its folder, or its address; the shards lie beside it.
+        indir: the index file, its folder, or its address; the shards lie beside it.
         cache_dir: shards behind an address are kept in its folder `lama-shards`; needed for these only.
         cache_gb: how large that folder may grow; the shards that were used longest ago go first.
         window: shards of a lane over which images are shuffled, see `ShardShuffle`.
     """
 
-    def __init__(self, index: str, *, cache_dir: str | None = None, cache_gb: float = 100, window: int = 4) -> None:
+    def __init__(
+        self, indir: PathLike, *, cache_dir: str | None = None, cache_gb: float = 100, window: int = 4
+    ) -> None:
         if window < 1:
             raise InputError(f"{WHERE}.window: expected 1 or more shards, got {window}")
-        self.index = without_secrets(str(index))
+        self.index = without_secrets(str(indir))
         self.window = window
-        self.shards = [shard for shard in read_index(str(index)) if shard.images]
-        self.companions = tuple(sorted(set.intersection(*(set(shard.companions) for shard in self.shards))))
+        self.shards = [shard for shard in read_index(str(indir)) if shard.images]
+        self.companions = names_in_all(shard.companions for shard in self.shards)
         self._ends = list(accumulate(shard.images for shard in self.shards))
-        self._places = [shard.place(str(index)) for shard in self.shards]
+        self._places = [shard.place(str(indir)) for shard in self.shards]
         self._cache = self._make_cache(cache_dir, cache_gb)
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
 
@@ -83,14 +78,12 @@ class ShardSource(ImageSource):
         return f"{without_secrets(self._places[number])}/{opened.samples[place].key if opened else place}"
 
     def read(self, index: int) -> bytes:
-        number, place = self._locate(index)
-        shard = self._opened(number)
-        return shard.read(shard.samples[place].image)
+        shard, sample = self._sample(index)
+        return shard.read(sample.image)
 
     def read_companion(self, index: int, companion: str) -> bytes:
-        number, place = self._locate(index)
-        shard = self._opened(number)
-        return shard.read(shard.samples[place].labels[companion])
+        shard, sample = self._sample(index)
+        return shard.read(sample.labels[companion])
 
     def order(self) -> Shuffle:
         return ShardShuffle([shard.images for shard in self.shards], self.window)
@@ -104,16 +97,18 @@ class ShardSource(ImageSource):
         number = bisect_right(self._ends, index)
         return number, index - (self._ends[number] - self.shards[number].images)
 
-    def _opened(self, number: int) -> _OpenShard:
+    def _sample(self, index: int) -> tuple[_OpenShard, ShardSample]:
+        """The shard of image `index`, opened, and where its files lie in there."""
+        number, place = self._locate(index)
         if number not in self._open:
-            place, shard = self._places[number], self.shards[number]
-            path = Path(place)
-            file = self._cache.open(place, shard) if self._cache and is_address(place) else path.open("rb")
+            where, shard = self._places[number], self.shards[number]
+            path = Path(where)
+            file = self._cache.open(where, shard) if self._cache and is_address(where) else path.open("rb")
             self._open[number] = _OpenShard(file, shard)
             if len(self._open) > OPEN_SHARDS:
-                self._open.popitem(last=False)[1].close()
+                self._open.popitem(last=False)[1].file.close()
         self._open.move_to_end(number)
-        return self._open[number]
+        return self._open[number], self._open[number].samples[place]
 
     def __getstate__(self) -> dict[str, object]:
         """Workers open shards themselves."""
@@ -123,8 +118,8 @@ class ShardSource(ImageSource):
 class _OpenShard:
     def __init__(self, file: BinaryIO, shard: Shard) -> None:
         # Not shared with a forked process: `os.pread` needs no position.
-        self._file = file
-        self.samples: list[ShardSample] = read_samples(file)
+        self.file = file
+        self.samples = read_samples(file)
         if len(self.samples) != shard.images:
             raise SourceError(
                 f"{file.name} holds {len(self.samples)} images, its index says {shard.images}; make the index again "
@@ -132,13 +127,10 @@ class _OpenShard:
             )
 
     def read(self, member: Member) -> bytes:
-        data = os.pread(self._file.fileno(), member.size, member.offset)
+        data = os.pread(self.file.fileno(), member.size, member.offset)
         if len(data) != member.size:
-            raise OSError(f"{self._file.name} ends early")
+            raise OSError(f"{self.file.name} ends early")
         return data
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class ShardCache:
@@ -178,17 +170,9 @@ class ShardCache:
     def _fetch(self, address: str, path: Path, shard: Shard) -> None:
         with FileLock(self.folder / "room.lock"):
             self._make_room(shard.bytes)
-        checksum = Checksum("sha256", shard.sha256)
+        expected: dict[str, Any] = {"size": shard.bytes, "checksum": Checksum("sha256", shard.sha256)}
         try:
-            fetch(
-                address,
-                path,
-                what="shard",
-                size=shard.bytes,
-                checksum=checksum,
-                attempts=PATIENT_ATTEMPTS,
-                progress=False,
-            )
+            fetch(address, path, what="shard", **expected, attempts=PATIENT_ATTEMPTS, progress=False)
         except InputError as error:
             raise SourceError(str(error)) from error
 

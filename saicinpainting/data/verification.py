@@ -50,7 +50,10 @@ def verify_images(images: Iterable[str], masks: Iterable[str] | None = None, *, 
     with ThreadPoolExecutor(THREADS) as pool:
         found = dict(zip(files, pool.map(_size_or_reason, files), strict=True))
     faults = [reason for reason in found.values() if isinstance(reason, str)]
-    faults += dict.fromkeys(_differing(zip(images, masks, strict=True), found)) if masks is not None else []
+    for image, mask in dict.fromkeys(zip(images, masks or images, strict=True)):
+        size, other = found[image], found[mask]
+        if not isinstance(size, str) and not isinstance(other, str) and size != other:
+            faults.append(f"{mask} is {other[0]}x{other[1]} pixels, its image {size[0]}x{size[1]}")
     if faults:
         more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
         raise InputError(
@@ -58,13 +61,6 @@ def verify_images(images: Iterable[str], masks: Iterable[str] | None = None, *, 
             f"{'; '.join(faults[:NAMED])}{more}"
         )
     return [size for image in images if not isinstance(size := found[image], str)]
-
-
-def _differing(pairs: Iterable[tuple[str, str]], found: dict[str, Size | str]) -> Iterator[str]:
-    for image, mask in pairs:
-        size, other = found[image], found[mask]
-        if not isinstance(size, str) and not isinstance(other, str) and size != other:
-            yield f"{mask} is {other[0]}x{other[1]} pixels, its image {size[0]}x{size[1]}"
 
 
 def _size_or_reason(path: str) -> Size | str:

@@ -48,7 +48,9 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     It gets `predictions/FOLDER_OF_SET/`, `results.csv`, `results.json`, `images.csv` and `report.html`.
     """
     switches = metric_switches(settings["metrics"], where="metrics")
-    _check_paper(settings["paper"])
+    if settings["paper"] not in (None, "auto", *DATASETS):
+        known = did_you_mean(str(settings["paper"]), DATASETS)
+        raise InputError(f"paper: unknown data set {settings['paper']!r}; {known}, auto or null")
     _check_dataset(settings["dataset"])
     check_whole("num_workers", settings["num_workers"])
     outdir = Path(settings["outdir"])
@@ -59,10 +61,11 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     provenance = Provenance(folder, "made_by")
     provenance.check(made_by, what="an evaluation", remedy="set model.name to write beside it, or remove that folder")
     # Networks before images: what is wrong with them, or missing, must not show after hours.
-    backend = _backend(settings)
+    options = {key: settings[key] for key in ("refine", "refiner", "precision", "trust")}
+    backend = load_backend(settings["model"], settings["device"], **options)
     kept = ("lpips_weights", "fid_weights", "segm_weights", "device")
-    options: dict[str, Any] = {**switches, **{key: settings[key] for key in kept}}
-    evaluator = make_measuring_evaluator(**options)
+    metrics: dict[str, Any] = {**switches, **{key: settings[key] for key in kept}}
+    evaluator = make_measuring_evaluator(**metrics)
     # Settings that were refused made nothing: they must not stand in the way of the next start.
     provenance.begin(made_by)
     sets = [draw_set(one, settings) for one in named]
@@ -81,16 +84,11 @@ def evaluate_checkpoint(settings: Settings) -> Path:
 # ---- what is asked -------------------------------------------------------------------------------------------------
 
 
-def _check_paper(paper: Any) -> None:
-    if paper not in (None, "auto", *DATASETS):
-        raise InputError(f"paper: unknown data set {paper!r}; {did_you_mean(str(paper), DATASETS)}, auto or null")
-
-
 def _check_dataset(dataset: Settings) -> None:
     if dataset["kind"] != "default":
         raise InputError(
-            f"dataset.kind: an evaluation reads images NAME{dataset.get('img_suffix', '.jpg')} beside masks "
-            f"NAME_mask*.png, which is default, not {dataset['kind']!r}; bin/predict.py knows the others"
+            "dataset.kind: an evaluation reads images beside masks NAME_mask*.png, which is default, not "
+            f"{dataset['kind']!r}; bin/predict.py knows the others"
         )
     check_known_keys(dataset, {"kind", *inspect.signature(InpaintingDataset).parameters} - {"datadir"}, where="dataset")
 
@@ -113,11 +111,6 @@ def _made_by(settings: Settings) -> dict[str, Any]:
     refiner = settings["refiner"] if settings["refine"] else None
     own = {"refiner": refiner, "precision": settings["precision"], "dataset": dict(settings["dataset"])}
     return origin(settings["model"], own)
-
-
-def _backend(settings: Settings) -> Backend:
-    options = {key: settings[key] for key in ("refine", "refiner", "precision", "trust")}
-    return load_backend(settings["model"], settings["device"], **options)
 
 
 # ---- the steps -----------------------------------------------------------------------------------------------------
@@ -196,13 +189,13 @@ def _paper(paper: str | None, results: Sequence[SetResult]) -> str | None:
     """The data set of the paper to show; `auto`: that of the size of all images of the sets that the paper has."""
     if paper != "auto":
         return paper
-    files = [file for one in results if published_name(one.set.name) for file in one.dataset.pred_filenames]
-    return dataset_of(_image_size(file) for file in files)
-
-
-def _image_size(file: str) -> tuple[int, int]:
-    with Image.open(file) as image:
-        return image.size
+    sizes = set()
+    for one in results:
+        if published_name(one.set.name):
+            for file in one.dataset.pred_filenames:
+                with Image.open(file) as image:
+                    sizes.add(image.size)
+    return dataset_of(sizes)
 
 
 def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[str, Any]) -> None:
@@ -216,52 +209,36 @@ def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[st
     ]
     table = pandas.DataFrame(rows, columns=["set", "metric", "group", "mean", "std"])
     write_whole(folder / "results.csv", table.to_csv(sep="\t", index=False, float_format="%.4f"))
-    images = pandas.concat([one.images.assign(set=one.set.name) for one in results], ignore_index=True)
-    images = images[["set", *(name for name in images.columns if name != "set")]]
+    images = pandas.concat({one.set.name: one.images for one in results}, names=["set"]).reset_index("set")
     write_whole(folder / "images.csv", images.to_csv(sep="\t", index=False, float_format="%.6f"))
-    content = {
-        "made_by": history,
-        "sets": {
-            one.set.name: {
-                "folder": str(one.set.folder.resolve()),
-                "images": len(one.images),
-                "results": _nested(one.results),
-            }
-            for one in results
-        },
-    }
-    write_whole(folder / "results.json", json.dumps(content, indent=1, allow_nan=False))
+    sets = {}
+    for one in results:
+        place = str(one.set.folder.resolve())
+        sets[one.set.name] = {"folder": place, "images": len(one.images), "results": _nested(one.results)}
+    write_whole(folder / "results.json", json.dumps({"made_by": history, "sets": sets}, indent=1, allow_nan=False))
 
 
 def _nested(results: Results) -> dict[str, dict[str, dict[str, float | None]]]:
     """None, `null` in JSON, which has no NaN, where there was nothing to measure."""
     nested: dict[str, dict[str, dict[str, float | None]]] = {}
     for (metric, group), statistics in results.items():
-        values = {name: float(value) for name, value in statistics.items()}
-        nested.setdefault(metric, {})[group] = {
-            n: value if math.isfinite(value) else None for n, value in values.items()
-        }
+        values = {name: float(value) if math.isfinite(value) else None for name, value in statistics.items()}
+        nested.setdefault(metric, {})[group] = values
     return nested
 
 
 def _circumstances(settings: Settings) -> dict[str, Any]:
     device = pick_device(settings["device"])
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    installed = {one.name: one.version for one in importlib.metadata.distributions() if one.name in PACKAGES}
     return {
         "device": f"{device.type} ({name})",
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
         "python": platform.python_version(),
-        "versions": {"torch": torch.__version__, **{package: _version(package) for package in PACKAGES}},
+        "versions": {"torch": torch.__version__, **installed},
         "settings": settings_without_secrets(settings),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _commit() -> str:

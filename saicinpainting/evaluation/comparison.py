@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +33,7 @@ def hole_l1(image: np.ndarray, filled: np.ndarray, mask: np.ndarray) -> float:
 
 def compare_with_mean_colour(dataset: PrecomputedInpaintingResultsDataset) -> pd.DataFrame:
     """A row an image: size, share of the hole, L1 in the hole of the prediction and of the mean-colour fill."""
-    rows: list[dict[str, Any]] = []
+    rows = []
     for index in range(len(dataset)):
         item = dataset[index]
         image, mask = item["image"], item["mask"]
@@ -60,24 +59,21 @@ def side_by_side(datasets: Iterable[PrecomputedInpaintingResultsDataset]) -> np.
         for index in range(len(dataset)):
             item = dataset[index]
             image, mask = item["image"], item["mask"]
-            rows.append(_row([white_hole(image, mask), np.repeat(mask, 3, axis=0), item["inpainted"], image]))
+            columns = [white_hole(image, mask), np.repeat(mask, 3, axis=0), item["inpainted"], image]
+            rows.append(np.concatenate([_padded(column, 0, GAP) for column in columns], axis=2))
     width = max(row.shape[2] for row in rows)
-    padded = [np.pad(row, ((0, 0), (0, GAP), (0, width - row.shape[2])), constant_values=1) for row in rows]
-    return to_pixels(np.concatenate(padded, axis=1)[:, :-GAP])
+    padded = [_padded(row, GAP, width - row.shape[2]) for row in rows]
+    return to_pixels(np.concatenate(padded, axis=1)[:, :-GAP, :-GAP])
 
 
-def _row(images: Sequence[np.ndarray]) -> np.ndarray:
-    gap = np.ones((3, images[0].shape[1], GAP), np.float32)
-    parts = [part for image in images for part in (image, gap)]
-    return np.concatenate(parts[:-1], axis=2)
+def _padded(image: np.ndarray, bottom: int, right: int) -> np.ndarray:
+    return np.pad(image, ((0, 0), (0, bottom), (0, right)), constant_values=1)
 
 
 def markdown_table(table: pd.DataFrame) -> str:
     """`table` as Markdown, numbers with four decimals, and a last row of means."""
-    means = {name: table[name].mean() for name in table.select_dtypes("number")}
-    rows = [*table.to_dict("records"), {"image": "**mean**", **means}]
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
-    for row in rows:
-        cells = (row.get(name, "") for name in table.columns)
-        lines.append("| " + " | ".join(c if isinstance(c, str) else f"{c:.4f}" for c in cells) + " |")
-    return "\n".join(lines) + "\n"
+    numbers = table.select_dtypes("number").columns
+    table = pd.concat([table, table[numbers].mean().to_frame().T.assign(image="**mean**")])
+    table[numbers] = table[numbers].map("{:.4f}".format)
+    rows = [table.columns, ["---"] * len(table.columns), *table.fillna("").to_numpy()]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.report import NAMES, RANKING, image_row, ranking_column, render, scores_of, worst_first
@@ -42,10 +40,8 @@ def write_side_by_side(
     for index in chosen:
         images = image_row([dataset[index] for dataset in datasets.values()])
         rows.append({"caption": Path(masks[index]).relative_to(datadir).as_posix(), "images": images})
-    notes = [
-        f"{len(rows)} of {len(masks)} images of {datadir}",
-        *(f"{name}: {folder}" for name, folder in runs.items()),
-    ]
+    folders = [f"{name}: {folder}" for name, folder in runs.items()]
+    notes = [f"{len(rows)} of {len(masks)} images of {datadir}", *folders]
     render("gallery.html", out, title=", ".join(runs), notes=notes, table=None,
            columns=["input", *runs, "original"], rows=rows)  # fmt: skip
     return len(rows)
@@ -54,8 +50,7 @@ def write_side_by_side(
 # ---- failures ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Failures:
+class Failures(NamedTuple):
     """ranked: rows of `images.csv`, the worst first. by_hole: mean and number of images by share of the hole."""
 
     column: str
@@ -72,27 +67,24 @@ def find_failures(
     folder; the images then are ordered by how much worse they are than there, in the column `worse by`.
     """
     images = _read_images(evaluation)
+    sets = set(images["set"])
     if set_name is not None:
-        if set_name not in set(images["set"]):
-            raise InputError(
-                f"--set: {evaluation} has no set {set_name!r}; {did_you_mean(set_name, set(images['set']))}"
-            )
+        if set_name not in sets:
+            raise InputError(f"--set: {evaluation} has no set {set_name!r}; {did_you_mean(set_name, sets)}")
         images = images[images["set"] == set_name]
     column = by or ranking_column(images)
     if column is None:
-        raise InputError(
-            f"{evaluation / 'images.csv'} has no metric with a value for each image; evaluate with one of "
-            f"{', '.join(RANKING)}"
-        )
+        measures = ", ".join(RANKING)
+        raise InputError(f"{evaluation} has no metric with a value for each image; evaluate with one of {measures}")
     known = [name for name in images.columns if name in HIGHER_IS_BETTER]
     if column not in known:
-        raise InputError(f"--by: {evaluation / 'images.csv'} has no {column!r}; {did_you_mean(column, known)}")
+        raise InputError(f"--by: {evaluation} has no {column!r}; {did_you_mean(column, known)}")
     if against is None:
         ranked = worst_first(images, column)
     else:
         other = _read_images(against)
         if column not in other:
-            raise InputError(f"--against: {against / 'images.csv'} has no {column!r}; measure it there as well")
+            raise InputError(f"--against: {against} has no {column!r}; measure it there as well")
         images = images.merge(other[["set", "image", column]], on=["set", "image"], suffixes=("", " there"))
         if images.empty:
             raise InputError(f"--against: {against} and {evaluation} have no image in common; evaluate the same sets")
@@ -122,39 +114,34 @@ def write_failures(evaluation: Path, failures: Failures, out: Path, *, top: int,
     settings = {"img_suffix": made_of.get("img_suffix", ".jpg"), "scale_factor": made_of.get("scale_factor")}
     folders = {name: Path(one["folder"]) for name, one in content["sets"].items()}
     models = [evaluation, *([against] if against else [])]
-    rows = list(_failure_rows(failures, folders, models, settings, top))
-    table = failures.by_hole
+    rows = list(_failure_rows(failures.ranked.head(top), folders, models, settings))
+    shown = {name: failures.by_hole[name].map("{:.4f}".format, na_action="ignore") for name in ("mean", "std")}
+    table = failures.by_hole.assign(**shown).reset_index().fillna("")
     column = NAMES.get(failures.column, failures.column)
     render(
         "gallery.html",
         out,
         title=f"{evaluation.name}: the worst by {column}" + (f" against {against.name}" if against else ""),
         notes=[f"{len(rows)} of {len(failures.ranked)} images; {column} by share of the hole:"],
-        table={
-            "columns": ["hole", "mean", "std", "images"],
-            "rows": [
-                [label, f"{row['mean']:.4f}", "" if np.isnan(row["std"]) else f"{row['std']:.4f}", int(row["count"])]
-                for label, row in table.iterrows()
-            ],
-        },
+        table={"columns": ["hole", "mean", "std", "images"], "rows": table.to_numpy().tolist()},
         columns=["input", *(model.name for model in models), "original"],
         rows=rows,
     )
 
 
 def _failure_rows(
-    failures: Failures, folders: Mapping[str, Path], models: Sequence[Path], settings: Mapping[str, Any], top: int
+    ranked: pandas.DataFrame, folders: Mapping[str, Path], models: Sequence[Path], settings: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    datasets: dict[tuple[str, Path], PrecomputedInpaintingResultsDataset] = {}
-    for _, row in failures.ranked.head(top).iterrows():
-        samples, folder = [], folders[row["set"]]
+    @cache
+    def dataset_of(name: str, model: Path) -> PrecomputedInpaintingResultsDataset:
+        results = model / "predictions" / folders[name].name
+        return PrecomputedInpaintingResultsDataset(folders[name], results, inpainted_suffix=".png", **settings)
+
+    for _, row in ranked.iterrows():
+        samples = []
         for model in models:
-            key = row["set"], model
-            if key not in datasets:
-                datasets[key] = PrecomputedInpaintingResultsDataset(
-                    folder, model / "predictions" / folder.name, inpainted_suffix=".png", **settings
-                )
-            masks = [printable(mask) for mask in datasets[key].mask_filenames]
-            samples.append(datasets[key][masks.index(printable(str(folder / row["image"])))])
+            dataset = dataset_of(row["set"], model)
+            masks = [printable(mask) for mask in dataset.mask_filenames]
+            samples.append(dataset[masks.index(printable(str(folders[row["set"]] / row["image"])))])
         caption = f"{row['set']} · {row['image']} · {scores_of(row, more=[DIFFERENCE])}"
         yield {"caption": caption, "images": image_row(samples)}

@@ -50,11 +50,12 @@ IMAGE_SIDE = 320
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images with masks in `folder`."""
+    """Images with masks in `folder`; recipe: what draws it there, None if it is there; origin: where it is from."""
 
     name: str
     folder: Path
-    origin: str
+    recipe: Path | None = None
+    origin: str = ""
 
     @property
     def folder_name(self) -> str:
@@ -75,22 +76,25 @@ class SetResult:
 def write_report(
     results: Sequence[SetResult], path: Path, history: Mapping[str, Any], *, paper: str | None, examples: int
 ) -> None:
-    """Write the page; `paper`: the data set whose published values stand beside, `examples`: images of each kind."""
+    """Write the page.
+
+    history: what `results.json` says it was made by; paper: the data set whose published values stand beside;
+    examples: images of each kind.
+    """
     ranked_by = ranking_column(results[0].images)
+    few = [one.set.name for one in results if len(one.images) < FEATURES and ("fid", TOTAL) in one.results]
+    examples_of = {one.set.name: list(_examples(one, ranked_by, examples)) for one in results} if ranked_by else {}
     render(
         "report.html",
         path,
-        title=f"{history['name']}: inpainting of {len(results)} set{'s' if len(results) > 1 else ''}",
-        subtitle=f"{history['checkpoint']} · {history['date'][:10]}",
+        history=history,
         results=_results_table(results),
-        notes=list(_notes(results)),
+        few_for_fid=few,
+        features=FEATURES,
         paper=_paper_table(results, history["name"], paper),
-        plots=[{"name": NAMES.get(m, m), "source": _plot(results, m)} for m in _binned(results)],
+        plots={NAMES.get(metric, metric): _plot(results, metric) for metric in _binned(results)},
         ranked_by=ranked_by and NAMES.get(ranked_by, ranked_by),
-        examples=[{"name": one.set.name, "examples": list(_examples(one, ranked_by, examples))} for one in results]
-        if ranked_by
-        else [],
-        facts=list(_facts(history)),
+        examples=examples_of,
         settings=yaml.safe_dump(history["settings"], sort_keys=False),
     )
 
@@ -100,8 +104,8 @@ def render(template: str, path: Path, **content: Any) -> None:
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    text = pages.get_template(template).render(**content)
-    write_whole(path, text)
+    pages.filters["number"] = _number
+    write_whole(path, pages.get_template(template).render(**content))
 
 
 def ranking_column(images: pandas.DataFrame) -> str | None:
@@ -138,36 +142,20 @@ def _results_table(results: Sequence[SetResult]) -> dict[str, Any]:
     rows = []
     for metric in _metrics(results):
         better = {True: "↑", False: "↓"}.get(HIGHER_IS_BETTER.get(metric, metric == SEGMENTATION), "")
-        cells = [_cell(one.results.get((metric, TOTAL), {})) for one in results]
+        cells = [one.results.get((metric, TOTAL), {}) for one in results]
         rows.append({"name": NAMES.get(metric, metric), "better": better, "cells": cells})
     return {"columns": [f"{one.set.name} ({len(one.images):,})" for one in results], "rows": rows}
-
-
-def _cell(statistics: Mapping[str, float]) -> dict[str, str]:
-    return {name: _number(statistics[name]) if name in statistics else "" for name in ("mean", "std")}
 
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
-def _notes(results: Sequence[SetResult]) -> Iterator[str]:
-    yield "Mean ± standard deviation over the images; their number in parentheses. ↑ more is better, ↓ less is."
-    few = [one.set.name for one in results if len(one.images) < FEATURES and ("fid", TOTAL) in one.results]
-    if few:
-        yield (
-            f"FID of fewer than {FEATURES:,} images ({', '.join(few)}) is biased upwards: it may be compared with that "
-            "of other models on the same images, not with published values."
-        )
-
-
 def _paper_table(results: Sequence[SetResult], name: str, paper: str | None) -> dict[str, Any] | None:
     """Rows of the paper and of this model, for the sets that the paper has."""
-    if paper is None:
-        return None
     columns = [(one, theirs, metric) for one in results if (theirs := published_name(one.set.name))
                for metric in ("fid", "lpips") if (metric, TOTAL) in one.results]  # fmt: skip
-    if not columns:
+    if paper is None or not columns:
         return None
     ours = [_published(one.results[metric, TOTAL]["mean"], metric) for one, _, metric in columns]
     rows: list[dict[str, Any]] = [{"name": name, "ours": True, "cells": ours}]
@@ -226,18 +214,10 @@ def _plot(results: Sequence[SetResult], metric: str) -> str:
 
 def _examples(one: SetResult, column: str, count: int) -> Iterator[dict[str, Any]]:
     ordered = worst_first(one.images, column)
-    if ordered.empty:
-        return
     for rank, places in ranked_places(len(ordered), count).items():
-        for place in places:
-            index = ordered.index[place]
-            row = ordered.loc[index]
-            yield {
-                "rank": rank,
-                "name": row["image"],
-                "scores": scores_of(row),
-                "images": image_row([one.dataset[index]]),
-            }
+        for index, row in ordered.iloc[places].iterrows():
+            images = image_row([one.dataset[index]])
+            yield {"rank": rank, "name": row["image"], "scores": scores_of(row), "images": images}
 
 
 def scores_of(row: pandas.Series, more: Sequence[str] = ()) -> str:
@@ -255,12 +235,11 @@ def image_row(samples: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
 
 def ranked_places(total: int, count: int) -> dict[str, list[int]]:
     """Places of the best, median and worst `count` in an order that has the worst first; none of them twice."""
-    worst = list(range(min(count, total)))
-    best = [place for place in range(total - 1, total - 1 - count, -1) if place >= len(worst)]
+    worst = range(min(count, total))
+    best = range(total - 1, max(total - 1 - count, len(worst) - 1), -1)
     middle = max(0, total // 2 - count // 2)
-    taken = {*worst, *best}
-    median = [place for place in range(middle, min(middle + count, total)) if place not in taken]
-    return {"best": best, "median": median, "worst": worst}
+    median = [place for place in range(middle, min(middle + count, total)) if place not in {*worst, *best}]
+    return {"best": list(best), "median": median, "worst": list(worst)}
 
 
 def data_address(image: np.ndarray, side: int = IMAGE_SIDE) -> str:
@@ -272,12 +251,3 @@ def data_address(image: np.ndarray, side: int = IMAGE_SIDE) -> str:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
-
-
-def _facts(history: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "checkpoint", f"{history['checkpoint']} (SHA-256 {history['checkpoint_sha256']})"
-    for name, origin in history["sets"].items():
-        yield f"set {name}", origin
-    for key in ("commit", "date", "device", "python"):
-        yield key, str(history[key])
-    yield "versions", ", ".join(f"{package} {version}" for package, version in history["versions"].items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,7 @@ LOGGER = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class NamedSet:
-    """A set that the settings name, in `folder`; recipe: what draws it there, None if it is there."""
-
-    name: str
-    folder: Path
-    recipe: Path | None
-
-
-def find_sets(settings: Settings, outdir: Path) -> list[NamedSet]:
+def find_sets(settings: Settings, outdir: Path) -> list[EvaluationSet]:
     """The sets that `settings["sets"]` names, by a folder or a recipe; nothing is drawn yet."""
     named = [_find_set(name, settings, outdir) for name in settings["sets"]]
     for names in ([one.name for one in named], [one.folder.resolve().name for one in named]):
@@ -37,47 +28,43 @@ def find_sets(settings: Settings, outdir: Path) -> list[NamedSet]:
     return named
 
 
-def _find_set(name: str, settings: Settings, outdir: Path) -> NamedSet:
+def _find_set(name: str, settings: Settings, outdir: Path) -> EvaluationSet:
     """A folder as it is, or the recipe of that name and `size`."""
     if Path(name).is_dir():
         check_outside(outdir, Path(name))
-        return NamedSet(Path(name).resolve().name, Path(name), None)
+        return EvaluationSet(Path(name).resolve().name, Path(name), origin=f"the folder {name}")
     size = settings["size"]
-    candidates = [f"random_{name}_{size}", f"{name}_{size}", name]
-    recipe = next((RECIPES / f"{one}.yaml" for one in candidates if (RECIPES / f"{one}.yaml").is_file()), None)
+    recipes = {file.stem.removeprefix("random_"): file for file in RECIPES.glob("*.yaml")}
+    kind = name.removeprefix("random_")
+    recipe = recipes.get(f"{kind}_{size}") or recipes.get(kind)
     if recipe is None:
-        raise _no_recipe(name, size)
+        kinds = {stem.rpartition("_")[0] for stem in recipes}
+        if kind in kinds:
+            drawn = " or ".join(sorted(stem.rpartition("_")[2] for stem in recipes if stem.startswith(f"{kind}_")))
+            raise InputError(f"size: the set {name} is drawn at {drawn} px, not at {size}; set size to one of them")
+        raise InputError(
+            f"sets: {name!r} is neither a folder nor a recipe for size={size}; {did_you_mean(name, kinds)}"
+        )
     if settings["indir"] is None:
         raise InputError(f"indir: the set {name} is drawn from photographs; name their folder")
     check_outside(outdir, Path(settings["indir"]))
-    return NamedSet(name, outdir / "sets" / recipe.stem, recipe)
+    return EvaluationSet(name, outdir / "sets" / recipe.stem, recipe)
 
 
-def _no_recipe(name: str, size: Any) -> InputError:
-    stems = [file.stem.rpartition("_") for file in RECIPES.glob("*.yaml")]
-    sizes = sorted({int(of) for kind, _, of in stems if kind in (name, f"random_{name}") and of.isdigit()})
-    if sizes:
-        drawn = " or ".join(map(str, sizes))
-        return InputError(f"size: the set {name} is drawn at {drawn} px, not at {size}; set size to one of them")
-    known = {kind.removeprefix("random_") for kind, _, _ in stems}
-    return InputError(f"sets: {name!r} is neither a folder nor a recipe for size={size}; {did_you_mean(name, known)}")
-
-
-def draw_set(one: NamedSet, settings: Settings) -> EvaluationSet:
+def draw_set(one: EvaluationSet, settings: Settings) -> EvaluationSet:
     """Draw from `indir` what is not there yet."""
     out, recipe, indir = one.folder, one.recipe, settings["indir"]
     if recipe is None:
-        return EvaluationSet(one.name, out, f"the folder {out}")
+        return one
     config = read_recipe(recipe, device=pick_device(settings["device"]).type)
     print(f"masks of {one.name}: {out}", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Evaluations that start side by side share the set: one makes it, the others wait.
     with FileLock(out.with_name(f".{out.name}.lock")):
-        summary = make_mask_set(
-            config, indir, out, ext="auto", n_jobs=int(settings["n_jobs"]), seed=int(settings["seed"])
-        )
+        n_jobs, seed = int(settings["n_jobs"]), int(settings["seed"])
+        summary = make_mask_set(config, indir, out, ext="auto", n_jobs=n_jobs, seed=seed)
     for reason in summary.skipped:
         LOGGER.warning("skipped %s", reason)
     if not summary.masks:
         raise InputError(f"no image of {indir} gave a mask of {recipe.name}; see the reasons above")
-    return EvaluationSet(one.name, out, f"{recipe.stem}, seed {settings['seed']}, of {indir}: {summary}")
+    return replace(one, origin=f"{recipe.stem}, seed {settings['seed']}, of {indir}: {summary}")

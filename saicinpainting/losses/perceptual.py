@@ -45,12 +45,10 @@ class ResNetPL(nn.Module):
         self.weight = weight
         self.normalize = ImageNetNormalization()
         set_requires_grad(encoder, False)
-        self.train(self.training)
+        self.eval()
 
     def train(self, mode: bool = True) -> ResNetPL:
-        super().train(mode)
-        self.impl.eval()
-        return self
+        return super().train(False)
 
     def prepare(self, dtype: torch.dtype | None) -> None:
         """Make the encoder cheaper for a run: batch norms go into the convolutions, which changes rounding only.
@@ -90,9 +88,8 @@ class PerceptualLoss(nn.Module):
         with torch.no_grad():
             target_maps = self.vgg(self.normalize(target))
         pred_maps = self.vgg(self.normalize(pred))
-        return torch.stack([_distance_per_item(p, t, mask) for p, t in zip(pred_maps, target_maps, strict=True)]).sum(
-            dim=0
-        )
+        distances = [_distance_per_item(p, t, mask) for p, t in zip(pred_maps, target_maps, strict=True)]
+        return torch.stack(distances).sum(dim=0)
 
 
 def _distance_per_item(pred: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
@@ -117,12 +114,10 @@ class StageFeatureLoss(nn.Module):
         super().__init__()
         self.network = network
         set_requires_grad(network, False)
-        self.train(self.training)
+        self.eval()
 
     def train(self, mode: bool = True) -> StageFeatureLoss:
-        super().train(mode)
-        self.network.eval()
-        return self
+        return super().train(False)
 
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """(): mean over the images of the sum over the maps of their mean squared distance, each in [0, 4].
@@ -136,10 +131,8 @@ class StageFeatureLoss(nn.Module):
         """(B,): the sum of each image; shapes and ranges as in `forward`."""
         with torch.no_grad():
             target_maps = self._maps(target)
-        per_map = [
-            (p - t).square().sum(dim=1).mean(dim=(1, 2)) for p, t in zip(self._maps(pred), target_maps, strict=True)
-        ]
-        return torch.stack(per_map).sum(dim=0)
+        maps = zip(self._maps(pred), target_maps, strict=True)
+        return torch.stack([(p - t).square().sum(dim=1).mean(dim=(1, 2)) for p, t in maps]).sum(dim=0)
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         # The input that the published weights were trained with: (255 x - 127) / 128.
@@ -160,9 +153,8 @@ def make_resnet_pl(
     """
     name, url = encoder_weights(arch_encoder, segmentation)
     place = torch_home() if weights_path is None else weights_path
-    path = weights_file(
-        place if is_address(str(place)) else Path(place) / name, url, what="weights of losses.resnet_pl"
-    )
+    file = place if is_address(str(place)) else Path(place) / name
+    path = weights_file(file, url, what="weights of losses.resnet_pl")
     encoder = ResNetEncoder(arch_encoder)
     load_published(encoder, path)
     return ResNetPL(encoder, weight=weight)

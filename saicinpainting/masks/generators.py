@@ -190,18 +190,13 @@ class RandomSuperresMaskGenerator(MaskGenerator):
 
     def sample(self, size: Size, rng: MaskRandom, iter_i: int | None = None, raw_image: Any = None) -> np.ndarray:
         mask = np.zeros(size, np.float32)
-        step, width, offset = self._draw_axis(rng)
-        for i in range(width):
-            mask[:, offset + i :: step] = 1
-        step, width, offset = self._draw_axis(rng)
-        for i in range(width):
-            mask[offset + i :: step] = 1
-        return mask
-
-    def _draw_axis(self, rng: MaskRandom) -> tuple[int, int, int]:
         randint = rng.numpy.randint
-        step = randint(self.min_step, self.max_step + 1)
-        return step, randint(self.min_width, min(step, self.max_width + 1)), randint(0, step)
+        for lines in (mask.T, mask):  # columns, then rows
+            step = randint(self.min_step, self.max_step + 1)
+            width, offset = randint(self.min_width, min(step, self.max_width + 1)), randint(0, step)
+            for i in range(width):
+                lines[offset + i :: step] = 1
+        return mask
 
 
 @dataclass(kw_only=True)

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,9 @@ def make_mask_set(
     indir, outdir = Path(indir), Path(outdir)
     maker = call_with_settings(MaskSetMaker, config, where="config")
     found = _find_images(indir, ext) if names is None else sorted(names)
-    _check_names(found)
+    for (stem, name), (next_stem, other) in pairwise(sorted((os.path.splitext(name)[0], name) for name in found)):
+        if stem == next_stem:
+            raise InputError(f"{name} and {other} would give the same files; rename one of them")
     provenance = Provenance(outdir, ".mask_set")
     made_of = {"config": config, "seed": seed, "photographs": _photographs(indir, found, outdir)}
     provenance.check(made_of, what="a mask set", remedy="write to another folder, or remove that one")
@@ -228,14 +231,6 @@ def _find_images(indir: Path, ext: str) -> list[str]:
     if not names:
         raise InputError(f"{indir}: no image *{', *'.join(endings)} there; set --ext to the images' ending")
     return names
-
-
-def _check_names(names: Sequence[str]) -> None:
-    seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(os.path.splitext(name)[0], name)
-        if other != name:
-            raise InputError(f"{other} and {name} would give the same files; rename one of them")
 
 
 def _photographs(indir: Path, names: Sequence[str], outdir: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,19 +111,23 @@ class ImageMetric(Metric):
         rows = self._joined_rows()
         groups = rows.pop("groups")
         numbers = sorted(set(groups.tolist()) - {NO_GROUP})
-        parts: dict[str | int, Mapping[str, Tensor]] = {TOTAL: rows}
-        parts |= {n: _Chosen(rows, groups == n) for n in numbers if not (groups == n).all()}
-        found = self._summaries(parts)
+        chosen: dict[str | int, Any] = {TOTAL: slice(None)}
+        chosen |= {n: groups == n for n in numbers if not (groups == n).all()}
+        found = self._summaries(rows, chosen)
         result = {group: found.get(group, found[TOTAL]) for group in (TOTAL, *numbers)}
         return {group: statistics for group, statistics in result.items() if statistics}
 
-    def _summaries(self, parts: Mapping[str | int, Mapping[str, Tensor]]) -> dict[str | int, Statistics]:
-        """`summarize` of each of `parts`; ranks that hold the same rows share the work."""
-        if not self._is_synced:
-            return {group: self.summarize(rows) for group, rows in parts.items()}
-        rank, ranks = dist.get_rank(), dist.get_world_size()
+    def _summaries(self, rows: Mapping[str, Tensor], chosen: Mapping[str | int, Any]) -> dict[str | int, Statistics]:
+        """`summarize` of the rows that each group has chosen; ranks that hold the same rows share the work."""
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if self._is_synced else (0, 1)
+        own = {
+            group: self.summarize({name: row[chosen[group]] for name, row in rows.items()})
+            for group in [*chosen][rank::ranks]
+        }
+        if ranks == 1:
+            return own
         shares: list[dict[str | int, Statistics]] = [{} for _ in range(ranks)]
-        dist.all_gather_object(shares, {group: self.summarize(parts[group]) for group in [*parts][rank::ranks]})
+        dist.all_gather_object(shares, own)
         return {group: statistics for share in shares for group, statistics in share.items()}
 
     def gathered_rows(self) -> dict[str, Tensor]:
@@ -148,22 +152,6 @@ class ImageMetric(Metric):
             for name, empty in self._empty_rows.items():
                 setattr(self, name, [empty.to(self.device)])
         super().sync(*args, **kwargs)
-
-
-class _Chosen(Mapping[str, Tensor]):
-    """Some of the rows, picked when they are asked for."""
-
-    def __init__(self, rows: Mapping[str, Tensor], chosen: Tensor) -> None:
-        self._rows, self._chosen = rows, chosen
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._rows[name][self._chosen]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
 
 class NetworkMetric(ImageMetric):

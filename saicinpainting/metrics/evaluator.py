@@ -66,11 +66,8 @@ class InpaintingEvaluator(nn.Module):
                 f"evaluator.integral_kind: unknown kind {integral_kind!r}; {did_you_mean(integral_kind, INTEGRALS)}"
             )
         self.metrics = cast(Mapping[str, ImageMetric], nn.ModuleDict(metrics))
-        self.inpainted_key = inpainted_key
-        self.integral_kind = integral_kind
-        self.bins = bins
-        self.costly_every = costly_every
-        self.round = 0
+        self.inpainted_key, self.integral_kind, self.bins = inpainted_key, integral_kind, bins
+        self.costly_every, self.round = costly_every, 0
         self._attempts = Attempts()
 
     def _due(self) -> dict[str, ImageMetric]:
@@ -131,8 +128,7 @@ class InpaintingEvaluator(nn.Module):
             return {}
         from saicinpainting.metrics.segmentation import class_results
 
-        rows = {name: metric.gathered_rows() for name, metric in self.metrics.items()}
-        return class_results(rows)
+        return class_results({name: metric.gathered_rows() for name, metric in self.metrics.items()})
 
     def reset(self) -> None:
         """Forget the images."""
@@ -221,8 +217,7 @@ def _default_evaluator(
     if ids and not fid:
         raise InputError("evaluator.ids: P-IDS and U-IDS are computed from FID's features; set evaluator.fid=true")
     try:
-        weights: dict[str, Any] = {"lpips_weights": lpips_weights, "fid_weights": fid_weights}
-        metrics = make_metrics(**switches, **weights)
+        metrics = make_metrics(**switches, lpips_weights=lpips_weights, fid_weights=fid_weights)
     except InputError as error:
         raise InputError(f"{error}, or switch it off with evaluator.lpips=false evaluator.fid=false") from error
     for name, metric in (extra or {}).items():

@@ -34,8 +34,7 @@ def make_parser(description: str | None, *, location: str) -> argparse.ArgumentP
 def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What every `Preparation` takes from these arguments."""
     names = ("eval_sets", "seed", "keep_archives", "n_jobs")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return {"root": args.outdir, **given}
+    return {"root": args.outdir, **{name: value for name in names if (value := getattr(args, name)) is not None}}
 
 
 def prepare(args: argparse.Namespace, preparation: Preparation, *, config: str) -> None:

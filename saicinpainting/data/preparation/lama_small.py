@@ -70,7 +70,11 @@ def write_data(found: Sequence[Found], outdir: Path, recipe: Recipe) -> dict[str
         name, role = one.photograph.name, one.photograph.role
         image = read_image(one.path)
         if role == "train":
-            tiles[name] = _write_tiles(image, name, unfinished / "train", recipe)
+            rng = np.random.default_rng([recipe.seed, zlib.crc32(name.encode())])
+            for tile in cut_tiles(image, recipe.cutting, rng):
+                path = unfinished / "train" / f"{name}_{tile.side}_{tile.left}_{tile.top}.jpg"
+                save_image(tile.image, path, quality=recipe.quality)
+                tiles[name] += 1
         else:
             side = recipe.val_side if role == "val" else recipe.held_out_side
             save_image(shrink(image, side), unfinished / role / f"{name}.png")
@@ -85,14 +89,6 @@ def write_data(found: Sequence[Found], outdir: Path, recipe: Recipe) -> dict[str
         os.replace(unfinished / name, outdir / name)
     unfinished.rmdir()
     return facts
-
-
-def _write_tiles(image: Image.Image, name: str, folder: Path, recipe: Recipe) -> int:
-    tiles = cut_tiles(image, recipe.cutting, np.random.default_rng([recipe.seed, zlib.crc32(name.encode())]))
-    for tile in tiles:
-        path = folder / f"{name}_{tile.side}_{tile.left}_{tile.top}.jpg"
-        save_image(tile.image, path, quality=recipe.quality)
-    return len(tiles)
 
 
 def _write_patterns(folder: Path, recipe: Recipe) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,19 +92,16 @@ def _size_at(size: tuple[int, int], side: int) -> tuple[int, int]:
 def _grid(size: tuple[int, int], cutting: Cutting, wanted: float, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Left and top of every tile of a scale: half a tile apart, or closer where that gives fewer than are wanted."""
     places: list[tuple[int, int]] = []
-    for step in (cutting.size // 2, cutting.size // 4, cutting.size // 8, cutting.size // 16):
+    for part in (2, 4, 8, 16):
         if len(places) < wanted:
-            columns, rows = (list(_places(length, cutting.size, step, rng)) for length in size)
+            columns, rows = (_places(length, cutting.size, cutting.size // part, rng) for length in size)
             places = [(left, top) for top in rows for left in columns]
     return places
 
 
-def _places(length: int, tile: int, step: int, rng: np.random.Generator) -> Iterator[int]:
-    count = 1 + (length - tile) // step
-    slack = length - tile - (count - 1) * step
-    start = int(rng.integers(slack + 1))
-    for i in range(count):
-        yield start + i * step
+def _places(length: int, tile: int, step: int, rng: np.random.Generator) -> range:
+    room = length - tile
+    return range(int(rng.integers(room % step + 1)), room + 1, step)
 
 
 def _choose(scaled: Image.Image, side: int, places: list[tuple[int, int]], count: int, cutting: Cutting) -> list[Tile]:
