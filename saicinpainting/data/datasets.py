@@ -80,13 +80,11 @@ class InpaintingTrainDataset(Dataset[Sample]):
     def _drawn_key(self, item: int) -> SampleKey:
         # The index takes part because ranks may start from the same seed; they see different images.
         seed = (int(torch.randint(2**31, ()).item()) + item * 0x9E3779B1) % 2**32
-        return SampleKey(item, seed, self._next_iteration())
-
-    def _next_iteration(self) -> int:
-        """Samples drawn so far, for the masks' ramps: each worker counts its own share of them."""
         worker = get_worker_info()
+        # Samples drawn so far, for the masks' ramps: each worker counts its own share of them.
+        iteration = self._drawn if worker is None else self._drawn * worker.num_workers + worker.id
         self._drawn += 1
-        return self._drawn - 1 if worker is None else (self._drawn - 1) * worker.num_workers + worker.id
+        return SampleKey(item, seed, iteration)
 
 
 def _folder_source(

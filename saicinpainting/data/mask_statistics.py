@@ -86,5 +86,5 @@ def write_samples(
             sample = dataset[int(i)]
             image = sample["image"] * (1 - sample["mask"])
             image[0] += sample["mask"][0]
-            name = Path(holes["mask"][i]).stem
-            write_image(folder / f"{10 * number}-{10 * number + 10}_{name}.jpg", to_pixels(image))
+            name = f"{10 * number}-{10 * number + 10}_{Path(holes['mask'][i]).stem}.jpg"
+            write_image(folder / name, to_pixels(image))

@@ -105,22 +105,17 @@ def samples_of(tar: tarfile.TarFile, name: str) -> list[ShardSample]:
 
 def read_samples(file: BinaryIO) -> list[ShardSample]:
     """The samples of an open shard."""
-
-    def broken(what: str) -> SourceError:
-        return SourceError(f"{file.name} is no whole tar file: {what}; make it again or remove it from the index")
-
-    with damage_as(broken), open_tar(file, stream=False) as tar:
+    remedy = "make it again or remove it from the index"
+    damaged = damage_as(lambda what: SourceError(f"{file.name} is no whole tar file: {what}; {remedy}"))
+    with damaged, open_tar(file, stream=False) as tar:
         return samples_of(tar, file.name)
 
 
 def describe(name: str, file: SupportsRead[bytes]) -> Shard:
     """Read a whole shard once, from a file or a connection."""
-    counted = _Counted(file)
-
-    def broken(what: str) -> InputError:
-        return InputError(f"{without_secrets(name)} is no whole tar file: {what}; make or copy it anew")
-
-    with damage_as(broken), open_tar(cast(IO[bytes], counted), stream=True) as tar:
+    counted, shown = _Counted(file), without_secrets(name)
+    damaged = damage_as(lambda what: InputError(f"{shown} is no whole tar file: {what}; make or copy it anew"))
+    with damaged, open_tar(cast(IO[bytes], counted), stream=True) as tar:
         samples = samples_of(tar, name)
     return Shard(
         name, counted.bytes, counted.digest.hexdigest(), len(samples), names_in_all(one.labels for one in samples)

@@ -148,23 +148,18 @@ class ShardCache:
         Raises:
             SourceError: it cannot be fetched or kept, or what came is not what the index says.
         """
+        path = self.folder / f"{shard.sha256}.tar"
         try:
-            return self._open(address, shard)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                for _ in range(2):
+                    if not path.is_file():
+                        self._fetch(address, path, shard)
+                    with suppress(FileNotFoundError):  # it was there a moment ago; others made room
+                        os.utime(path)  # what was used last goes last
+                        return path.open("rb")
         except OSError as error:  # of an image it would be one more that cannot be used
             raise SourceError(f"{WHERE}.cache_dir: {disk_problem(error) or error}") from error
-
-    def _open(self, address: str, shard: Shard) -> BinaryIO:
-        path = self.folder / f"{shard.sha256}.tar"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            for _ in range(2):
-                if not path.is_file():
-                    self._fetch(address, path, shard)
-                try:
-                    os.utime(path)  # what was used last goes last
-                    return path.open("rb")
-                except FileNotFoundError:  # it was there a moment ago; others made room
-                    continue
         raise SourceError(f"{path} was removed as soon as it was there; set {WHERE}.cache_gb higher")
 
     def _fetch(self, address: str, path: Path, shard: Shard) -> None:

@@ -119,10 +119,10 @@ class FolderSource(ImageSource):
         return self.files[index]
 
     def read(self, index: int) -> bytes:
-        return _read(self.files[index])
+        return Path(self.files[index]).read_bytes()
 
     def read_companion(self, index: int, companion: str) -> bytes:
-        return _read(self._labels[companion][index])
+        return Path(self._labels[companion][index]).read_bytes()
 
     def _pair(self, folders: Sequence[PathLike], labels: PathLike, name: str) -> PathList:
         if not os.path.isdir(labels):
@@ -135,11 +135,6 @@ class FolderSource(ImageSource):
                 raise InputError(f"{WHERE}.{name}_indir: {file} has no {label}; every image needs one")
             paired.append(label)
         return PathList(paired)
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
 
 
 def _relative(file: str, folders: Sequence[PathLike]) -> str:

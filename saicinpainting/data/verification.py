@@ -45,12 +45,13 @@ def verify_images(images: Iterable[str], masks: Iterable[str] | None = None, *, 
     Raises:
         InputError: it names, up to ten, the files that cannot be read and masks of other sizes than their images.
     """
-    images, masks = list(images), None if masks is None else list(masks)
-    files = list(dict.fromkeys([*images, *(masks or [])]))
+    images = list(images)
+    masks = list(masks or images)
+    files = list(dict.fromkeys([*images, *masks]))
     with ThreadPoolExecutor(THREADS) as pool:
         found = dict(zip(files, pool.map(_size_or_reason, files), strict=True))
     faults = [reason for reason in found.values() if isinstance(reason, str)]
-    for image, mask in dict.fromkeys(zip(images, masks or images, strict=True)):
+    for image, mask in dict.fromkeys(zip(images, masks, strict=True)):
         size, other = found[image], found[mask]
         if not isinstance(size, str) and not isinstance(other, str) and size != other:
             faults.append(f"{mask} is {other[0]}x{other[1]} pixels, its image {size[0]}x{size[1]}")

@@ -150,11 +150,7 @@ def _predict(
 
 
 def _measure(
-    one: EvaluationSet,
-    made_of: Settings,
-    settings: Settings,
-    evaluator: InpaintingEvaluator,
-    provenance: Provenance,
+    one: EvaluationSet, made_of: Settings, settings: Settings, evaluator: InpaintingEvaluator, provenance: Provenance
 ) -> SetResult:
     """Measure a set, unless `provenance` has what the same metrics said of the same predictions."""
     predictions = _predictions(provenance.folder, one)

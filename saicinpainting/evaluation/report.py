@@ -157,18 +157,16 @@ def _paper_table(results: Sequence[SetResult], name: str, paper: str | None) -> 
                for metric in ("fid", "lpips") if (metric, TOTAL) in one.results]  # fmt: skip
     if paper is None or not columns:
         return None
-    ours = [_published(one.results[metric, TOTAL]["mean"], metric) for one, _, metric in columns]
-    rows: list[dict[str, Any]] = [{"name": name, "ours": True, "cells": ours}]
+    rows: list[tuple[str, list[float | None]]] = [
+        (name, [one.results[metric, TOTAL]["mean"] for one, _, metric in columns])
+    ]
     for model, values in PUBLISHED[paper].items():
-        cells = [_published(values.get(theirs, {}).get(metric), metric) for _, theirs, metric in columns]
+        cells = [values.get(theirs, {}).get(metric) for _, theirs, metric in columns]
         if any(cells):
-            rows.append({"name": model, "ours": False, "cells": cells})
+            rows.append((model, cells))
     headings = [f"{one.set.name} ({theirs}) {NAMES[metric]}" for one, theirs, metric in columns]
-    return {"columns": headings, "rows": rows, "dataset": DATASETS[paper]}
-
-
-def _published(value: float | None, metric: str) -> str:
-    return "" if value is None else f"{value:.2f}" if metric == "fid" else f"{value:.3f}"
+    formats = ["%.2f" if metric == "fid" else "%.3f" for _, _, metric in columns]
+    return {"columns": headings, "formats": formats, "rows": rows, "dataset": DATASETS[paper]}
 
 
 # ---- plots ---------------------------------------------------------------------------------------------------------

@@ -183,13 +183,7 @@ class AdversarialLoss(Protocol):
     def generator_loss(self, *, discr_fake_pred: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...
 
     def discriminator_loss(
-        self,
-        *,
-        real_batch: Tensor,
-        discr_real_pred: Tensor,
-        discr_fake_pred: Tensor,
-        mask: Tensor,
-        step: int,
+        self, *, real_batch: Tensor, discr_real_pred: Tensor, discr_fake_pred: Tensor, mask: Tensor, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 

@@ -75,9 +75,9 @@ def _filtered(mask: Tensor, kernel: Tensor) -> Tensor:
 
 def make_mask_distance_weighter(settings: Mapping[str, Any] | None) -> Callable[[Tensor], Tensor] | None:
     """The function of the mask that `distance_weighter_kwargs` describes; None for no weighing, as for kind `none`."""
-    own = (settings or {}).get("_target_") is not None
-    kind = (settings or {}).get("kind", "none")
-    if settings is None or (kind == "none" and not own):
+    settings = settings or {}
+    kind = settings.get("kind", "none")
+    if kind == "none" and settings.get("_target_") is None:
         return None
     where = "training_model.distance_weighter_kwargs"
     if kind == "pps":

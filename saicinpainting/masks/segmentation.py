@@ -215,20 +215,25 @@ class ObjectHoles:
 
     def _moves(self, mask: np.ndarray, foreground: Sequence[np.ndarray], rng: MaskRandom) -> Iterator[Move]:
         """Ways to move an object of the reduced image, each to a place of its own."""
-        taken = [mask]
+        (height, width), shape, taken = mask.shape, Shape.of(mask), [mask]
         for _ in range(self.settings.num_variants_per_mask):
-            found = self._find(mask, foreground, taken, rng)
-            if found is None:
+            move = self._draw_move(shape, height, width, rng)
+            moved = move(shape, height, width)
+            places = np.arange(-moved.pixels.shape[1] + 1, width)
+            if self.settings.position_shuffle:
+                rng.numpy.shuffle(places)
+            for left in places.tolist():
+                drawn = moved._replace(left=left).drawn(height, width)
+                if self._fits(drawn, int(moved.pixels.sum()), foreground, taken):
+                    taken.append(drawn)
+                    yield move._replace(right=(left - moved.left) / width)
+                    break
+            else:
                 return
-            move, drawn = found
-            taken.append(drawn)
-            yield move
 
-    def _find(
-        self, mask: np.ndarray, foreground: Sequence[np.ndarray], taken: Sequence[np.ndarray], rng: MaskRandom
-    ) -> tuple[Move, np.ndarray] | None:
-        settings, (height, width), shape = self.settings, mask.shape, Shape.of(mask)
-        rows, columns = shape.pixels.shape
+    def _draw_move(self, shape: Shape, height: int, width: int, rng: MaskRandom) -> Move:
+        """A move that does not go to the right yet."""
+        settings, (rows, columns) = self.settings, shape.pixels.shape
         # An object at the edge may be cut off there: it is not enlarged beyond what the nearer edge leaves.
         room = min(
             2 * min(shape.top, height - shape.top - rows) / height,
@@ -236,17 +241,7 @@ class ObjectHoles:
         )
         scale = min(rng.numpy.uniform(1 - settings.max_scale_change, 1 + settings.max_scale_change), 1 + room)
         flip = settings.horizontal_flip and bool(rng.numpy.randint(2))
-        down = rng.numpy.uniform(-settings.max_vertical_shift, settings.max_vertical_shift)
-        base = Move(scale, flip, down, 0.0)
-        moved = base(shape, height, width)
-        places = np.arange(-moved.pixels.shape[1] + 1, width)
-        if settings.position_shuffle:
-            rng.numpy.shuffle(places)
-        for left in places:
-            drawn = moved._replace(left=int(left)).drawn(height, width)
-            if self._fits(drawn, int(moved.pixels.sum()), foreground, taken):
-                return base._replace(right=(int(left) - moved.left) / width), drawn
-        return None
+        return Move(scale, flip, rng.numpy.uniform(-settings.max_vertical_shift, settings.max_vertical_shift), 0.0)
 
     def _fits(
         self, drawn: np.ndarray, area: int, foreground: Sequence[np.ndarray], taken: Sequence[np.ndarray]

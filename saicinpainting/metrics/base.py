@@ -132,8 +132,7 @@ class ImageMetric(Metric):
 
     def gathered_rows(self) -> dict[str, Tensor]:
         """The rows of all ranks, and `groups`, on the CPU; every rank must call it."""
-        if self._computed is not None:
-            self._computed = None
+        self._computed = None
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             return {name: row.cpu() for name, row in self._joined_rows().items()}
 

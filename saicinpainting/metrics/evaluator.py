@@ -83,7 +83,6 @@ class InpaintingEvaluator(nn.Module):
         """
         parts = list(self._unpadded_parts(batch))
         in_order = torch.tensor([place for _, places in parts for place in places]).argsort()
-
         groups = torch.cat([hole_share_bins(images["mask"], self.bins) for images, _ in parts])[in_order]
         for metric in self._due().values():
             rows = {

@@ -98,17 +98,11 @@ def _write_patterns(folder: Path, recipe: Recipe) -> int:
     for i in tqdm(range(count), desc="patterns", unit="pattern"):
         rng = np.random.default_rng([recipe.seed, i])
         behind = np.asarray(read_image(folder / tiles[int(rng.integers(len(tiles)))]))
-        image = _draw_clearly(behind, recipe.cutting, rng)
+        image = Image.fromarray(draw_pattern(recipe.cutting.size, behind, rng))
+        while activity(image) < recipe.cutting.dull:  # the colours drawn for its parts are nearly the same
+            image = Image.fromarray(draw_pattern(recipe.cutting.size, behind, rng))
         save_image(image, folder / f"pattern_{i:05d}.jpg", quality=recipe.quality)
     return count
-
-
-def _draw_clearly(behind: np.ndarray, cutting: Cutting, rng: np.random.Generator) -> Image.Image:
-    """A pattern that can be seen: the colours drawn for its parts may be nearly the same, then it is drawn anew."""
-    while True:
-        image = Image.fromarray(draw_pattern(cutting.size, behind, rng))
-        if activity(image) >= cutting.dull:
-            return image
 
 
 def shrink(image: Image.Image, side: int) -> Image.Image:
