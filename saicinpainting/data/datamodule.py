@@ -246,9 +246,8 @@ class InpaintingDataModule(pl.LightningDataModule):
         if batch_size == 1 or len(set(sizes)) == 1:
             return self._loader(dataset, {**kwargs, "sampler": share}, where=where)
         own = {key: value for key, value in kwargs.items() if key not in ("batch_size", "drop_last")}
-        return self._loader(
-            dataset, {**own, "batch_sampler": equal_size_batches(share, sizes, batch_size)}, where=where
-        )
+        batches = equal_size_batches(share, sizes, batch_size)
+        return self._loader(dataset, {**own, "batch_sampler": batches}, where=where)
 
     def _loader(self, dataset: Dataset[Sample], kwargs: dict[str, Any], *, where: str) -> DataLoader[Sample]:
         """For a GPU batches lie in pinned memory, from which they are copied while the host goes on."""

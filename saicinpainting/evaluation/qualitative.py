@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -115,8 +116,9 @@ def write_failures(evaluation: Path, failures: Failures, out: Path, *, top: int,
     folders = {name: Path(one["folder"]) for name, one in content["sets"].items()}
     models = [evaluation, *([against] if against else [])]
     rows = list(_failure_rows(failures.ranked.head(top), folders, models, settings))
-    shown = {name: failures.by_hole[name].map("{:.4f}".format, na_action="ignore") for name in ("mean", "std")}
-    table = failures.by_hole.assign(**shown).reset_index().fillna("")
+    table = failures.by_hole.reset_index()
+    for name in ("mean", "std"):
+        table[name] = ["" if math.isnan(value) else f"{value:.4f}" for value in table[name]]
     column = NAMES.get(failures.column, failures.column)
     render(
         "gallery.html",

@@ -69,9 +69,8 @@ def read_table(path: Path = TABLE) -> list[Photograph]:
     for package in yaml.safe_load(path.read_text(encoding="utf-8")):
         of_package = {key: package.get(key) for key in ("kind", "package", "author", "licence")}
         for name, row in package["photographs"].items():
-            table.append(
-                Photograph(**{**of_package, **row, "name": name, "file": f"{package['folder']}/{row['file']}"})
-            )
+            own = {"name": name, "file": f"{package['folder']}/{row['file']}"}
+            table.append(Photograph(**{**of_package, **row, **own}))
     return table
 
 
