@@ -45,10 +45,12 @@ class ResNetPL(nn.Module):
         self.weight = weight
         self.normalize = ImageNetNormalization()
         set_requires_grad(encoder, False)
-        self.eval()
+        self.train()
 
     def train(self, mode: bool = True) -> ResNetPL:
-        return super().train(False)
+        super().train(mode)
+        self.impl.eval()
+        return self
 
     def prepare(self, dtype: torch.dtype | None) -> None:
         """Make the encoder cheaper for a run: batch norms go into the convolutions, which changes rounding only.
@@ -114,10 +116,12 @@ class StageFeatureLoss(nn.Module):
         super().__init__()
         self.network = network
         set_requires_grad(network, False)
-        self.eval()
+        self.train()
 
     def train(self, mode: bool = True) -> StageFeatureLoss:
-        return super().train(False)
+        super().train(mode)
+        self.network.eval()
+        return self
 
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """(): mean over the images of the sum over the maps of their mean squared distance, each in [0, 4].
