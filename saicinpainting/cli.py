@@ -6,7 +6,6 @@ import functools
 import io
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
@@ -17,13 +16,12 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from saicinpainting.config import CONFIGS, register_resolvers
 from saicinpainting.io.files import disk_problem, printable
+from saicinpainting.overrides import literal_words
 from saicinpainting.utils import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-OVERRIDE = re.compile(r"(\+{0,2}\w[\w./@-]*=)([^'\"\[{\\]*(?:=|[^\0-\x7f])[^'\"\\]*)")
-"""`key=value` with another = or with letters beyond ASCII in a value without quotes, which Hydra does not take."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -58,10 +56,10 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
 def run_command(main: Callable[[], None], *, overrides: bool = False) -> None:
     """Run a command's `main`. Hydra reports what a job raises itself, so its job needs `one_line_errors` besides.
 
-    overrides: the arguments are Hydra's. Their values may contain an =, as names of checkpoints do, and any letters.
+    overrides: the arguments are Hydra's; see `literal_words`.
     """
     if overrides:
-        sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
+        sys.argv[1:] = literal_words(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         _bear_names(stream)
     # Without this Hydra prints a config error over several lines and hides its cause.
@@ -88,11 +86,6 @@ def hydra_command(group: str, name: str) -> Callable[[Callable[[DictConfig], Non
         return main
 
     return make
-
-
-def _quoted(argument: str) -> str:
-    found = OVERRIDE.fullmatch(argument)
-    return f"{found[1]}'{found[2]}'" if found else argument
 
 
 def _line_of(error: Exception) -> str | None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "saicinpainting"
 ROOMS = (
     ("utils",),
-    ("schema",),
+    ("schema", "overrides"),
     ("io",),
     ("config",),
     ("networks", "masks"),

@@ -190,11 +190,11 @@ def expand(patterns: Iterable[str]) -> Iterator[str]:
     """Files and addresses that patterns stand for: `{000..146}` counts, `*` matches local files, a folder its tars."""
     for pattern in patterns:
         counted = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-        if counted:
+        if counted and not os.path.exists(pattern):
             first, last = counted.groups()
             numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
             yield from expand(pattern.replace(counted[0], number, 1) for number in numbers)
-        elif not is_address(pattern) and (os.path.isdir(pattern) or glob.has_magic(pattern)):
+        elif not is_address(pattern) and (os.path.isdir(pattern) or (glob.has_magic(pattern) and not os.path.isfile(pattern))):
             files = os.path.join(glob.escape(pattern), "*.tar") if os.path.isdir(pattern) else pattern
             found = [file for file in sorted(glob.glob(files)) if os.path.isfile(file)]
             if not found:

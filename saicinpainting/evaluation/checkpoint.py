@@ -30,7 +30,7 @@ from saicinpainting.evaluation.sets import draw_set, find_sets
 from saicinpainting.inference.backends import Backend, checkpoint_file, load_backend, warn_of_unrefined
 from saicinpainting.inference.folders import origin, predict_folder
 from saicinpainting.inference.results import results_in
-from saicinpainting.io.connection import settings_without_secrets
+from saicinpainting.io.connection import is_address, settings_without_secrets
 from saicinpainting.io.device import pick_device
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.provenance import Provenance, digest_of_files
@@ -98,7 +98,8 @@ def _model_name(model: Settings) -> str:
         name = str(model["name"])
     else:
         checkpoint = Path(model["checkpoint"]).stem
-        place = Path(str(model["path"]).partition("#")[0]).resolve()
+        path = str(model["path"])
+        place = Path(path.partition("#")[0] if is_address(path) else path).resolve()
         place = place.with_suffix("") if place.suffix in (".ckpt", ".pth", ".pt", ".safetensors", ".zip") else place
         name = place.name + ("" if checkpoint == "best" else f"_{checkpoint}")
     if name == "sets" or Path(name).name != name:

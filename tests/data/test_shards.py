@@ -363,3 +363,9 @@ def test_samples_need_one_image(tmp_path):
             tar.addfile(tarfile.TarInfo(name))
     with pytest.raises(InputError, match=r"sample a has 2 images \(jpg, png\)"), (tmp_path / "bad.tar").open("rb") as f:
         describe("bad.tar", f)
+
+
+def test_a_file_that_is_there_is_no_pattern(tmp_path: Path) -> None:
+    for name in ("a [1].tar", "{0..1}.tar"):
+        (tmp_path / name).touch()
+        assert list(expand([str(tmp_path / name)])) == [str(tmp_path / name)]

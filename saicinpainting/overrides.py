@@ -1,0 +1,84 @@
+"""Words `key=value` of a command line: paths reach Hydra as the shell gave them, everything else as Hydra reads it.
+
+Hydra's grammar gives a meaning to brackets, braces, quotes, commas and backslashes, and takes no `=`, `#` or `~` and no
+letters beyond ASCII.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+_OVERRIDE = re.compile(r"(\+{0,2}([\w$][\w$./@:-]*)=)(.+)", re.DOTALL)
+# By its last word: model.path, data.train.indir, hydra.run.dir, location.tb_dir, evaluation's lpips_weights, …
+_PATH = re.compile(
+    r"(.*\.)?(\w+_)?(path|(in|out|sub)?dir|folder|checkpoint|finetune_from|weights|file_list|pretrained_models)"
+)
+_PATH_OR_LIST = re.compile(r"data\..*\.indir|.*_weights")
+_QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
+_ESCAPED = re.compile(r"\\[()\[\]{}:=, \t\\]")
+_FLAGS_WITH_VALUE = {
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--info", "-i"),
+    "--experimental-rerun",
+}
+
+
+def literal_words(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a Hydra command, with values that Hydra would misread in quotes.
+
+    A key that holds a path takes its value letter by letter. Unless a file of that name is there, these keep Hydra's
+    meaning: a value in quotes or with the backslashes of its notation, a list where the key takes several folders, and
+    values to sweep over with `--multirun`; so do `null` and `${…}` always. `~/` is the home folder, which shells leave
+    to the command after `model.path=`. Other keys: a value that Hydra cannot read is text.
+    """
+    multirun = any(word in ("-m", "--multirun") for word in arguments)
+    before = ("", *arguments)
+    return [
+        word if flag in _FLAGS_WITH_VALUE else _literal(word, multirun=multirun)
+        for flag, word in zip(before, arguments, strict=False)
+    ]
+
+
+def _literal(word: str, *, multirun: bool) -> str:
+    found = _OVERRIDE.fullmatch(word)
+    if found is None:
+        return word
+    start, key, value = found.groups()
+    override = _parsed(word)
+    if not _PATH.fullmatch(key):
+        return word if override or value[0] in "[{'\"" else f"{start}{_in_quotes(value)}"
+    if value.lower() == "null" or value == "???":
+        return word
+    if os.path.lexists(value):
+        literal = value
+    elif override and _is_notation(key, value, override, multirun=multirun):
+        return word
+    else:
+        literal = os.path.expanduser(value) if re.match("~(/|$)", value) else value
+    plain = override is not None and not override.is_sweep_override() and override.value() == literal
+    return word if plain and not _QUOTED.fullmatch(value) else f"{start}{_in_quotes(literal)}"
+
+
+def _is_notation(key: str, value: str, override: Override, *, multirun: bool) -> bool:
+    """Whether the value of a path's key is written for Hydra."""
+    if override.is_sweep_override():
+        return multirun
+    if isinstance(override.value(), list):
+        return bool(_PATH_OR_LIST.fullmatch(key))
+    return bool(_QUOTED.fullmatch(value) or _ESCAPED.search(value))
+
+
+def _parsed(word: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+
+
+def _in_quotes(value: str) -> str:
+    return QuotedString(value, Quote.single).with_quotes()
