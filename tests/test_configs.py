@@ -31,7 +31,7 @@ from saicinpainting.networks import make_discriminator, make_generator
 from saicinpainting.schema import read_section
 from saicinpainting.training.visualizer import make_visualizer
 from saicinpainting.utils import InputError, count_parameters
-from tests.runs import ROOT, TRAINING, compose_raw, composed
+from tests.runs import ROOT, TRAINING, compose_raw, composed, resolved
 
 PREDICTION = ROOT / "configs" / "prediction"
 
@@ -396,3 +396,19 @@ def test_prediction_defaults() -> None:
     assert (settings["refine"], settings["out_key"], settings["out_ext"]) == (False, "inpainted", ".png")
     assert read_section(RefinerSettings, settings["refiner"], where="refiner") == RefinerSettings()
     assert settings["refiner"]["modulo"] == 8
+
+
+def test_the_prediction_config_is_whole_without_hydra() -> None:
+    plain = OmegaConf.load(PREDICTION / "default.yaml")
+    plain.model.path = plain.indir = plain.outdir = "x"
+    official = (
+        "indir outdir model.path model.checkpoint dataset.kind dataset.img_suffix dataset.pad_out_to_modulo device"
+    )
+    official += " out_key refine refiner.gpu_ids refiner.modulo refiner.n_iters refiner.lr refiner.min_side"
+    for key in f"{official} refiner.max_scales refiner.px_budget".split():
+        assert key in leaves(as_written(plain)), key
+    del plain["defaults"]
+    words = ("indir=x", "outdir=x", "model.path=x")
+    assert resolved(plain) == composed("default", *words, folder=PREDICTION)
+    demo = composed("demo", "model.path=x", folder=PREDICTION)
+    assert demo["model"] | demo["refiner"] == resolved(plain.model) | resolved(plain.refiner)
