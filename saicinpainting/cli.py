@@ -16,6 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from saicinpainting.config import CONFIGS, register_resolvers
 from saicinpainting.io.files import disk_problem, printable
+from saicinpainting.official_configs import read_group_headers
 from saicinpainting.overrides import literal_words
 from saicinpainting.utils import InputError
 
@@ -81,6 +82,7 @@ def hydra_command(group: str, name: str) -> Callable[[Callable[[DictConfig], Non
         @functools.wraps(task)
         def main() -> None:
             register_resolvers()  # before Hydra names the run's folder
+            read_group_headers()
             run_command(run_task(one_line_errors(task)), overrides=True)
 
         return main

@@ -86,6 +86,27 @@ def resolved_sections(config: DictConfig | Mapping[str, Any], names: Iterable[st
     }
 
 
+_IGNORED_LOSSES = {
+    "losses.segm_pl": "losses.resnet_pl is the perceptual loss of a segmentation network",
+    "losses.perceptual.kwargs": "the loss is the mean squared error of VGG19's features",
+}
+
+
+def without_ignored_losses(losses: Mapping[str, Any]) -> dict[str, Any]:
+    """Section `losses` without the keys that official code never read; a warning names each."""
+    perceptual = losses.get("perceptual")
+    sections = {
+        "losses": dict(losses),
+        "losses.perceptual": dict(perceptual) if isinstance(perceptual, Mapping) else {},
+    }
+    for name, reason in _IGNORED_LOSSES.items():
+        section, _, key = name.rpartition(".")
+        if key in sections[section]:
+            LOGGER.warning("%s=%s is ignored, as it was officially: %s", name, sections[section].pop(key), reason)
+    left = sections["losses"]
+    return {**left, "perceptual": sections["losses.perceptual"]} if isinstance(perceptual, Mapping) else left
+
+
 # ---- Lightning 1 -> 2 -------------------------------------------------------------------------------------------
 
 _GONE = {
@@ -139,7 +160,7 @@ def translate_trainer_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
                 _warn(f"{key}={value}", ", ".join(f"{k}={v}" for k, v in translated.items()) or "nothing")
             if key != "devices" and "devices" in translated and "devices" in kwargs:
                 raise InputError(f"trainer.kwargs: {key} (Lightning 1) and devices are both set; keep devices")
-            new.update(translated)
+            new.update({k: v for k, v in translated.items() if v != "auto" or k not in new})
         else:
             new[key] = value
     return new
@@ -165,7 +186,8 @@ def _gpus(value: Any) -> dict[str, Any]:
         return {"accelerator": "cpu"}
     if isinstance(value, str):
         value = -1 if value.strip() == "-1" else [int(index) for index in value.split(",") if index.strip()]
-    return {"accelerator": "gpu", "devices": value}
+    # All there are, which may be none. What else the config says of accelerator and devices counts.
+    return {"accelerator": "auto", "devices": "auto"} if value == -1 else {"accelerator": "gpu", "devices": value}
 
 
 def _accelerator(value: Any) -> dict[str, Any]:

@@ -83,8 +83,8 @@ def test_an_unknown_variable_is_named():
 def test_a_published_trainer_section_becomes_a_lightning_2_one(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
         new = translate_trainer_kwargs(LIGHTNING_1)
-    assert new["devices"] == -1
-    assert new["accelerator"] == "gpu"
+    assert new["devices"] == "auto"
+    assert new["accelerator"] == "auto"
     assert new["strategy"] == "ddp"
     for gone in ("gpus", "log_gpu_memory", "terminate_on_nan", "replace_sampler_ddp"):
         assert gone not in new
@@ -100,7 +100,9 @@ def test_a_published_trainer_section_becomes_a_lightning_2_one(caplog: pytest.Lo
         ({"gpus": 0}, {"accelerator": "cpu"}),
         ({"gpus": "0"}, {"accelerator": "gpu", "devices": [0]}),
         ({"gpus": "1,3"}, {"accelerator": "gpu", "devices": [1, 3]}),
-        ({"gpus": "-1"}, {"accelerator": "gpu", "devices": -1}),
+        ({"gpus": "-1"}, {"accelerator": "auto", "devices": "auto"}),
+        ({"gpus": -1, "accelerator": "cpu"}, {"accelerator": "cpu", "devices": "auto"}),
+        ({"accelerator": "cpu", "gpus": -1}, {"accelerator": "cpu", "devices": "auto"}),
         ({"max_steps": None, "accelerator": None}, {"max_steps": -1}),
         ({"precision": 16}, {"precision": "16-mixed"}),
         ({"terminate_on_nan": True}, {"detect_anomaly": True}),

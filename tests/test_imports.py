@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "saicinpainting"
 ROOMS = (
     ("utils",),
-    ("schema", "overrides"),
+    ("schema", "overrides", "official_configs"),
     ("io",),
     ("config",),
     ("networks", "masks"),

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import nn
 
-from saicinpainting.config import resolved_sections
+from saicinpainting.config import resolved_sections, without_ignored_losses
 from saicinpainting.losses.adversarial import make_discrim_loss
 from saicinpainting.losses.perceptual import make_perceptual, make_resnet_pl
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, make_evaluator
@@ -82,7 +82,7 @@ def _section(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def _training_parts(settings: Settings) -> TrainingParts:
-    losses = read_section(Losses, _section(settings, "losses"), where="losses")
+    losses = read_section(Losses, without_ignored_losses(_section(settings, "losses")), where="losses")
     perceptual, resnet_pl = dict(losses.perceptual or {}), losses.resnet_pl or {"weight": 0}
     perceptual.pop("weight", None)  # the module weighs it
     data, trainer = settings.get("data") or {}, settings.get("trainer") or {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessExitedException
@@ -247,6 +248,11 @@ def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignal
         "plugins": [TensorsOnlyCheckpointIO(), *([GeneratorSyncBatchNorm()] if sync_batchnorm else [])],
         "use_distributed_sampler": False,  # the data module shares the images among the processes
     }
+    if kwargs.get("accelerator") in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.mps.is_available()):
+        raise InputError(
+            "trainer.kwargs asks for GPUs, but PyTorch sees none on this machine; set trainer.kwargs.accelerator=cpu "
+            "(Lightning 1: trainer.kwargs.gpus=0)"
+        )
     try:
         trainer = pl.Trainer(**{**kwargs, **ours, "strategy": _strategy(kwargs)})
     except (ValueError, TypeError) as error:
