@@ -83,13 +83,13 @@ def predict_folder(
         batch_size: images of equal padded size that are filled at once; fewer where too many others would wait.
         one_size: they have to be of one size without the padding too, as refinement wants them.
         num_workers: processes that read ahead.
-        existing: `keep` resumes an earlier start; `overwrite` replaces all results.
+        existing: `keep` keeps the results that would come out the same; `overwrite` replaces every file.
         made_by: what decides the results, kept beside them with digests of their images and masks; results of something
-            else are an error, see `claim_results`. None: what is there is not asked where it is from.
+            else are made anew, see `claim_results`. None: what is there is not asked where it is from.
 
     Raises:
-        InputError: `outdir` holds such results, or others whose origin is unknown; it lies in `indir`; two masks have
-            one result.
+        InputError: `outdir` holds files of unknown origin where results go; it lies in `indir`; two masks have one
+            result.
     """
     check_folder_settings(out_ext=out_ext, batch_size=batch_size, num_workers=num_workers, existing=existing)
     outdir, summary = Path(outdir), FolderResults()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from saicinpainting.io.download import digest_of_input
 from saicinpainting.io.provenance import Provenance
 from saicinpainting.utils import InputError
 
+LOGGER = logging.getLogger(__name__)
 Pair = tuple[str, str]
 
 
@@ -35,32 +37,34 @@ def claim_results(
 ) -> Provenance:
     """Make `outdir` a folder of results of `made_by`; pairs: image and mask of each result.
 
-    Results of something else, or of other images and masks, are an error; with `overwrite` they are removed before the
-    provenance is written, so that an interruption never makes them count as current.
+    Results that this program made of something else, or of other images and masks, are made anew: they are removed
+    before the provenance is written, so that an interruption never makes them count as current. A file of another
+    origin is an error, unless `overwrite` is on.
     """
     results = results_in(outdir)
-    there = [file for file in pairs if file.is_file()]
-    other = "their origin is unknown" if results.settings is None else results.difference(made_by)
+    other = results.difference(made_by)
+    digest_of_file = functools.cache(digest_of_input)  # an image may have many masks
+    there = {file: file.relative_to(outdir).as_posix() for file in pairs if file.is_file()}
+    unknown = [file for file, name in there.items() if name not in results.done]
+    if unknown and not overwrite:
+        some = ", ".join(file.name for file in unknown[:3])
+        raise InputError(
+            f"{outdir} holds {len(unknown)} files that are not known to be results of this program, such as {some}; "
+            "choose another outdir, remove them, or set existing=overwrite to replace them"
+        )
     if other:
-        stale, reason = there, f"results of another checkpoint or setting ({other})"
-        # Results of another ending, or of images that are gone, have the same provenance.
-        listed = (outdir / name for name in results.done if outdir / name not in pairs)
-        found = [*stale, *(file for file in listed if file.is_file())]
-        results.done = {}
+        stale = list(there)
+        # Those of images that are not asked for stay, as results of something else.
+        results.done = {name: None for name in results.done if (outdir / name).is_file()}
     else:
-        digest_of_file = functools.cache(digest_of_input)  # an image may have many masks
         stale = [
             file
-            for file in tqdm(there, desc="check", unit="image", leave=False)
-            if results.done.get(file.relative_to(outdir).as_posix()) != inputs_digest(pairs[file], digest_of_file)
+            for file, name in tqdm(there.items(), desc="check", unit="image", leave=False)
+            if results.done.get(name) != inputs_digest(pairs[file], digest_of_file)
         ]
-        found, reason = stale, "results of other images, masks or settings than there are now"
-    if found and not overwrite:
-        some = ", ".join(file.name for file in found[:3])
-        raise InputError(
-            f"{outdir} holds {len(found)} {reason}, such as {some}; choose another outdir, remove them, or set "
-            "existing=overwrite to make them anew"
-        )
+    if stale and not overwrite:
+        reason = f"another checkpoint or setting ({other})" if other else "other images or masks than there are now"
+        LOGGER.warning("%s: %d results of %s are made anew", outdir, len(stale), reason)
     for file in stale:
         file.unlink()
     results.begin(made_by)

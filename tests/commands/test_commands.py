@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from saicinpainting.commands import to_jit
+from saicinpainting.utils import InputError
+
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "saicinpainting" / "commands").glob("*.py") if path.stem != "__init__")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -37,3 +40,13 @@ def test_help_loads_no_torch(name: str, tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout.lower() or "== Config ==" in done.stdout
+
+
+def test_to_jit_takes_the_official_words():
+    words = ["model.path=a=b (1)", "save_path=-x.pt"]
+    assert to_jit.translated(words) == ["--", "a=b (1)", "-x.pt"]
+    assert to_jit.translated([*words, "model.checkpoint=last.ckpt"])[:2] == ["--checkpoint", "last.ckpt"]
+    assert to_jit.translated(["RUN", "OUT.pt"]) == ["RUN", "OUT.pt"]
+    for wrong, message in ((words[:1], "save_path= is missing"), ([*words, "save_pat=x"], "save_pat: unknown word")):
+        with pytest.raises(InputError, match=message):
+            to_jit.translated(wrong)

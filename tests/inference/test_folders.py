@@ -76,19 +76,33 @@ def test_workers_read_the_same(mixed: Path, tmp_path: Path) -> None:
     assert (len(summary.written), len(summary.skipped)) == (97, 3)
 
 
-def test_results_of_something_else_are_not_mixed_or_overwritten(mixed: Path, tmp_path: Path) -> None:
+def test_results_of_something_else_are_made_anew(mixed: Path, tmp_path: Path, caplog) -> None:
     run(mixed, tmp_path / "out", Red())
     dataset = InpaintingDataset(mixed, img_suffix=".png", pad_out_to_modulo=8)
-    for made_by in ({"model": "blue"}, None):
-        if made_by is None:
-            (tmp_path / "out" / ".predicted.json").unlink()
-        with pytest.raises(InputError, match=r"out holds 97 results of .*existing=overwrite to make them anew"):
-            predict_folder(Red(), dataset, mixed, tmp_path / "out", made_by=made_by or {"model": "red"})
-    fill = Red()
-    summary = run(mixed, tmp_path / "out", fill, existing="overwrite")
+    summary = predict_folder(Red(), dataset, mixed, tmp_path / "out", made_by={"model": "blue"})
+    assert (len(summary.written), summary.kept) == (97, 0)
+    assert "97 results of another checkpoint or setting (model: red, now blue) are made anew" in caplog.text
+    summary = run(mixed, tmp_path / "out", Red(), existing="overwrite")
     assert (len(summary.written), summary.kept) == (97, 0)
     with pytest.raises(InputError, match=r"existing: unknown value 'kepe'; known: keep, overwrite"):
-        run(mixed, tmp_path / "out", fill, existing="kepe")
+        run(mixed, tmp_path / "out", Red(), existing="kepe")
+
+
+def test_files_of_unknown_origin_are_protected(tmp_path: Path) -> None:
+    indir, out = write_pairs(tmp_path / "in", (16, 16), (16, 16)), tmp_path / "out"
+    out.mkdir()
+    (out / "000_mask000.png").write_text("mine")
+    with pytest.raises(InputError, match=r"out holds 1 files that are not known .* such as 000_mask000.png"):
+        fill_pairs(indir, out, Red())
+    assert (out / "000_mask000.png").read_text() == "mine"
+    (out / "000_mask000.png").rename(out / "mine")
+    fill_pairs(indir, out, Red())
+    for file in (".predicted.json", ".predicted.jsonl"):
+        (out / file).unlink()
+    with pytest.raises(InputError, match="out holds 2 files that are not known"):
+        fill_pairs(indir, out, Red(), made_by="B")
+    fill_pairs(indir, out, Red(), existing="overwrite")
+    assert fill_pairs(indir, out, Red()).kept == 2
 
 
 def fill_pairs(indir: Path, out: Path, fill: Red, made_by: str = "A", **settings: Any) -> Any:
@@ -96,32 +110,28 @@ def fill_pairs(indir: Path, out: Path, fill: Red, made_by: str = "A", **settings
     return predict_folder(fill, dataset, indir, out, made_by={"model": made_by}, **settings)
 
 
-def test_an_interrupted_overwrite_leaves_nothing_of_before(tmp_path: Path) -> None:
+def test_an_interrupted_start_leaves_nothing_of_before(tmp_path: Path) -> None:
     indir, out = write_pairs(tmp_path / "in", *[(16, 16)] * 5), tmp_path / "out"
     fill_pairs(indir, out, Red())
     with pytest.raises(KeyboardInterrupt):
-        fill_pairs(indir, out, Red(2), made_by="B", existing="overwrite")
+        fill_pairs(indir, out, Red(2), made_by="B")
     assert len(list(out.glob("*.png"))) == 2
     summary = fill_pairs(indir, out, Red(), made_by="B")
     assert (len(summary.written), summary.kept) == (3, 2)
 
 
-def test_results_of_another_ending_have_the_same_record(tmp_path: Path) -> None:
+def test_results_that_are_not_asked_for_stay_known(tmp_path: Path) -> None:
     indir, out = write_pairs(tmp_path / "in", (16, 16), (16, 16)), tmp_path / "out"
     fill_pairs(indir, out, Red())
-    with pytest.raises(
-        InputError, match=r"out holds 2 results of another .*\(model: A, now B\), such as 000_mask000.png"
-    ):
-        fill_pairs(indir, out, Red(), made_by="B", out_ext=".bmp")
-    fill_pairs(indir, out, Red(), made_by="B", out_ext=".bmp", existing="overwrite")
-    with pytest.raises(InputError, match="out holds 2 results of other images, masks or settings"):
-        fill_pairs(indir, out, Red(), made_by="B")
-    for file in out.glob("*_mask*"):
-        file.unlink()
-    assert len(fill_pairs(indir, out, Red()).written) == 2  # a record of nothing that is there is in nobody's way
+    assert len(fill_pairs(indir, out, Red(), made_by="B", out_ext=".bmp").written) == 2
+    assert len(list(out.glob("*.png"))) == 2
+    for kept in (0, 2):  # the first ones were of A
+        summary = fill_pairs(indir, out, Red(), made_by="B")
+        assert (len(summary.written), summary.kept) == (2 - kept, kept)
+    assert fill_pairs(indir, out, Red(), made_by="B", out_ext=".bmp").kept == 2
 
 
-def test_results_are_of_the_images_and_masks_that_are_there(tmp_path: Path) -> None:
+def test_results_are_of_the_images_and_masks_that_are_there(tmp_path: Path, caplog) -> None:
     indir, out = write_pairs(tmp_path / "in", (16, 16), (16, 16)), tmp_path / "out"
     fill_pairs(indir, out, Red())
     Image.fromarray(photo("coffee.png", 64, 9)[:16, :16]).save(indir / "new.png")
@@ -131,13 +141,9 @@ def test_results_are_of_the_images_and_masks_that_are_there(tmp_path: Path) -> N
     assert ([file.name for file in summary.written], summary.kept) == (["new_mask000.png"], 2)
     for name in ("000_mask000.png", "001.png"):
         (copied / name).write_bytes((copied / f"new{name[3:]}").read_bytes())
-    message = "out holds 2 results of other images, masks .* such as 000_mask000.png, 001_mask000.png; choose another"
-    with pytest.raises(InputError, match=message):
-        fill_pairs(copied, out, Red())
-    (out / "000_mask000.png").unlink()
-    (out / "001_mask000.png").unlink()
     summary = fill_pairs(copied, out, Red())
     assert (len(summary.written), summary.kept) == (2, 1)
+    assert "2 results of other images or masks than there are now are made anew" in caplog.text
     summary = fill_pairs(indir, out, Red(), existing="overwrite")
     assert (len(summary.written), summary.kept) == (3, 0)
 
