@@ -38,7 +38,8 @@ class DataSettings:
 
     Args:
         train: the training set: arguments of `make_train_dataset`, `epoch_images` and `dataloader_kwargs`.
-        val: the set that checkpoints are judged by: arguments of `make_default_val_dataset` and `dataloader_kwargs`.
+        val: the set that checkpoints are judged by: arguments of `make_default_val_dataset` and `dataloader_kwargs`;
+            with null nothing is validated, `visual_test` and `extra_val` neither, and there is no `best.ckpt`.
         visual_test: a set of which every image is drawn; null for none.
         extra_val: further validation sets by name; null for none.
         batch_size: training images of a process in a step, for `train.dataloader_kwargs` to refer to.
@@ -47,7 +48,7 @@ class DataSettings:
     """
 
     train: dict[str, Any]
-    val: dict[str, Any]
+    val: dict[str, Any] | None
     visual_test: dict[str, Any] | None = None
     extra_val: dict[str, Any] | None = None
     batch_size: int | None = None
@@ -85,7 +86,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         self,
         *,
         train: Settings,
-        val: Settings,
+        val: Settings | None,
         visual_test: Settings | None = None,
         extra_val: Mapping[str, Settings] | None = None,
         prepare_hint: str = "",
@@ -95,10 +96,10 @@ class InpaintingDataModule(pl.LightningDataModule):
         self.prepare_hint, self.seed = prepare_hint, seed
         self._train_settings = plain(train)
         self._train_loader = plain(self._train_settings.pop("dataloader_kwargs", None))
-        sections = {"val": ("data.val", val)}
-        if visual_test:
+        sections = {"val": ("data.val", val)} if val else {}
+        if val and visual_test:
             sections["test"] = ("data.visual_test", visual_test)
-        for name, settings in (extra_val or {}).items():
+        for name, settings in (extra_val or {}).items() if val else ():
             sections[f"extra_val_{name}"] = (f"data.extra_val.{name}", settings)
         self.val_titles = list(sections)
         self._val_sections = [(where, plain(settings)) for where, settings in sections.values()]
@@ -296,7 +297,8 @@ class InpaintingDataModule(pl.LightningDataModule):
         for folder in folders_of(indir):
             if not os.path.isdir(folder):
                 hint = f", or prepare the data: {self.prepare_hint}" if self.prepare_hint else ""
-                raise InputError(f"{where}.indir: no folder {folder}; set it or location.data_root_dir{hint}")
+                without = f", or {where}=null to train without" if where in ("data.val", "data.visual_test") else ""
+                raise InputError(f"{where}.indir: no folder {folder}; set it or location.data_root_dir{hint}{without}")
 
 
 def _parts(dataset: Dataset[Sample]) -> list[InpaintingDataset | InpaintingEvalOnlineDataset]:

@@ -135,6 +135,7 @@ def make_train_dataset(
         )
     settings = {**source, "kind": kind, **({"indir": indir} if indir else {})}
     if source.get("_target_") is None:
+        check_whole(f"{WHERE}.out_size", out_size, least=1)
         check_kind(kind, TRAIN_SOURCES, where=WHERE)  # before its settings, which another kind may not have
         makers: list[Callable[..., Any]] = [make_train_dataset, TRAIN_SOURCES[kind]]
         known = {name for maker in makers for name in inspect.signature(maker).parameters} - {"source"}

@@ -194,7 +194,9 @@ def expand(patterns: Iterable[str]) -> Iterator[str]:
             first, last = counted.groups()
             numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
             yield from expand(pattern.replace(counted[0], number, 1) for number in numbers)
-        elif not is_address(pattern) and (os.path.isdir(pattern) or (glob.has_magic(pattern) and not os.path.isfile(pattern))):
+        elif os.path.isfile(pattern) or is_address(pattern):
+            yield pattern
+        elif os.path.isdir(pattern) or glob.has_magic(pattern):
             files = os.path.join(glob.escape(pattern), "*.tar") if os.path.isdir(pattern) else pattern
             found = [file for file in sorted(glob.glob(files)) if os.path.isfile(file)]
             if not found:

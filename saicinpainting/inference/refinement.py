@@ -87,8 +87,9 @@ def refine_predict(
         batch: image (B, 3, H, W) in [0, 1], mask (B, 1, H, W), 1 = hole, both padded, and unpad_to_size, the (H, W)
             that all images have without the padding.
         inpainter: has the `generator`, which `encode`s (B, 4, H, W), the image without the hole and the mask, and
-            `decode`s the features to (B, 3, H, W); `filled` and `finished` are used where it has them. It is moved to `device` or the GPUs `gpu_ids` and left there;
-            without either it runs where it is. Several devices share the residual blocks, see `devices.spread_over`.
+            `decode`s the features to (B, 3, H, W); `filled` and `finished` are used where it has them. It is moved
+            to `device` or the GPUs `gpu_ids` and left there; without either it runs where it is. Several devices
+            share the residual blocks, see `devices.spread_over`.
         settings: those of `RefinerSettings`.
 
     Raises:

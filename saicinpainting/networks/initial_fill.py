@@ -42,8 +42,7 @@ def fill_smoothly(image: Tensor, mask: Tensor) -> Tensor:
     known = 1 - mask
     levels = [(image * known, known)]
     for _ in range(LEVELS):
-        sums, share = levels[-1]
-        levels.append((_halve(sums), _halve(share)))
+        levels.append((_halve(levels[-1][0]), _halve(levels[-1][1])))
     sums, share = levels[-1]
     coarser = (sums.mean((2, 3)) / (share.mean((2, 3)) + EPSILON))[:, :, None, None].expand_as(sums)
     for sums, share in reversed(levels):

@@ -25,13 +25,14 @@ def describe_run(model: InpaintingModule, data: InpaintingDataModule, trainer: p
     if steps is not None:
         whole = f"{steps:,} in all, every image {steps * total / data.train_images():.1f} times"
     every = trainer.val_check_interval
+    rhythm = f"{every:,} steps" if isinstance(every, int) else f"{every:g} epoch"
     device = type(trainer.accelerator).__name__.removesuffix("Accelerator")
     lines = (
         f"generator: {count_parameters(model.generator) / 1e6:.2f}M parameters",
         f"images: {sets}",
         f"batch: {total // processes:,} images x {processes} = {total:,} a step",
         f"steps: {epoch:,} an epoch, {whole}",
-        f"validation: every {f'{every:,} steps' if isinstance(every, int) else f'{every:g} epoch'}",
+        f"validation: {f'every {rhythm}' if validates(data, trainer) else 'none'}",
         f"device: {device} x {processes}, precision {trainer.precision}, compile {model.options.compile}",
     )
     return "\n".join(f"  {line}" for line in lines)
@@ -55,7 +56,10 @@ def warnings_of(model: InpaintingModule, data: InpaintingDataModule, trainer: pl
     if steps is None:
         return
     validated = first_validation(epoch, trainer)
-    if steps < validated:
+    if not validates(data, trainer):
+        why = "trainer.kwargs.limit_val_batches=0" if data.val_titles else "data.val=null"
+        yield f"{why}: no validation, so there will be no best.ckpt; last.ckpt holds the newest weights"
+    elif steps < validated:
         yield (
             f"the run ends after {steps:,} steps, before its first validation after {validated:,}: there will be no "
             "best.ckpt; lower trainer.kwargs.val_check_interval"
@@ -77,6 +81,11 @@ def steps_of(data: InpaintingDataModule, trainer: pl.Trainer) -> tuple[int, int 
 def limited(batches: int, limit: float | None) -> int:
     """The batches of an epoch that `limit_train_batches` leaves: at most so many, or a share of them."""
     return batches if limit is None else min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def validates(data: InpaintingDataModule, trainer: pl.Trainer) -> bool:
+    """Whether there is a set to validate on, and any of it is looked at."""
+    return bool(data.val_titles) and trainer.limit_val_batches != 0
 
 
 def first_validation(epoch: int, trainer: pl.Trainer) -> int:

@@ -65,6 +65,19 @@ def test_only_validation_is_needed(sections):
     assert len(data.val_dataloader()) == 1
 
 
+def test_without_a_validation_set_nothing_is_validated(sections):
+    data = InpaintingDataModule(**{**sections, "val": None})
+    data.setup("fit")
+    assert data.val_titles == data.val_dataloader() == []
+    assert data.images() == {"data.train": 4}
+
+
+def test_crops_of_no_size_are_refused(sections):
+    sections["train"]["out_size"] = 0
+    with pytest.raises(InputError, match=r"data\.train\.out_size: expected a whole number of at least 1, got 0"):
+        InpaintingDataModule(**sections).setup("fit")
+
+
 @pytest.mark.parametrize(
     ("section", "key"),
     [("train", "data.train"), ("val", "data.val"), ("visual_test", "data.visual_test")],
@@ -78,6 +91,7 @@ def test_missing_folders_name_the_key_and_the_command(sections, section, key):
     assert message.startswith(f"{key}.indir: no folder /nowhere/at/all")
     assert "location.data_root_dir" in message
     assert "bin/prepare_example.py OUT" in message
+    assert (f"{key}=null to train without" in message) == (section != "train")
     assert "\n" not in message
 
 

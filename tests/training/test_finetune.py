@@ -175,7 +175,9 @@ def test_nothing_asked_for_is_none():
 
 
 def test_a_path_that_does_not_exist_is_named():
-    with pytest.raises(InputError, match=r"trainer\.finetune_from: no best\.ckpt.* in nowhere/models or nowhere; expected"):
+    with pytest.raises(
+        InputError, match=r"trainer\.finetune_from: no best\.ckpt.* in nowhere/models or nowhere; expected"
+    ):
         finetune_path("nowhere", resume_from=None, resuming=False)
 
 

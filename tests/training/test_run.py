@@ -44,6 +44,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_a_run_without_a_validation_set_keeps_its_last_checkpoint(finished: Path, tmp_path: Path):
+    train(compose_run(finished, "data.val=null", f"location.tb_dir={tmp_path / 'tb'}"), tmp_path / "run")
+    assert [file.name for file in (tmp_path / "run" / "models").iterdir()] == ["last.ckpt"]
+
+
 def test_the_experiment_folder_has_its_official_layout(finished: Path):
     models = {path.name for path in (finished / "run" / "models").iterdir()}
     assert models == {"last.ckpt", "best.ckpt", "epoch=0-step=4.ckpt", "epoch=1-step=8.ckpt"}

@@ -22,12 +22,14 @@ def data_of(*, images: int = 100, batch_size: int = 20, batches: int = 5) -> Any
         train_batches=lambda processes: batches,
         train_images=lambda: images,
         images=lambda: {"data.train": images, "data.val": 10},
+        val_titles=["val"],
     )
 
 
 def trainer_of(**changes: Any) -> Any:
     usual = {"world_size": 1, "limit_train_batches": 1.0, "max_epochs": 2, "max_steps": -1, "val_check_interval": 1.0}
     usual |= {"check_val_every_n_epoch": 1, "precision": "32-true", "accelerator": CPUAccelerator()}
+    usual |= {"limit_val_batches": 1.0}
     return SimpleNamespace(**{**usual, **changes})
 
 
@@ -54,6 +56,18 @@ def test_big_lama_on_eight_gpus():
         "  device: CUDA x 8, precision 32-true, compile auto",
     ]
     assert list(warnings_of(model_of(), data, trainer)) == []
+
+
+def test_a_run_that_validates_nothing_says_so():
+    without = data_of()
+    without.val_titles = []
+    for data, trainer, why in (
+        (data_of(), trainer_of(limit_val_batches=0), "trainer.kwargs.limit_val_batches=0"),
+        (without, trainer_of(), "data.val=null"),
+    ):
+        assert "  validation: none" in describe_run(model_of(), data, trainer).splitlines()
+        (warning,) = warnings_of(model_of(), data, trainer)
+        assert warning.startswith(f"{why}: no validation, so there will be no best.ckpt")
 
 
 def test_a_run_without_an_end_says_so():
