@@ -18,10 +18,11 @@ from PIL import Image
 
 from saicinpainting.data.sources import MASK, WHERE, ImageSource, SourceError
 from saicinpainting.io.images import LONGEST_SIDE, decode_image
+from saicinpainting.io.masks import decode_hole
+from saicinpainting.io.pixels import orientation_of
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
-EXIF_ORIENTATION = 0x0112
 EXIF_BEGINS = 1 << 12
 """Bytes of a JPEG within which its EXIF data begin: they come first, or after a short JFIF header."""
 NAMED = 200
@@ -109,8 +110,8 @@ def _of_plain_jpeg(data: bytes) -> ImageIssue | None:
 def _orientation(data: bytes) -> int:
     try:
         with Image.open(io.BytesIO(data)) as file:
-            return int(file.getexif().get(EXIF_ORIENTATION, 1))
-    except Exception:  # broken metadata say nothing
+            return orientation_of(file)
+    except Exception:  # what it is, decoding tells
         return 1
 
 
@@ -181,7 +182,7 @@ class Fitting:
         """
         decoded = decode(source.read(index), source.name(index))
         if companions:
-            decoded = replace(decoded, labels=_labels(source, index, companions, decoded.pixels.shape[:2]))
+            decoded = replace(decoded, labels=_labels(source, index, companions, decoded))
         height, width = decoded.pixels.shape[:2]
         scale = self._scale(min(height, width))
         if self.crops and (longer := round(max(height, width) * scale)) > LONGEST_SIDE:
@@ -203,24 +204,25 @@ class Fitting:
         return self.out_size / shorter_side if self.out_size and 2 * shorter_side < self.out_size else 1
 
 
-def _labels(source: ImageSource, index: int, companions: Sequence[str], size: tuple[int, ...]) -> dict[str, np.ndarray]:
-    labels = {}
+def _labels(source: ImageSource, index: int, companions: Sequence[str], image: Decoded) -> dict[str, np.ndarray]:
+    labels, size, issue = {}, image.pixels.shape[:2], image.issue
     for companion in companions:
         name = source.name(index)
         values = _decode_companion(source.read_companion(index, companion), companion, name)
         if values.shape != size:
+            turned = " and turn it as its EXIF orientation turns the image" if issue == ImageIssue.TURNED else ""
             raise InputError(
                 f"{name} is {size[1]}x{size[0]} pixels, its {companion} {values.shape[1]}x{values.shape[0]}; give both "
-                "one size"
+                f"one size{turned}"
             )
         labels[companion] = values
     return labels
 
 
 def _decode_companion(data: bytes, companion: str, image: str) -> np.ndarray:
-    """A mask may have colours and an orientation, as in evaluation sets."""
+    """A mask, 255 = hole, may have colours and an orientation, as in evaluation sets."""
     name = f"{companion} of {image}"
-    return np.asarray(decode_image(data, name, "L")) if companion == MASK else decode_labels(data, name)
+    return decode_hole(data, name).astype(np.uint8) * 255 if companion == MASK else decode_labels(data, name)
 
 
 class WrongSizeError(InputError):

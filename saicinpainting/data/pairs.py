@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import filecmp
 import os
 import zlib
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,12 +13,14 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
+from saicinpainting.data.naming import ImageFiles, describe, pairs_beside, pairs_with_masks, some
 from saicinpainting.io.folders import IMAGE_SUFFIXES, list_files
 from saicinpainting.io.images import ceil_modulo, load_image, pad_img_to_modulo, scale_image
+from saicinpainting.io.masks import read_hole
+from saicinpainting.io.pixels import turned_note
 from saicinpainting.masks.generators import MaskGenerator, MaskRandom
 from saicinpainting.utils import InputError
 
-LOGGER = logging.getLogger(__name__)
 Sample = dict[str, Any]
 T = TypeVar("T")
 
@@ -42,15 +43,6 @@ def batches_of_equal_size(
         elif sum(map(len, groups.values())) - len(group) > waiting:
             yield groups.pop(next(iter(groups)))
     yield from groups.values()
-
-
-def _describe(files: list[str]) -> str:
-    counts = Counter(Path(file).suffix or "no suffix" for file in files)
-    return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(4)) or "nothing"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 class _SizedSamples(Dataset[Sample]):
@@ -83,10 +75,15 @@ class _SizedSamples(Dataset[Sample]):
 
 
 class InpaintingDataset(_SizedSamples):
-    """Images `NAME<img_suffix>` with masks `NAME_mask*.png` (or `NAME_mask*<img_suffix>`), in nested folders.
+    """Images `NAME.*` with masks `NAME_mask*.*` beside them, in nested folders.
 
-    Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 where the mask file is not black,
-    so that soft edges count as hole; with padding, `unpad_to_size`: (H, W).
+    Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 where the mask file says hole (see
+    `read_hole`), soft edges too; with padding, `unpad_to_size`: (H, W).
+
+    Args:
+        datadir: the folder, or one image.
+        img_suffix: what images end with; another ending is taken where a name has no other.
+        mask_path: one mask for all images, or a folder of masks `NAME.*` or `NAME_mask*.*`; None: beside the images.
     """
 
     _mask_pattern = "NAME_mask*.png"
@@ -97,42 +94,35 @@ class InpaintingDataset(_SizedSamples):
         img_suffix: str = ".jpg",
         pad_out_to_modulo: int | None = None,
         scale_factor: float | None = None,
+        mask_path: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(pad_out_to_modulo=pad_out_to_modulo, scale_factor=scale_factor)
         self.datadir, self.img_suffix = os.fspath(datadir), img_suffix
-        files = list_files(self.datadir)
-        self.mask_filenames = self._find_masks(files)
-        self.img_filenames = [self._image_of(mask) for mask in self.mask_filenames]
-        self._check_pairs(files)
-
-    def _find_masks(self, files: list[str]) -> list[str]:
-        suffixes = (self.img_suffix, ".png")
-        masks = [f for f in files if "_mask" in os.path.basename(f) and f.endswith(suffixes)]
-        images = {self._image_of(mask) for mask in masks}
-        # An image may itself be called NAME_mask.png; a mask NAME_mask_mask000.png tells.
-        return [mask for mask in masks if mask not in images]
-
-    def _image_of(self, mask: str) -> str:
-        return mask.rsplit("_mask", 1)[0] + self.img_suffix
-
-    def _check_pairs(self, files: list[str]) -> None:
-        suffix = self.img_suffix
-        if not self.mask_filenames:
-            raise InputError(
-                f"{self.datadir}: expected images NAME{suffix} with masks {self._mask_pattern}, found no such "
-                f"mask but {_describe(files)}; name the masks so, and set img_suffix to the images' ending"
+        if os.path.isfile(self.datadir):
+            one, self.datadir = self.datadir, os.path.dirname(self.datadir) or os.curdir
+            files, img_suffix = _with_its_masks(one, beside=mask_path is None), os.path.splitext(one)[1]
+        else:
+            files = list_files(self.datadir)
+        if mask_path is None:
+            found = pairs_beside(
+                files,
+                self.datadir,
+                img_suffix,
+                is_mask=self._is_mask,
+                image_stem=self._image_stem,
+                pattern=self._mask_pattern,
             )
-        present, images = set(files), set(self.img_filenames)
-        for mask, image in zip(self.mask_filenames, self.img_filenames, strict=True):
-            if image not in present:
-                stem = image.removesuffix(suffix)
-                other = next((s for s in IMAGE_SUFFIXES if stem + s in present), None)
-                hint = f"set img_suffix: {other}" if other else "add the image or remove the mask"
-                raise InputError(f"{mask}: its image {image} is missing; {hint}")
-        others = present.difference(self.mask_filenames, images)
-        unmasked = sorted(f for f in others if f.endswith(suffix))
-        if unmasked:
-            LOGGER.warning("%d images have no mask and are left out: %s", len(unmasked), _some(unmasked))
+        else:
+            found = pairs_with_masks(files, self.datadir, img_suffix, os.fspath(mask_path))
+        self.img_filenames = [pair.image for pair in found]
+        self.mask_filenames = [pair.mask for pair in found]
+        self.names = [pair.name for pair in found]
+
+    def _is_mask(self, file: str) -> bool:
+        return "_mask" in os.path.basename(file)
+
+    def _image_stem(self, mask: str) -> str:
+        return mask.rsplit("_mask", 1)[0]
 
     def __len__(self) -> int:
         return len(self.mask_filenames)
@@ -143,31 +133,39 @@ class InpaintingDataset(_SizedSamples):
     def _read_pair(self, i: int) -> Sample:
         image_file, mask_file = self.img_filenames[i], self.mask_filenames[i]
         image = load_image(image_file)
-        mask = (load_image(mask_file, mode="L")[None] > 0).astype(np.float32)
+        mask = read_hole(mask_file)[None].astype(np.float32)
         _check_same_size(image_file, image, mask_file, mask, remedy="give the mask the size of its image")
         return self._scaled(image, mask)
+
+
+def _with_its_masks(image: str, *, beside: bool) -> list[str]:
+    """The file and, if they lie beside it, its masks."""
+    if not beside:
+        return [image]
+    folder, name = os.path.split(os.path.splitext(image)[0])
+    files = (os.path.join(folder, file) for file in sorted(os.listdir(folder or os.curdir)))
+    return [image, *(file for file in files if os.path.basename(file).rsplit("_mask", 1)[0] == name and file != image)]
 
 
 def _check_same_size(first_file: str, first: np.ndarray, second_file: str, second: np.ndarray, *, remedy: str) -> None:
     """first, second: (C, H, W)."""
     if first.shape[1:] != second.shape[1:]:
         (h1, w1), (h2, w2) = first.shape[1:], second.shape[1:]
-        raise InputError(f"{first_file} is {w1}x{h1} pixels but {second_file} is {w2}x{h2}; {remedy}")
+        turned = turned_note(first_file, second_file)
+        raise InputError(f"{first_file} is {w1}x{h1} pixels but {second_file} is {w2}x{h2}; {remedy}{turned}")
 
 
 class OurInpaintingDataset(InpaintingDataset):
-    """Images in `img/NAME<img_suffix>`, masks in nested folders of `mask/` as `NAME_mask-N.png`."""
+    """Images in `img/NAME.*`, masks in nested folders of `mask/` as `NAME_mask-N.png`."""
 
     _mask_pattern = "mask/NAME_mask-N.png"
 
-    def _find_masks(self, files: list[str]) -> list[str]:
-        inside = os.path.join(self.datadir, "mask") + os.sep
-        suffixes = (self.img_suffix, ".png")
-        return [f for f in files if f.startswith(inside) and "mask" in os.path.basename(f) and f.endswith(suffixes)]
+    def _is_mask(self, file: str) -> bool:
+        return file.startswith(os.path.join(self.datadir, "mask") + os.sep) and "mask" in os.path.basename(file)
 
-    def _image_of(self, mask: str) -> str:
+    def _image_stem(self, mask: str) -> str:
         name = os.path.basename(mask).rsplit("-", 1)[0].rsplit("_", 1)[0]
-        return os.path.join(self.datadir, "img", name + self.img_suffix)
+        return os.path.join(self.datadir, "img", name)
 
 
 class PrecomputedInpaintingResultsDataset(InpaintingDataset):
@@ -181,16 +179,29 @@ class PrecomputedInpaintingResultsDataset(InpaintingDataset):
         img_suffix: str = ".jpg",
         pad_out_to_modulo: int | None = None,
         scale_factor: float | None = None,
+        mask_path: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(datadir, img_suffix, pad_out_to_modulo, scale_factor)
+        super().__init__(datadir, img_suffix, pad_out_to_modulo, scale_factor, mask_path)
         self.predictdir = os.fspath(predictdir)
-        names = [os.path.splitext(os.path.relpath(mask, self.datadir))[0] for mask in self.mask_filenames]
-        self.pred_filenames = [os.path.join(self.predictdir, name + inpainted_suffix) for name in names]
-        missing = sorted(set(self.pred_filenames).difference(list_files(self.predictdir)))
+        files = list_files(self.predictdir)
+        present, images = set(files), ImageFiles(files)
+        self.pred_filenames, missing = [], []
+        for name in self.names:
+            wanted = os.path.join(self.predictdir, name) + inpainted_suffix
+            found = (
+                wanted if wanted in present else images.find(wanted.removesuffix(inpainted_suffix), inpainted_suffix)
+            )
+            self.pred_filenames.append(found or wanted)
+            missing += [] if found else [wanted]
         if missing:
             raise InputError(
-                f"{len(missing)} of {len(self)} predictions are missing in {self.predictdir}: {_some(missing)}; "
+                f"{len(missing)} of {len(self)} predictions are missing in {self.predictdir}: {some(sorted(missing))}; "
                 "predict this data set first, and set inpainted_suffix to the predictions' ending"
+            )
+        if all(map(_same_content, self.pred_filenames, self.mask_filenames)):
+            raise InputError(
+                f"{self.predictdir}: what should be predictions are the masks of {self.datadir}, such as "
+                f"{self.pred_filenames[0]}; name the folder that the results were written to"
             )
 
     def __getitem__(self, i: int) -> Sample:
@@ -206,8 +217,12 @@ class PrecomputedInpaintingResultsDataset(InpaintingDataset):
         return self._padded({**sample, "inpainted": inpainted})
 
 
+def _same_content(first: str, second: str) -> bool:
+    return os.path.samefile(first, second) or filecmp.cmp(first, second, shallow=False)
+
+
 class InpaintingEvalOnlineDataset(_SizedSamples):
-    """Images `*<img_suffix>` in nested folders with masks drawn on the fly.
+    """Images `*<img_suffix>`, or of any ending if there are none, in nested folders with masks drawn on the fly.
 
     An image's mask follows from its name alone, so every epoch and every model sees the same masks.
     """
@@ -223,12 +238,10 @@ class InpaintingEvalOnlineDataset(_SizedSamples):
         super().__init__(pad_out_to_modulo=pad_out_to_modulo, scale_factor=scale_factor)
         self.indir, self.mask_generator = os.fspath(indir), mask_generator
         files = list_files(self.indir)
-        self.img_filenames = [f for f in files if f.endswith(img_suffix)]
+        images = [f for f in files if f.lower().endswith(IMAGE_SUFFIXES)]
+        self.img_filenames = [f for f in files if f.endswith(img_suffix)] or images
         if not self.img_filenames:
-            raise InputError(
-                f"{self.indir}: expected images *{img_suffix}, found {_describe(files)}; "
-                "set img_suffix to the images' ending"
-            )
+            raise InputError(f"{self.indir}: expected images *{img_suffix}, found {describe(files)}; check the folder")
 
     def __len__(self) -> int:
         return len(self.img_filenames)

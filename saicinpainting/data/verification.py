@@ -16,6 +16,7 @@ from saicinpainting.data.loading import WORDS, Fitting, ImageIssue, failure_of, 
 from saicinpainting.data.sources import ImageSource
 from saicinpainting.io.files import map_in_processes
 from saicinpainting.io.images import read_image
+from saicinpainting.io.pixels import orientation_of, turned_note
 from saicinpainting.utils import InputError
 
 Size = tuple[int, int]
@@ -27,7 +28,6 @@ PNG_NOTES = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 """Chunks of a PNG, some of which may come behind the pixels, that may say how it is turned."""
 NOTES_BYTES = 1 << 16
 HARMLESS = {"aspect", "chromaticity", "dpi", "gamma", "icc_profile", "interlace", "srgb", "transparency"}
-EXIF_ORIENTATION = 0x0112
 NAMED = 10
 CHUNK = 32
 THREADS = 16
@@ -54,7 +54,7 @@ def verify_images(images: Iterable[str], masks: Iterable[str] | None = None, *, 
     for image, mask in dict.fromkeys(zip(images, masks, strict=True)):
         size, other = found[image], found[mask]
         if not isinstance(size, str) and not isinstance(other, str) and size != other:
-            faults.append(f"{mask} is {other[0]}x{other[1]} pixels, its image {size[0]}x{size[1]}")
+            faults.append(f"{mask} is {other[0]}x{other[1]} pixels, its image {size[0]}x{size[1]}{turned_note(image, mask)}")
     if faults:
         more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
         raise InputError(
@@ -89,7 +89,7 @@ def _plain_size(path: str) -> Size | None:
                 return None
             width, height = file.size
             if file.format == "JPEG":
-                turned = file.getexif().get(EXIF_ORIENTATION, 1) >= 5
+                turned = orientation_of(file) >= 5
                 return (height, width) if turned else (width, height)
             if file.info.keys() - HARMLESS:
                 return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from saicinpainting.io.files import whole, write_whole
+from saicinpainting.io.pixels import FilePixels, decode_pixels, read_bytes
 from saicinpainting.utils import InputError
 
 LONGEST_SIDE = (1 << 15) - 2
@@ -26,48 +26,46 @@ def read_image(path: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
 
     16-bit values are scaled, not clipped; an alpha channel is dropped, whatever its colours hide.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise InputError(f"cannot read the image {os.fspath(path)}: {reason}") from error
-    return decode_image(data, os.fspath(path), mode)
+    return decode_image(read_bytes(path), os.fspath(path), mode)
 
 
 def decode_image(data: bytes, name: str, mode: str = "RGB") -> Image.Image:
     """`read_image` of a file's content; `name` is what errors call it."""
-    try:
-        with Image.open(io.BytesIO(data)) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):
-                image = _from_16_bit(image)
-            elif image.mode == "F":
-                raise InputError("floating-point pixels; save it with 8 or 16 bits a channel")
-            elif image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")  # straight to RGB, Pillow warns and may lose a colour
-            return image.convert(mode)
-    # Decoders raise many kinds of errors on broken files; for the user all of them are one.
-    except Exception as error:
-        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-        raise InputError(f"cannot read the image {name}: {reason}") from error
+    colours = _colours(decode_pixels(data, name), name)
+    if colours.dtype != np.uint8:
+        colours = np.round(colours / 257).astype(np.uint8)
+    return Image.fromarray(colours if colours.shape[2] == 3 else colours[..., 0]).convert(mode)
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    pixels = np.asarray(image).astype(np.int64)
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise InputError("32-bit pixels; save it with 8 or 16 bits a channel")
-    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+def _colours(pixels: FilePixels, name: str) -> np.ndarray:
+    """uint8 or uint16, (H, W, 1 or 3)."""
+    colours = pixels.colours
+    if colours.dtype.kind == "f":
+        raise InputError(f"cannot read the image {name}: floating-point pixels; save it with 8 or 16 bits a channel")
+    if colours.dtype.itemsize > 2 and (colours.min() < 0 or colours.max() > 65535):
+        raise InputError(f"cannot read the image {name}: 32-bit pixels; save it with 8 or 16 bits a channel")
+    return colours if colours.dtype == np.uint8 else colours.astype(np.uint16)
 
 
 def load_image(path: str | os.PathLike[str], mode: str = "RGB") -> np.ndarray:
-    """float32 in [0, 1]: (3, H, W) for mode `RGB`, (H, W) for `L`; see `read_image`."""
-    return planes_of(np.asarray(read_image(path, mode)))
+    """float32 in [0, 1]: (3, H, W) for mode `RGB`, (H, W) for `L`; see `read_image`, but 16 bits are kept."""
+    name = os.fspath(path)
+    data = read_bytes(path)
+    if mode == "RGB":
+        return load_planes(decode_pixels(data, name), name)
+    return planes_of(np.asarray(decode_image(data, name, mode)))
+
+
+def load_planes(pixels: FilePixels, name: str) -> np.ndarray:
+    """The colours of the file `name`, float32 (3, H, W) in [0, 1]."""
+    colours = _colours(pixels, name)
+    return planes_of(colours if colours.shape[2] == 3 else colours.repeat(3, axis=2))
 
 
 def planes_of(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, C) or (H, W) -> float32 in [0, 1], (C, H, W) or (H, W)."""
+    """uint8 or uint16 (H, W, C) or (H, W) -> float32 in [0, 1], (C, H, W) or (H, W)."""
     planes = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels
-    return np.ascontiguousarray(planes, dtype=np.float32) / 255
+    return np.ascontiguousarray(planes, dtype=np.float32) / np.iinfo(pixels.dtype).max
 
 
 def ceil_modulo(x: int, mod: int) -> int:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from saicinpainting.io.folders import IMAGE_SUFFIXES, list_files
-from saicinpainting.io.images import LONGEST_SIDE, read_image
+from saicinpainting.io.images import LONGEST_SIDE
+from saicinpainting.io.masks import read_hole
 from saicinpainting.masks.generators import MaskGenerator, MaskRandom, Size
 from saicinpainting.utils import InputError
 
@@ -23,7 +24,7 @@ LONGEST_ROW = 100
 
 
 class FolderMaskGenerator(MaskGenerator):
-    """One of the mask images under `indir`, grey, every value above 0 is hole; flipped with probability .5.
+    """One of the mask images under `indir`, see `read_hole`; flipped with probability .5.
 
     Images are scaled so that they cover the wanted size, and a random part of that size is taken which has a hole
     and something known. A image without such a part, or that cannot be read, is named once; another one is drawn.
@@ -51,7 +52,7 @@ class FolderMaskGenerator(MaskGenerator):
         raise InputError(f"{self.indir}: {LONGEST_ROW} mask images in a row are unusable; the last one: {problem}")
 
     def _part(self, file: str, size: Size, rng: MaskRandom) -> np.ndarray:
-        mask = (np.asarray(read_image(file, "L")) > 0).astype(np.uint8)
+        mask = read_hole(file).astype(np.uint8)
         if (longest := round(max(mask.shape) * max(size) / min(mask.shape))) > LONGEST_SIDE:
             raise InputError(f"{file}: {mask.shape[1]}x{mask.shape[0]} pixels would come to a side of {longest}")
         if rng.numpy.randint(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import cv2
@@ -224,10 +225,68 @@ def test_images_without_any_mask(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_wrong_suffix_is_pointed_out(tmp_path):
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPG"])
+def test_endings_are_found_by_the_names_whatever_the_setting_says(tmp_path, suffix):
     pair(tmp_path, "a", ".jpg")
-    with pytest.raises(InputError, match=r"its image .*a\.png is missing; set img_suffix: \.jpg"):
+    pair(tmp_path, "b", ".png", "_mask.png")
+    pair(tmp_path, "sub/c", ".JPG", "_mask001.jpg")
+    dataset = InpaintingDataset(tmp_path, suffix)
+    names = [Path(f).relative_to(tmp_path).as_posix() for f in (*dataset.img_filenames, *dataset.mask_filenames)]
+    assert names == ["a.jpg", "b.png", "sub/c.JPG", "a_mask000.png", "b_mask.png", "sub/c_mask001.jpg"]
+
+
+def test_the_setting_decides_where_a_name_has_several_endings(tmp_path):
+    pair(tmp_path, "a", ".jpg")
+    pair(tmp_path, "a", ".webp")
+    save(tmp_path / "a_mask000.jpg", hole())  # a preview beside the mask
+    dataset = InpaintingDataset(tmp_path, ".webp")
+    assert dataset.img_filenames == [str(tmp_path / "a.webp")]
+    assert dataset.mask_filenames == [str(tmp_path / "a_mask000.png")]
+    with pytest.raises(InputError, match=r"a\.jpg and .*a\.webp: .* set img_suffix to \.jpg or \.webp"):
         InpaintingDataset(tmp_path, ".png")
+
+
+def test_one_image_has_the_masks_beside_it(tmp_path):
+    pair(tmp_path, "a")
+    pair(tmp_path, "ab")
+    dataset = InpaintingDataset(tmp_path / "a.png", ".jpg")
+    assert dataset.mask_filenames == [str(tmp_path / "a_mask000.png")]
+    assert dataset.names == ["a_mask000"]
+
+
+def test_one_mask_serves_all_frames_in_their_order(tmp_path):
+    for number in (2, 10, 1):
+        save(tmp_path / "frames" / f"frame_{number}.jpg", picture())
+    save(tmp_path / "frames" / "logo.png", hole())
+    dataset = InpaintingDataset(tmp_path / "frames", ".png", mask_path=tmp_path / "frames" / "logo.png")
+    assert dataset.names == ["frame_1", "frame_2", "frame_10"]
+    assert {sample["mask"].sum() for sample in dataset} == {35}
+
+
+def test_masks_in_a_folder_of_their_own(tmp_path, caplog):
+    for name in ("v/1", "v/2", "a_mask", "bare"):
+        save(tmp_path / "in" / f"{name}.jpg", picture())
+    for name in ("v/1.png", "v/2_mask000.png", "v/2_mask001.webp", "a_mask_mask.png", "other.png"):
+        save(tmp_path / "masks" / name, hole())
+    dataset = InpaintingDataset(tmp_path / "in", mask_path=tmp_path / "masks")
+    assert dataset.names == ["a_mask_mask", "v/1", "v/2_mask000", "v/2_mask001"]
+    assert [Path(f).stem for f in dataset.img_filenames] == ["a_mask", "1", "2", "2"]
+    assert "1 images have no mask and are left out" in caplog.text
+    assert "bare.jpg" in caplog.text
+    with pytest.raises(InputError, match=r"none: no such mask, nor folder"):
+        InpaintingDataset(tmp_path / "in", mask_path=tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: expected masks NAME\.\* or NAME_mask.* found nothing for 4 \.jpg"):
+        InpaintingDataset(tmp_path / "in", mask_path=tmp_path / "empty")
+
+
+def test_a_size_error_names_the_exif_orientation(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "a.png", picture(), exif=exif)
+    save(tmp_path / "a_mask000.png", hole())
+    with pytest.raises(InputError, match=r"a\.png is 20x30 .* as 30x20 and turned by its EXIF orientation \(6\)"):
+        InpaintingDataset(tmp_path, ".png")[0]
 
 
 def test_mask_without_image(tmp_path):
@@ -293,6 +352,21 @@ def test_prediction_of_another_size(tmp_path):
         dataset[0]
 
 
+def test_predictions_may_have_another_ending(tmp_path):
+    pair(tmp_path / "data", "a")
+    save(tmp_path / "out" / "a_mask000.jpg", picture())
+    dataset = PrecomputedInpaintingResultsDataset(tmp_path / "data", tmp_path / "out", ".png", img_suffix=".png")
+    assert dataset[0]["inpainted"].shape == (3, 20, 30)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_masks_are_no_predictions(tmp_path, copied):
+    pair(tmp_path / "data", "a")
+    folder = shutil.copytree(tmp_path / "data", tmp_path / "copy") if copied else tmp_path / "data"
+    with pytest.raises(InputError, match=r"what should be predictions are the masks of .*data"):
+        PrecomputedInpaintingResultsDataset(tmp_path / "data", folder, ".png", img_suffix=".png")
+
+
 # --- masks drawn on the fly
 
 
@@ -311,9 +385,11 @@ def test_online_masks_stay_with_their_image(tmp_path):
     np.testing.assert_array_equal(InpaintingEvalOnlineDataset(tmp_path, generator, ".png", 48)[0]["mask"], first[1])
 
 
-def test_online_set_without_images(tmp_path):
+def test_online_set_takes_any_ending_or_says_what_is_there(tmp_path):
     save(tmp_path / "a.png", picture())
-    with pytest.raises(InputError, match=r"expected images \*\.jpg, found 1 \.png; set img_suffix"):
+    assert len(InpaintingEvalOnlineDataset(tmp_path, get_mask_generator())) == 1
+    (tmp_path / "a.png").rename(tmp_path / "a.txt")
+    with pytest.raises(InputError, match=r"expected images \*\.jpg, found 1 \.txt"):
         InpaintingEvalOnlineDataset(tmp_path, get_mask_generator())
 
 

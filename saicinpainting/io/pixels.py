@@ -1,0 +1,147 @@
+"""The pixels of an image file as the file holds them: no value scaled, no channel lost, upright."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from saicinpainting.utils import InputError
+
+EXIF_ORIENTATION = 0x0112
+_TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
+"""Orientation: quarters to turn to the left, and whether to mirror left and right afterwards."""
+
+
+@dataclass(frozen=True)
+class FilePixels:
+    """What an image file holds.
+
+    Args:
+        colours: (H, W, 1) grey or (H, W, 3) RGB in the file's numbers: uint8, uint16, int32, float. A palette's
+            indices are its colours, CMYK is RGB, one bit is 0 or 255.
+        alpha: (H, W) in the same numbers; None where there is none.
+        profile: the ICC colour profile of `colours`; None where there is none.
+        dpi: pixels an inch, across and down; None where the file does not say.
+        lossy: whether the format is one that adds noise to flat colours.
+    """
+
+    colours: np.ndarray
+    alpha: np.ndarray | None = None
+    profile: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    lossy: bool = False
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of an image file; an `InputError` says why it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise InputError(f"cannot read the image {os.fspath(path)}: {reason}") from error
+
+
+def decode_pixels(data: bytes, name: str) -> FilePixels:
+    """The pixels of a file's content; `name` is what errors call it.
+
+    Raises:
+        InputError: it is no image, or is damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            return _decoded(file, data)
+    # Decoders raise many kinds of errors on broken files; for the user all of them are one.
+    except Exception as error:
+        pixels = _by_opencv(data) if isinstance(error, UnidentifiedImageError) else None  # TIFF with float colours
+        if pixels is not None:
+            return FilePixels(*_split(pixels))
+        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"cannot read the image {name}: {reason}") from error
+
+
+def _decoded(file: Image.Image, data: bytes) -> FilePixels:
+    # Of colours with 16 bits Pillow keeps 8; where it does, the decoder's arguments name the 16.
+    deep = _by_opencv(data) if file.mode in ("RGB", "RGBA", "LA") and ";16" in repr(getattr(file, "tile", "")) else None
+    if deep is not None:
+        colours, alpha = _split(_upright(deep, orientation_of(file)))
+    else:
+        colours, alpha = _split(np.asarray(_plain(ImageOps.exif_transpose(file))))
+    profile, dpi = file.info.get("icc_profile"), file.info.get("dpi")
+    fits = profile is not None and profile[16:20] == (b"RGB " if colours.shape[2] == 3 else b"GRAY")
+    return FilePixels(
+        colours,
+        alpha,
+        profile if fits else None,
+        None if dpi is None else (float(dpi[0]), float(dpi[1])),
+        lossy=file.format in ("JPEG", "MPO", "WEBP"),
+    )
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """In a mode whose array holds grey, grey with alpha, RGB or RGBA."""
+    transparent = "transparency" in image.info
+    if image.mode in ("P", "PA", "RGBa", "La"):
+        return image.convert("LA" if image.mode == "La" else "RGBA" if transparent or image.mode != "P" else "RGB")
+    if transparent and image.mode in ("1", "L", "RGB"):
+        return image.convert("RGBA" if image.mode == "RGB" else "LA")
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "LA", "RGB", "RGBA", "F") or image.mode[0] == "I" else image.convert("RGB")
+
+
+def _by_opencv(data: bytes) -> np.ndarray | None:
+    """(H, W) or (H, W, C) with RGB first; None if it cannot be read."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    if pixels is None or pixels.ndim == 2:
+        return pixels
+    return pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]
+
+
+def _split(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colours and alpha."""
+    if pixels.ndim == 2:
+        return pixels[..., None], None
+    if pixels.shape[2] in (1, 3):
+        return pixels, None
+    return pixels[..., :-1], pixels[..., -1]
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """As `ImageOps.exif_transpose` does it."""
+    turns, mirrored = _TURNS.get(orientation, (0, False))
+    turned = np.rot90(pixels, turns)
+    return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF's number, 1 for upright; broken metadata say nothing."""
+    try:
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:
+        return 1
+
+
+def turned_note(*paths: str | os.PathLike[str]) -> str:
+    """For errors about sizes: which of the files are stored lying and turned by EXIF; empty if none is."""
+    notes = []
+    for path in paths:
+        try:
+            with Image.open(path) as file:
+                orientation, (width, height) = orientation_of(file), file.size
+        except OSError:
+            continue
+        if orientation != 1:
+            notes.append(
+                f"; {os.fspath(path)} is stored as {width}x{height} and turned by its EXIF orientation "
+                f"({orientation}): save it upright, or turn the other one too"
+            )
+    return "".join(notes)
