@@ -1,4 +1,7 @@
-"""Fill the holes of a folder of images: `bin/predict.py model.path=EXPERIMENT indir=IN outdir=OUT`."""
+"""Fill the holes of images: `bin/predict.py model.path=RUN indir=IN outdir=OUT`, IN a folder or an image.
+
+Masks lie beside the images, or `mask.path` names one, or their folder; `out=FILE` in place of outdir for one image.
+"""
 
 from typing import Any
 
@@ -14,10 +17,15 @@ def main(config: DictConfig) -> None:
     from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
     from saicinpainting.utils import InputError
 
+    if config.out is not None:
+        config.outdir = ""  # not needed
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     writing = {key: settings[key] for key in ("out_ext", "batch_size", "num_workers", "existing")}
     check_folder_settings(**writing)
-    dataset: Any = make_default_val_dataset(settings["indir"], **settings["dataset"])
+    names = {"img_suffix": settings["dataset"].pop("img_suffix", ".png")}
+    names |= {"mask_path": path} if (path := settings["mask"]["path"]) is not None else {}
+    dataset: Any = make_default_val_dataset(settings["indir"], **names, **settings["dataset"])
+    # Names do not decide pixels: which image and mask a result is of, is known by their contents.
     keys = ("dataset", "out_key", "refine", "precision", "strategy", "memory_gb")
     refiner = settings["refiner"] if settings["refine"] else None  # ignored unless refine is on
     made_by = origin(settings["model"], {**{key: settings[key] for key in keys}, "refiner": refiner})
@@ -37,12 +45,13 @@ def main(config: DictConfig) -> None:
         dataset,
         settings["indir"],
         settings["outdir"],
+        out=settings["out"],
         one_size=settings["refine"],
         made_by=made_by,
         **writing,
     )
     warn_of_unrefined(backend)
-    print(f"{summary}: {settings['outdir']}")
+    print(f"{summary}: {settings['out'] or settings['outdir']}")
     if summary.skipped:
         reasons = "; ".join(summary.skipped.values())
         raise InputError(f"{len(summary.skipped)} of {len(dataset)} images were skipped: {reasons}")

@@ -54,7 +54,8 @@ def verify_images(images: Iterable[str], masks: Iterable[str] | None = None, *, 
     for image, mask in dict.fromkeys(zip(images, masks, strict=True)):
         size, other = found[image], found[mask]
         if not isinstance(size, str) and not isinstance(other, str) and size != other:
-            faults.append(f"{mask} is {other[0]}x{other[1]} pixels, its image {size[0]}x{size[1]}{turned_note(image, mask)}")
+            sizes = f"{other[0]}x{other[1]} pixels, its image {size[0]}x{size[1]}"
+            faults.append(f"{mask} is {sizes}{turned_note(image, mask)}")
     if faults:
         more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
         raise InputError(

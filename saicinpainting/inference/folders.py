@@ -19,6 +19,7 @@ from saicinpainting.inference.backends import Backend, Batch, checkpoint_file
 from saicinpainting.inference.overlap import Download
 from saicinpainting.inference.results import Pair, claim_results, inputs_digest
 from saicinpainting.io.download import digest_of
+from saicinpainting.io.extras import ImageExtras, read_extras
 from saicinpainting.io.files import set_up_reader
 from saicinpainting.io.images import check_ending, write_image
 from saicinpainting.io.memory import Attempts
@@ -36,6 +37,8 @@ class MaskedImages(Protocol):
 
     mask_filenames: list[str]
     img_filenames: list[str]
+    names: list[str]
+    """Of the results, without an ending."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Batch: ...
@@ -60,8 +63,9 @@ def predict_folder(
     backend: Backend,
     dataset: MaskedImages,
     indir: str | Path,
-    outdir: str | Path,
+    outdir: str | Path = "",
     *,
+    out: str | Path | None = None,
     out_ext: str = ".png",
     batch_size: int = 1,
     one_size: bool = False,
@@ -69,16 +73,18 @@ def predict_folder(
     existing: str = "keep",
     made_by: Mapping[str, Any] | None = None,
 ) -> FolderResults:
-    """Fill every image of `dataset` and write it under its mask's name, whole or not at all.
+    """Fill every image of `dataset` and write it under its name there, whole or not at all.
 
+    A result has the depth, colour profile, resolution and alpha of its image, as far as its format holds them.
     Reading, computing and writing overlap; on CUDA a batch is prepared and copied while the one before it is computed.
     An image that cannot be read or filled, or does not fit its mask or into the memory, is skipped.
 
     Args:
         backend: a batch of images of one padded size in, the filled images (B, 3, H, W) in [0, 1] out, on any device.
         dataset: images with masks, as `make_default_val_dataset` makes them.
-        indir: the folder the data set was made from; the results keep its sub-folders.
+        indir: the folder the data set was made from, or one image.
         outdir: where the results go.
+        out: the file of the only result, which is overwritten, in place of `outdir`.
         out_ext: `.png` (lossless) or another ending that OpenCV writes; the dot may be left out.
         batch_size: images of equal padded size that are filled at once; fewer where too many others would wait.
         one_size: they have to be of one size without the padding too, as refinement wants them.
@@ -89,13 +95,19 @@ def predict_folder(
 
     Raises:
         InputError: `outdir` holds files of unknown origin where results go; it lies in `indir`; two masks have one
-            result.
+            result; there is `out` for several.
     """
+    if out is not None:
+        check_ending(Path(out).suffix)
+        made_by, existing = None, "overwrite"
     check_folder_settings(out_ext=out_ext, batch_size=batch_size, num_workers=num_workers, existing=existing)
-    outdir, summary = Path(outdir), FolderResults()
-    check_outside(outdir, Path(indir))
-    names = [Path(os.path.relpath(mask, indir)) for mask in dataset.mask_filenames]
-    files = [outdir / name.with_suffix(_ending(out_ext)) for name in names]
+    outdir, summary = Path(out).parent if out is not None else Path(outdir), FolderResults()
+    if not Path(indir).is_file():
+        check_outside(outdir, Path(indir))
+    names = [name + Path(mask).suffix for name, mask in zip(dataset.names, dataset.mask_filenames, strict=True)]
+    files = [outdir / (name + _ending(out_ext)) for name in dataset.names] if out is None else [Path(out)]
+    if len(files) != len(names):
+        raise InputError(f"out={out}: expected one image with one mask, found {len(names)}; name a folder with outdir")
     _check_results(files, dataset)
     pairs = list(zip(dataset.img_filenames, dataset.mask_filenames, strict=True))
     results = None
@@ -110,7 +122,7 @@ def predict_folder(
         writes: list[Future[None]] = []
 
         def skip(index: int, reason: str) -> None:
-            summary.skipped[names[index].as_posix()] = reason
+            summary.skipped[Path(names[index]).as_posix()] = reason
             progress.update()
 
         def cannot_fill(index: int, reason: str) -> None:
@@ -118,13 +130,14 @@ def predict_folder(
 
         def size_of(read: _Read) -> tuple[int, ...]:
             sample: Any = read.sample
-            return (*sample["image"].shape, *(sample.get("unpad_to_size", ()) if one_size else ()))
+            unpadded = sample.get("unpad_to_size", ()) if one_size else ()
+            return (*sample["image"].shape, *unpadded, int(read.extras.deep))
 
         def write(read: _Read, image: np.ndarray) -> None:
             file = files[read.item]
             if results is not None:  # before the result, so that an interruption leaves none without
                 results.add(file.relative_to(outdir).as_posix(), read.inputs)
-            writes.append(pool.submit(write_image, file, image))
+            writes.append(pool.submit(write_image, file, image, read.extras))
             summary.written.append(file)
             progress.update()
             while len(writes) > WAITING_WRITES:
@@ -187,11 +200,12 @@ def _check_results(files: Sequence[Path], dataset: MaskedImages) -> None:
 
 
 class _Read(NamedTuple):
-    """Item `item` of a data set, or why it cannot be read; inputs: the digest of its files."""
+    """Item `item` of a data set, or why it cannot be read; inputs: the digest of its files; extras: for its result."""
 
     item: int
     sample: Batch | str
     inputs: str = ""
+    extras: ImageExtras = ImageExtras()
 
 
 class _Tolerant(Dataset[_Read]):
@@ -208,7 +222,7 @@ class _Tolerant(Dataset[_Read]):
         try:
             # The digest first: of a file that changes in between, the next start says so.
             inputs = inputs_digest(self.pairs[index])
-            return _Read(index, self.dataset[index], inputs)
+            return _Read(index, self.dataset[index], inputs, read_extras(self.pairs[index][0]))
         except InputError as error:
             return _Read(index, str(error))
         except MemoryError:
@@ -261,7 +275,7 @@ class _Filling:
 
     def _compute(self, samples: Sequence[_Read]) -> _Filled:
         batch: Batch = default_collate([read.sample for read in samples])
-        return _Filled(samples, batch, Download(self._backend(batch)))
+        return _Filled(samples, batch, Download(self._backend(batch), deep=samples[0].extras.deep))
 
     def _start_smaller(self, samples: Sequence[_Read], size: int, reason: str) -> Iterator[_Filled]:
         if len(samples) == 1:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saicinpainting.io.images import to_bytes
+from saicinpainting.io.images import to_bytes, to_levels
 from saicinpainting.utils import InputError
 
 
@@ -34,11 +34,13 @@ def upload(x: Tensor, device: torch.device) -> Tensor:
 class Download:
     """Filled images as pixels, which are made where the images are and come back while the next are computed.
 
-    images: (B, 3, H, W) in [0, 1].
+    images: (B, 3, H, W) in [0, 1]. deep: as 16 bits a channel, not 8.
     """
 
-    def __init__(self, images: Tensor) -> None:
-        pixels, finite = to_bytes(images).permute(0, 2, 3, 1).contiguous(), images.isfinite().all()
+    def __init__(self, images: Tensor, *, deep: bool = False) -> None:
+        self._deep = deep
+        levels = to_levels(images) if deep else to_bytes(images)
+        pixels, finite = levels.permute(0, 2, 3, 1).contiguous(), images.isfinite().all()
         self._arrived: torch.cuda.Event | None = None
         if images.device.type != "cuda":
             self._pixels, self._finite = pixels.cpu(), finite.cpu()
@@ -60,7 +62,7 @@ class Download:
         return self._arrived is not None
 
     def pixels(self) -> np.ndarray:
-        """uint8 (B, H, W, 3), when they are there.
+        """uint8, or uint16 if deep, (B, H, W, 3), when they are there.
 
         Raises:
             InputError: there are numbers that are not finite.
@@ -72,4 +74,5 @@ class Download:
                 "the network painted numbers that are not finite: with precision=fp16 set bf16 or fp32, else the "
                 "checkpoint is of no use"
             )
-        return self._pixels.numpy()
+        pixels = self._pixels.numpy()
+        return pixels.astype(np.uint16) if self._deep else pixels

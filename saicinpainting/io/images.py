@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from saicinpainting.io.extras import WITH_PILLOW, ImageExtras, add_to_png, encode_by_pillow, grey_png
 from saicinpainting.io.files import whole, write_whole
 from saicinpainting.io.pixels import FilePixels, decode_pixels, read_bytes
 from saicinpainting.utils import InputError
@@ -125,6 +126,11 @@ def to_bytes(image: Tensor) -> Tensor:
     return (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
+def to_levels(image: Tensor) -> Tensor:
+    """[0, 1] to int32 of 16 bits, as `to_bytes`."""
+    return (image.detach().float().clamp(0, 1) * 65535).round().to(torch.int32)
+
+
 def to_pixels(image: Tensor | np.ndarray) -> np.ndarray:
     """(3, H, W) in [0, 1] -> uint8 (H, W, 3), see `to_bytes`."""
     return to_bytes(torch.as_tensor(image).cpu()).permute(1, 2, 0).contiguous().numpy()
@@ -136,20 +142,32 @@ def check_ending(ending: str) -> None:
         raise InputError(f"cannot write an image with the ending {ending!r}; use .png")
 
 
-def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write a uint8 RGB image (H, W, 3) and the folders above it; the ending picks the format.
+def write_image(path: str | Path, image: np.ndarray, extras: ImageExtras | None = None) -> None:
+    """Write a uint8 or uint16 RGB image (H, W, 3) and the folders above it; the ending picks the format.
 
-    The file appears when it is whole.
+    The file appears when it is whole. extras: what it keeps of another file, as far as its format can.
     """
     path = Path(path)
+    ending = path.suffix.lower()
+    extras = (extras or ImageExtras()).within(ending)
+    pixels = extras.fit(image, ending)
+    if ending in WITH_PILLOW and (extras.profile or extras.dpi or extras.alpha is not None):
+        write_whole(path, encode_by_pillow(pixels, ending, extras))
+        return
+    encoded = grey_png(pixels) if pixels.shape[2] == 2 else _encode(path, pixels)
+    write_whole(path, add_to_png(encoded, extras) if ending == ".png" else encoded)
+
+
+def _encode(path: Path, pixels: np.ndarray) -> bytes:
     # OpenCV encodes only: on Windows it cannot open names beyond the system's code page.
+    channels = [2, 1, 0, 3][: pixels.shape[2]] if pixels.shape[2] > 1 else [0]
     try:
-        written, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        written, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(pixels[..., channels]))
     except cv2.error as error:
         raise InputError(f"{path}: cannot write an image with the ending {path.suffix!r}; use .png") from error
     if not written:
-        raise InputError(f"{path}: an image of shape {image.shape} does not fit the format; use .png")
-    write_whole(path, encoded.tobytes())
+        raise InputError(f"{path}: an image of shape {pixels.shape} does not fit the format; use .png")
+    return encoded.tobytes()
 
 
 def save_image(image: Image.Image, path: str | Path, **options: Any) -> None:

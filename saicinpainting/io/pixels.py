@@ -26,15 +26,11 @@ class FilePixels:
         colours: (H, W, 1) grey or (H, W, 3) RGB in the file's numbers: uint8, uint16, int32, float. A palette's
             indices are its colours, CMYK is RGB, one bit is 0 or 255.
         alpha: (H, W) in the same numbers; None where there is none.
-        profile: the ICC colour profile of `colours`; None where there is none.
-        dpi: pixels an inch, across and down; None where the file does not say.
         lossy: whether the format is one that adds noise to flat colours.
     """
 
     colours: np.ndarray
     alpha: np.ndarray | None = None
-    profile: bytes | None = None
-    dpi: tuple[float, float] | None = None
     lossy: bool = False
 
 
@@ -66,21 +62,17 @@ def decode_pixels(data: bytes, name: str) -> FilePixels:
 
 
 def _decoded(file: Image.Image, data: bytes) -> FilePixels:
-    # Of colours with 16 bits Pillow keeps 8; where it does, the decoder's arguments name the 16.
-    deep = _by_opencv(data) if file.mode in ("RGB", "RGBA", "LA") and ";16" in repr(getattr(file, "tile", "")) else None
+    deep = _by_opencv(data) if is_deep(file) and not file.mode.startswith("I") else None  # Pillow keeps 8 bits
     if deep is not None:
         colours, alpha = _split(_upright(deep, orientation_of(file)))
     else:
         colours, alpha = _split(np.asarray(_plain(ImageOps.exif_transpose(file))))
-    profile, dpi = file.info.get("icc_profile"), file.info.get("dpi")
-    fits = profile is not None and profile[16:20] == (b"RGB " if colours.shape[2] == 3 else b"GRAY")
-    return FilePixels(
-        colours,
-        alpha,
-        profile if fits else None,
-        None if dpi is None else (float(dpi[0]), float(dpi[1])),
-        lossy=file.format in ("JPEG", "MPO", "WEBP"),
-    )
+    return FilePixels(colours, alpha, lossy=file.format in ("JPEG", "MPO", "WEBP"))
+
+
+def is_deep(file: Image.Image) -> bool:
+    """Whether a file that was opened holds 16 bits a channel; of colours the decoder's arguments say so."""
+    return file.mode.startswith("I") or ";16" in repr(getattr(file, "tile", ""))
 
 
 def _plain(image: Image.Image) -> Image.Image:
