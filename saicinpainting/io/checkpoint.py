@@ -8,7 +8,7 @@ import logging
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     """Read a checkpoint without executing anything in it.
 
     Reads ours, the published ones (Lightning 1.2.9, with OmegaConf objects and callback classes pickled inside,
-    which come back as inert stand-ins), bare state dicts, the weights of TorchScript archives, and `.safetensors`.
+    which come back as inert stand-ins), bare state dicts and nested ones such as {"model": state dict}, the weights of
+    TorchScript archives, and `.safetensors`.
 
     Returns:
         A dict with at least `state_dict`: name -> tensor.
@@ -58,6 +59,11 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     if path.suffix == ".safetensors":
         return {"state_dict": _read_safetensors(path, map_location)}
     check_undamaged(path)
+    if _is_program(path):
+        raise InputError(
+            f"checkpoint {path} is a program of torch.export, for torch.export.load or AOTInductor in an application; "
+            "give the checkpoint that it was exported from"
+        )
     is_script = _is_script(path)
     try:
         checkpoint: Any = (
@@ -69,8 +75,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise _unreadable(path, error) from error
     if not isinstance(checkpoint, dict):
         raise InputError(f"checkpoint {path}: expected a dict with state_dict, found {type(checkpoint).__name__}")
-    state = checkpoint.get("state_dict", checkpoint)
-    tensors = {k: v for k, v in state.items() if _is_weight(k, v)} if isinstance(state, Mapping) else {}
+    tensors = dict(_tensors(checkpoint.get("state_dict", checkpoint)))
     if not tensors:
         raise InputError(f"checkpoint {path}: no weights in it (expected state_dict: name -> tensor)")
     return {**checkpoint, "state_dict": tensors} if "state_dict" in checkpoint else {"state_dict": tensors}
@@ -107,8 +112,23 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"checkpoint {path} cannot be read ({reason}); copy it anew")
 
 
-def _is_weight(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and torch.is_tensor(value)
+def _tensors(state: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of nested dicts, with dots between the names; `model.` of {"model": state dict}."""
+    for name, value in state.items() if isinstance(state, Mapping) else ():
+        if isinstance(name, str):
+            if torch.is_tensor(value):
+                yield prefix + name, value
+            else:
+                yield from _tensors(value, f"{prefix}{name}.")
+
+
+def _is_program(path: Path) -> bool:
+    """Whether the file is one of `torch.export.save`, a `.pt2`."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = [name.partition("/")[2] for name in archive.namelist()]
+    return "archive_format" in names or any("serialized_exported_program" in name for name in archive.namelist())
 
 
 def _is_script(path: Path) -> bool:

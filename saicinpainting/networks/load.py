@@ -13,11 +13,11 @@ from saicinpainting.config import read_experiment_config, resolved_sections
 from saicinpainting.io.checkpoint import FROZEN_PREFIXES, StateDict, read_checkpoint
 from saicinpainting.networks import make_generator
 from saicinpainting.networks.base import Generator
-from saicinpainting.networks.ema import average_as_generator
 from saicinpainting.networks.fourier import FourierOptions, set_fft_backend
 from saicinpainting.networks.inputs import GeneratorInput
 from saicinpainting.networks.models import locate_model
 from saicinpainting.networks.recognition import as_generator, generator_remedy, recognize_generator
+from saicinpainting.networks.unfolding import unfolded, with_idle_norms
 from saicinpainting.schema import read_section
 from saicinpainting.utils import InputError, check_trusted
 
@@ -69,7 +69,8 @@ def load_generator(
     Raises:
         InputError: the file is missing or damaged, does not fit the config, or is no generator of LaMa's.
     """
-    state = as_generator(average_as_generator(read_checkpoint(path)["state_dict"]))
+    read = as_generator(read_checkpoint(path)["state_dict"])
+    state = unfolded(read)
     if config is None:
         trained = build_generator(recognize_generator(state, path), {})
     else:
@@ -77,6 +78,8 @@ def load_generator(
         check_trusted(sections, trust)
         trained = build_generator(sections["generator"], sections["training_model"])
     holder = torch.nn.ModuleDict({"generator": trained.generator})
+    if not any(name.endswith(".running_mean") for name in read):  # exported: the norms are in the kernels
+        state = with_idle_norms(state, holder)
     check_fit(holder, state, path, prefix="generator.", has_config=config is not None)
     holder.load_state_dict({name: tensor for name, tensor in state.items() if name.startswith("generator.")})
     return trained

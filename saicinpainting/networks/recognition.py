@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,32 @@ CONFIG_OF_NETWORK: dict[tuple[Any, Any], str] = {
 def as_generator(state: StateDict) -> dict[str, Tensor]:
     """`state` with the generator's weights called `generator.model.…`, whatever wraps them in the file.
 
-    A generator alone (`model.1.…`), one inside `module.` (DDP), `_orig_mod.` (torch.compile) or both.
+    A generator alone (`model.1.…`) or in dicts (`model.model.1.…`), one inside `module.` (DDP), `_orig_mod.`
+    (torch.compile) or both. Of several the average is taken: `generator_average.…`, or one called `ema`.
     """
     layer = re.compile(r"^(.*?)model\.\d+\.")
-    prefixes = {match[1] for name in state if (match := layer.match(name))}
-    wrapped = [prefix for prefix in prefixes if "generator." in prefix] or list(prefixes)
-    if PREFIX in prefixes or len(wrapped) != 1:
+    prefixes = sorted({match[1] for name in state if (match := layer.match(name))})
+    chosen = next((found for fits in _PREFERRED if len(found := list(filter(fits, prefixes))) == 1), [])
+    if not chosen:
         return dict(state)
-    (outer,) = wrapped
-    return {PREFIX + name.removeprefix(outer) if name.startswith(outer) else name: t for name, t in state.items()}
+    (outer,) = chosen
+    others = tuple(prefix for prefix in prefixes if _GENERATOR.search(prefix) and prefix != outer)
+    return {
+        PREFIX + name[len(outer) :] if name.startswith(outer) else name: tensor
+        for name, tensor in state.items()
+        if name.startswith(outer) or not others or not name.startswith(others)
+    }
+
+
+_GENERATOR = re.compile(r"(^|\.)generator(_average)?\.")
+_PREFERRED: tuple[Callable[[str], object], ...] = (
+    re.compile(r"(^|\.)generator_average\.").search,
+    re.compile(r"(^|[._])ema\.").search,
+    PREFIX.__eq__,
+    _GENERATOR.search,
+    lambda prefix: True,
+)
+"""Prefixes of the generator's weights, the first that a file has exactly one of."""
 
 
 def recognize_generator(state: StateDict, path: str | Path) -> dict[str, Any]:
@@ -48,17 +65,27 @@ def recognize_generator(state: StateDict, path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: the weights are of no generator of LaMa's.
     """
-    settings = generator_settings(state)
-    if "input_nc" not in settings or settings["n_blocks"] < 1:
+    try:
+        section = _section(state)
+    except (IndexError, KeyError, StopIteration, ValueError):  # names that look like those of a generator by chance
+        section = None
+    if section is None or section["n_downsampling"] < 0:
         raise InputError(
             f"checkpoint {path}: its weights are of no generator that is known here; give the run's folder, with its "
             "config.yaml"
         )
+    return section
+
+
+def _section(state: StateDict) -> dict[str, Any] | None:
+    settings = generator_settings(state)
+    if "input_nc" not in settings or settings["n_blocks"] < 1:
+        return None
     weights = {name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(f"{PREFIX}model.")}
     first, _ = _blocks(weights)
     outer = {"ratio_gin": 0, "ratio_gout": 0, "enable_lfu": False}
     head = max((name for name in weights if name.endswith(".weight")), key=lambda name: int(name.split(".")[1]))
-    section = {**settings, "output_nc": weights[head].shape[0], "add_out_act": "sigmoid"}
+    section: dict[str, Any] = {**settings, "output_nc": weights[head].shape[0], "add_out_act": "sigmoid"}
     if settings["kind"] == "ffc_resnet":
         section |= {"n_downsampling": first - 2, "init_conv_kwargs": outer, "downsample_conv_kwargs": outer}
         section["resnet_conv_kwargs"] = _ffc_settings(weights, f"model.{first}.conv1.ffc.")
@@ -104,8 +131,9 @@ def generator_settings(state: StateDict) -> dict[str, Any]:
     first, last = _blocks(weights)
     settings: dict[str, Any] = {"kind": kind, "n_blocks": last - first + 1}
     stem = "model.1" + (".ffc.convl2l" if kind == "ffc_resnet" else "")
-    if f"{stem}.weight" in weights and f"{stem.removesuffix('l2l')}l2g.weight" not in weights:
-        settings["ngf"], settings["input_nc"] = weights[f"{stem}.weight"].shape[:2]
+    first_kernel = weights.get(f"{stem}.weight")
+    if first_kernel is not None and first_kernel.dim() == 4 and f"{stem.removesuffix('l2l')}l2g.weight" not in weights:
+        settings["ngf"], settings["input_nc"] = first_kernel.shape[:2]
     return settings
 
 

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,8 @@ from PIL import Image
 
 from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.inference.folders import predict_folder
+from saicinpainting.io.extras import ImageExtras
+from saicinpainting.io.images import write_image
 from saicinpainting.utils import InputError
 from tests.helpers import photo, write_run
 from tests.samples import Red, refining, write_pairs
@@ -177,11 +180,52 @@ def test_the_data_sets_own_files_are_never_replaced(tmp_path: Path) -> None:
 
 def test_two_masks_with_one_result_are_named(tmp_path: Path) -> None:
     indir = write_pairs(tmp_path / "in", (16, 16))
-    for name in ("000.png", "000_mask000.png"):
-        Image.open(indir / name).save((indir / name).with_suffix(".jpg"))
-    dataset = InpaintingDataset(indir, img_suffix=".jpg")
-    with pytest.raises(InputError, match=r"000_mask000.jpg and .*000_mask000.png would both give .*000_mask000.png"):
+    dataset = InpaintingDataset(indir, img_suffix=".png")
+    dataset.img_filenames *= 2
+    dataset.mask_filenames.append(str(indir / "000_mask000.jpg"))
+    dataset.names *= 2
+    with pytest.raises(InputError, match=r"000_mask000.png and .*000_mask000.jpg would both give .*000_mask000.png"):
         predict_folder(Red(), dataset, indir, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("ending", "dtype"), [(".png", np.uint16), (".tif", np.uint16), (".jpg", np.uint8)])
+def test_known_pixels_keep_their_16_bits_profile_and_alpha(tmp_path: Path, ending: str, dtype: type) -> None:
+    indir = write_pairs(tmp_path / "in", (24, 24), (24, 24))
+    pixels = np.random.RandomState(0).randint(0, 65536, (24, 24, 4)).astype(np.uint16)
+    extras = ImageExtras(True, pixels[..., 3], b"\0" * 16 + b"RGB " + b"\0" * 120, dpi=(300, 300))
+    write_image(indir / "000.png", pixels[..., :3], extras)
+    dataset = InpaintingDataset(indir, img_suffix=".png", pad_out_to_modulo=16)
+    fill = Red()
+    predict_folder(fill, dataset, indir, tmp_path / "out", out_ext=ending, batch_size=2)
+    assert len(fill.batches) == 2  # images of 8 and 16 bits are batched apart
+    file = tmp_path / "out" / f"000_mask000{ending}"
+    with Image.open(file) as result:
+        assert result.info["icc_profile"] == extras.profile
+        assert result.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    found = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    assert found is not None
+    assert found.dtype == dtype
+    if dtype is np.uint16:
+        hole = np.asarray(Image.open(indir / "000_mask000.png")) > 0
+        expected = np.where(hole[..., None], [65535, 0, 0], pixels[..., :3])
+        np.testing.assert_array_equal(found[..., [2, 1, 0]], expected)
+        np.testing.assert_array_equal(found[..., 3], pixels[..., 3])
+
+
+def test_one_image_into_one_file(tmp_path: Path) -> None:
+    indir = write_pairs(tmp_path / "in", (16, 16), (16, 16))
+    out = tmp_path / "b.png"
+    one = InpaintingDataset(indir / "000.png", mask_path=indir / "001_mask000.png")
+    for _ in range(2):  # the second time over the first
+        assert predict_folder(Red(), one, indir / "000.png", out=out).written == [out]
+    assert np.asarray(Image.open(out)).max() == 255
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["b.png", "in"]
+    with pytest.raises(InputError, match=r"out=.*b\.png: expected one image with one mask, found 2"):
+        predict_folder(
+            Red(), InpaintingDataset(indir, mask_path=indir / "001_mask000.png"), indir, out=tmp_path / "b.png"
+        )
+    with pytest.raises(InputError, match=r"000\.png would replace a file of the data set"):
+        predict_folder(Red(), one, indir / "000.png", out=indir / "000.png")
 
 
 def test_endings_of_results(tmp_path: Path) -> None:
@@ -210,7 +254,7 @@ def test_a_number_of_workers_that_cannot_be_is_named(mixed: Path, tmp_path: Path
 def test_a_full_disk_is_named(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
 
-    def no_space(path: Path, picture: np.ndarray) -> None:
+    def no_space(path: Path, picture: np.ndarray, extras: object) -> None:
         threads.append(threading.current_thread())
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -331,7 +375,7 @@ def test_what_waits_to_be_written_is_pixels_of_its_own(
 ) -> None:
     """A slice of a batch would keep all of it."""
     waiting = []
-    monkeypatch.setattr("saicinpainting.inference.folders.write_image", lambda _, picture: waiting.append(picture))
+    monkeypatch.setattr("saicinpainting.inference.folders.write_image", lambda _, image, extras: waiting.append(image))
     run(mixed, tmp_path, Red(), batch_size=8)
     assert len(waiting) == 97
     assert all(picture.base is None and picture.dtype == np.uint8 for picture in waiting)
@@ -341,6 +385,7 @@ def test_refined_batches_are_of_one_size_before_padding(mixed: Path, tmp_path: P
     """40x56 and 33x50 are one size with padding. Together or alone, the pixels are the same."""
     dataset = InpaintingDataset(mixed, img_suffix=".png", pad_out_to_modulo=8)
     dataset.mask_filenames, dataset.img_filenames = dataset.mask_filenames[:12], dataset.img_filenames[:12]
+    dataset.names = dataset.names[:12]
     fill, sizes = refining({"path": write_run(tmp_path), "checkpoint": "best.ckpt"}), []
 
     def seen(batch: dict[str, Any]) -> torch.Tensor:

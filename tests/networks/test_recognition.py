@@ -37,7 +37,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
-@pytest.mark.parametrize("wrapper", ["generator.", "", "module.", "_orig_mod.", "module.generator.", "net._orig_mod."])
+@pytest.mark.parametrize(
+    "wrapper",
+    ["generator.", "", "module.", "_orig_mod.", "module.generator.", "net._orig_mod.", "model.", "model.module."],
+)
 def test_a_file_without_a_config_gives_the_network_it_was_saved_from(section: dict, wrapper: str, tmp_path: Path):
     network = fill(make_generator(**section)).eval()
     state = {wrapper + name: tensor for name, tensor in network.state_dict().items()}
@@ -48,6 +51,48 @@ def test_a_file_without_a_config_gives_the_network_it_was_saved_from(section: di
     x = rand(1, 1, 4, 96, 96)
     with torch.no_grad():
         assert torch.equal(loaded(x), network(x))
+
+
+@pytest.mark.parametrize("layout", ["model", "generator", "nested", "beside others", "with an average"])
+def test_weights_in_dicts_are_found(layout: str, tmp_path: Path):
+    network = fill(make_generator(**FFC)).eval()
+    state, other = network.state_dict(), make_generator(**FFC).state_dict()
+    contents: dict[str, Any] = {
+        "model": {"model": state, "epoch": 3},
+        "generator": {"generator": state, "discriminator": {"model0.0.weight": torch.zeros(8, 3, 4, 4)}},
+        "nested": {"net": {"module": state}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}},
+        "beside others": {"state_dict": {f"module.generator.{name}": tensor for name, tensor in state.items()}},
+        "with an average": {"params": other, "params_ema": state},
+    }
+    torch.save(contents[layout], tmp_path / "weights.pth")
+    x = rand(1, 1, 4, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(load_generator(tmp_path / "weights.pth").generator.eval()(x), network(x))
+
+
+def test_the_average_is_taken_inside_wrappers_too(tmp_path: Path):
+    network, other = fill(make_generator(**FFC)).eval(), make_generator(**FFC)
+    state = {f"module.generator.{name}": tensor for name, tensor in other.state_dict().items()}
+    state |= {f"module.generator_average.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "weights.ckpt")
+    x = rand(1, 1, 4, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(load_generator(tmp_path / "weights.ckpt").generator.eval()(x), network(x))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"model.1.weight": (64, 4, 7, 7), "model.4.conv_block.0.convs.x": (1,)},
+        {"model.1.weight": (64,), "model.5.conv_block.1.weight": (1,)},
+        {"model.1.weight": (64, 4, 7, 7), "x.conv_block.1.weight": (1,)},
+        {"model.1.ffc.convl2l.weight": (64, 4, 7, 7), "model.0.conv1.q": (1,)},
+    ],
+)
+def test_names_that_only_look_like_a_generator_are_refused(names: dict[str, tuple[int, ...]]):
+    state = {f"generator.{name}": torch.zeros(shape) for name, shape in names.items()}
+    with pytest.raises(InputError, match="its weights are of no generator that is known here"):
+        recognize_generator(state, "stray.pth")
 
 
 def test_weights_of_something_else_are_named(tmp_path: Path):
