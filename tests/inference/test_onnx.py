@@ -1,4 +1,4 @@
-"""Where ONNX files run, with a stand-in for ONNX Runtime's sessions."""
+"""Where ONNX files run, with a stand-in for ONNX Runtime's sessions, and files that others exported."""
 
 from __future__ import annotations
 
@@ -74,3 +74,56 @@ def test_predictions_hand_their_device_on(here: list[str], tmp_path: Path) -> No
     here.remove(CUDA)
     with pytest.raises(InputError, match="device=cuda: ONNX Runtime has only"):
         load_backend({"path": str(tmp_path), "checkpoint": "lama.onnx"}, "cuda")
+
+
+class Darkening(torch.nn.Module):
+    """The interface of LaMa's public ONNX files: half of the image in 0 to 255, known pixels or not."""
+
+    def __init__(self, top: float) -> None:
+        super().__init__()
+        self.top = top
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return (image * 0.5 + mask * 0) * self.top
+
+
+def exported(path: Path, *, top: float = 255, size: int = 64, swapped: bool = False, free: bool = False) -> Path:
+    image, mask = torch.rand(1, 3, size, size), torch.rand(1, 1, size, size)
+    names = ["pixels", "hole"] if not free else ["image", "mask"]
+    free_axes = {name: {2: "height", 3: "width"} for name in (*names, "output")} if free else None
+    torch.onnx.export(
+        Darkening(top).eval(), (image, mask), str(path), input_names=names, output_names=["output"],
+        dynamic_axes=free_axes, dynamo=False,
+    )  # fmt: skip
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("top", [1, 255])
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("size", [(40, 56), (64, 64), (100, 230)])
+def test_a_foreign_file_fills_images_of_any_size(tmp_path: Path, top: float, free: bool, size: tuple[int, int]) -> None:
+    fill = load_backend(
+        {"path": str(exported(tmp_path / "lama.onnx", top=top, free=free)), "checkpoint": "best.ckpt"}, "cpu"
+    )
+    image, mask = torch.full((2, 3, *size), 0.8), torch.zeros(2, 1, *size)
+    mask[:, :, 10:20, 15:30] = 1
+    filled = fill({"image": image, "mask": mask})
+    known = mask.expand_as(image) == 0
+    assert torch.equal(filled[known], image[known])
+    hole = filled[~known]
+    if not free and max(size) > 64:  # enlarged, and led over to what is around
+        assert hole.min() > 0.38
+        assert hole.max() < 0.81
+    else:
+        torch.testing.assert_close(hole, torch.full_like(hole, 0.4))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_of_something_else_is_refused_with_what_it_takes(tmp_path: Path) -> None:
+    torch.onnx.export(
+        torch.nn.Conv2d(4, 3, 1), (torch.rand(1, 4, 8, 8),), str(tmp_path / "net.onnx"), input_names=["x"], dynamo=False
+    )
+    model = {"path": str(tmp_path / "net.onnx"), "checkpoint": "best.ckpt"}
+    with pytest.raises(InputError, match=r"net\.onnx: .* this one takes x tensor\(float\) \(1, 4, 8, 8\)"):
+        load_backend(model, "cpu")
