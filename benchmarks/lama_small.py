@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fills of a small network beside classical ones: OpenCV's Telea and Navier-Stokes (radius 5), the mean colour.
+"""Fills of a small network, what it starts from, OpenCV's Telea and Navier-Stokes (radius 5), and the mean colour.
 
     benchmarks/lama_small.py RUN PHOTOGRAPHS [--limit 6] [--json FILE] [--pictures FILE.png]
 
@@ -34,19 +34,20 @@ from tqdm import tqdm
 from saicinpainting.cli import run_command
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.io.folders import images_in
-from saicinpainting.io.images import from_pixels, read_image, write_image
+from saicinpainting.io.images import from_pixels, read_image, to_pixels, write_image
 from saicinpainting.losses.perceptual import StageFeatureLoss
 from saicinpainting.masks.generators import MaskRandom
 from saicinpainting.masks.mask_sets import RECIPES, MaskSetMaker, read_recipe
 from saicinpainting.metrics.ssim import ssim_map
 from saicinpainting.networks.efficientnet_lite import load_efficientnet_lite
+from saicinpainting.networks.initial_fill import fill_smoothly
 from saicinpainting.utils import InputError, call_with_settings
 
 KINDS = ("thin", "medium", "thick")
 SIZES = (256, 512)
 SEEDS = (0, 1, 2)
-OURS, TELEA, NS, MEAN = "lama-small", "Telea", "NS", "mean colour"
-CLASSICAL = (TELEA, NS, MEAN)
+OURS, START, TELEA, NS, MEAN = "lama-small", "initial fill", "Telea", "NS", "mean colour"
+CLASSICAL = (START, TELEA, NS, MEAN)
 RADIUS = 5
 METRICS = {"L1": min, "PSNR": max, "SSIM": max, "lite2": min}
 """Each with what is better."""
@@ -74,6 +75,7 @@ def main() -> None:
         raise InputError(f"{args.photographs}: no images there")
     fills: dict[str, Fill] = {
         OURS: Inpainter.from_run(args.run, args.checkpoint, device="cpu"),
+        START: initial_fill,
         TELEA: lambda image, mask: cv2.inpaint(image, mask, RADIUS, cv2.INPAINT_TELEA),
         NS: lambda image, mask: cv2.inpaint(image, mask, RADIUS, cv2.INPAINT_NS),
         MEAN: mean_colour,
@@ -134,6 +136,12 @@ def draw(folder: Path, name: str, *, size: int, kind: str, seed: int) -> tuple[n
 
 def digest(image: np.ndarray, mask: np.ndarray) -> str:
     return f"{zlib.crc32(mask.tobytes(), zlib.crc32(image.tobytes())):08x}"
+
+
+def initial_fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """What lama-small starts from."""
+    filled = fill_smoothly(from_pixels(image)[None], torch.from_numpy(mask > 0)[None, None].float())
+    return to_pixels(filled[0])
 
 
 def mean_colour(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 TESTS = Path(__file__).parent
-# Folders and files whose tests start processes, train or fill large images: `make check` leaves them out.
+# Folders and files whose tests start processes, train or fill large images: `make check` leaves them out, as it does
+# what is marked as slow by itself, a second or more.
 SLOW = (
     *("bin", "commands", "benchmarks", "gpu", "data/preparation", "evaluation", "inference", "training"),
-    *("test_outside.py", "test_full_disk.py", "test_configs.py"),
+    *("test_outside.py", "test_full_disk.py", "test_configs.py", "test_official_configs.py"),
+    *("networks/test_conv_double_backward.py", "masks/test_segmentation.py", "metrics/test_segmentation.py"),
 )
 
 

@@ -113,6 +113,7 @@ def test_unknown_variant():
         get_transforms("distortion", 64)
 
 
+@pytest.mark.slow
 def test_import_asks_no_server():
     code = (
         "import socket, warnings; warnings.simplefilter('error')\n"

@@ -249,6 +249,7 @@ def test_samples_depend_on_seed_and_epoch_alone(photos):
 
 
 @pytest.mark.parametrize("workers", [0, 4])
+@pytest.mark.slow
 def test_two_ranks_share_the_samples_of_one(photos, workers):
     photos["train"]["dataloader_kwargs"] |= {"batch_size": 1, "num_workers": workers}
 

@@ -79,6 +79,7 @@ def test_a_number_of_workers_that_cannot_be_is_named(photos, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.slow
 def test_the_torch_seed_determines_samples_and_epochs_differ(photos, workers):
     def two_epochs() -> list[torch.Tensor]:
         torch.manual_seed(3)

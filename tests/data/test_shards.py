@@ -124,6 +124,7 @@ def test_an_index_in_the_working_directory(shards, monkeypatch):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.slow
 def test_what_an_interruption_leaves_is_gone_on_with(photos, shards, tmp_path, n_jobs, monkeypatch):
     """As if killed in the third shard: two are done, one is a part; the result is that of one go."""
     whole = {file.name: file.read_bytes() for file in shards.glob("*.tar")}
@@ -324,6 +325,7 @@ def reads_all_again_and_again(source: ShardSource, seed: int, rounds: int) -> No
             own.read(int(i))
 
 
+@pytest.mark.slow
 def test_processes_that_make_room_do_not_disturb_each_other(shards, tmp_path):
     largest = max(shard.bytes for shard in read_index(str(shards)))
     with serving(shards) as server:

@@ -33,6 +33,7 @@ def signal_from_outside(numbers: list[int], processes: list[int]) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.slow
 def test_workers_outlive_the_scheduler_s_signals_and_end_with_their_parent_s(method: str):
     settings = {"num_workers": 2, "multiprocessing_context": method}
     loader = make_dataloader(Numbers(), settings, where="data.train")

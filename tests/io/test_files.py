@@ -136,6 +136,7 @@ class Work:
         return os.getpid(), self.built
 
 
+@pytest.mark.slow
 def test_processes_get_the_work_once_and_keep_what_it_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Work, "pickled", 0)
     done = list(map_in_processes(Work(), range(40), 2, chunksize=2))
@@ -154,6 +155,7 @@ class Unsendable:
         return lambda: index
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_hand_over_what_it_has_read_ends() -> None:
     loader = DataLoader(Unsendable(), batch_size=None, num_workers=1, worker_init_fn=set_up_reader)
     with pytest.raises(RuntimeError, match=r"DataLoader worker .* exited unexpectedly"):

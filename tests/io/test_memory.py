@@ -109,6 +109,7 @@ def test_what_can_be_done_without_goes_first() -> None:
     assert tried == [True, False]
 
 
+@pytest.mark.slow
 def test_a_part_is_halved_but_not_without_end() -> None:
     tried: list[int] = []
 

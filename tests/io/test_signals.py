@@ -61,6 +61,7 @@ def wait_until_gone(number: int, seconds: float) -> None:
     ("state", "number"),
     [*(("starts", number) for number in SIGNALS), ("waits_for_a_rank_in_c", signal.SIGTERM)],
 )
+@pytest.mark.slow
 def test_before_training_the_process_ends_at_once(state: str, number: signal.Signals):
     """Also in C code, in which Python's handlers do not run."""
     with process_that(state) as (running, target):
@@ -92,6 +93,7 @@ def test_a_rank_that_is_signalled_before_training_has_rank_0_end_all():
         wait_until_gone(rank, 30)
 
 
+@pytest.mark.slow
 def test_a_rank_does_not_outlive_rank_0():
     """Killed, it cannot end the others; they would wait for it, and keep the memory of their GPUs."""
     with process_that("starts_with_a_rank") as (running, rank):

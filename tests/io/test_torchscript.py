@@ -42,6 +42,7 @@ def test_names_and_numbers_are_those_that_torch_reads(tmp_path: Path, dtype: tor
         assert torch.equal(tensor, expected[name])
 
 
+@pytest.mark.slow
 def test_an_exported_generator_is_a_model(tmp_path: Path):
     generator = fill(make_generator(**golden_values()["ffc"])).eval()
     example = rand(1, 1, 3, 64, 64), torch.ones(1, 1, 64, 64)

@@ -45,6 +45,7 @@ def images(size=64):
     return rand(4, 2, 3, size, size), rand(5, 2, 3, size, size)
 
 
+@pytest.mark.slow
 def test_resnet_pl_is_golden_in_either_mode(encoder):
     loss = ResNetPL(encoder, weight=30)
     expected = golden_values()["losses"]["resnet_pl(weight=30)"]
@@ -77,6 +78,7 @@ def test_checkpoint_names_are_the_official_ones(encoder):
     }
 
 
+@pytest.mark.slow
 def test_resnet_pl_runs_in_float64(encoder):
     expected = ResNetPL(encoder)(*images(32)).item()
     double = ResNetPL(fill(ResNetEncoder("resnet50dilated")).double())
@@ -119,6 +121,7 @@ def test_undilated_encoder_takes_the_same_imagenet_file(encoder, tmp_path):
     assert [m.shape[-1] for m in maps] == [16, 8, 4, 2]
 
 
+@pytest.mark.slow
 def test_the_file_may_have_an_address_with_its_checksum(encoder, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -198,6 +201,7 @@ def reference_perceptual(layers, pred, target, mask):
 @pytest.mark.parametrize("with_mask", [False, True])
 @pytest.mark.parametrize("place", ["file", "folder", "default"])
 @torch.no_grad()
+@pytest.mark.slow
 def test_perceptual_loss_equals_torchvision(torchvision_features, tmp_path, monkeypatch, with_mask, place):
     path = tmp_path / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth"
     state = {f"features.{key}": value for key, value in torchvision_features.state_dict().items()}
@@ -229,6 +233,7 @@ def test_perceptual_file_that_does_not_fit_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("arch", ["resnet50dilated", "resnet50"])
+@pytest.mark.slow
 def test_a_prepared_encoder_gives_the_same_distance_without_a_batch_norm(arch):
     loss = ResNetPL(fill(ResNetEncoder(arch)), weight=30).double()
     pred, target = (image.double() for image in images())
@@ -242,6 +247,7 @@ def test_a_prepared_encoder_gives_the_same_distance_without_a_batch_norm(arch):
     torch.testing.assert_close(torch.autograd.grad(value, pred)[0], expected_gradient, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_in_half_precision_the_encoder_lies_in_half_precision():
     """Autocast finds nothing to cast, and the distance is that of casts at every call, to bfloat16's rounding."""
     plain, prepared = (ResNetPL(fill(ResNetEncoder("resnet50dilated"))) for _ in range(2))

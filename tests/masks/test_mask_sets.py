@@ -153,6 +153,7 @@ def test_shipped_configs(name):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.slow
 def test_an_image_that_would_come_to_be_too_long_is_skipped_and_named(tmp_path, n_jobs):
     for name, size in {"a.png": (80, 70), "thin.png": (1, 20000), "wide.png": (20000, 1)}.items():
         picture(*size).save(tmp_path / name)

@@ -321,6 +321,7 @@ def measure_other_rank(_: int, folder: str) -> None:
     measure_rank(1, folder)
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_results_of_one_process(tmp_path: Path) -> None:
     other = torch.multiprocessing.spawn(measure_other_rank, args=(str(tmp_path),), nprocs=1, join=False)
     measure_rank(0, str(tmp_path))

@@ -121,6 +121,7 @@ def test_file_of_another_network_is_named(tmp_path: Path) -> None:
         FIDScore(weights_path=path)
 
 
+@pytest.mark.slow
 def test_a_score_equals_pytorch_fid_from_pictures_on(inceptions: tuple[Path, torch.nn.Module]) -> None:
     """Both packages from pictures to the distance; of 8 features, whose covariance 12 pictures determine."""
     path, reference = inceptions
@@ -153,6 +154,7 @@ print(sorted(map(str, metric.compute())), peak_memory())
 """
 
 
+@pytest.mark.slow
 def test_thirty_thousand_pairs_stay_below_two_gigabytes() -> None:
     command = [sys.executable, "-c", THIRTY_THOUSAND]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}

@@ -197,6 +197,7 @@ def test_training_step_under_autocast_is_finite(case: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.slow
 def test_traced_generator_takes_other_values() -> None:
     generator = fill(make_generator(**settings())).eval()
     with torch.no_grad():

@@ -264,6 +264,7 @@ def test_auto_takes_products_for_small_maps_and_the_fft_for_large(monkeypatch, s
     assert bool(calls) is by_fft
 
 
+@pytest.mark.slow
 def test_no_complex_number_and_no_graph_break_under_compile() -> None:
     torch._dynamo.reset()
     unit = fill(FourierUnit(4, 4))

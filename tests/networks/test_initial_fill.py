@@ -103,6 +103,7 @@ def test_refinement_adds_to_the_fill_of_each_scale() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("ending", [".onnx", ".pt", ".pt2"])
+@pytest.mark.slow
 def test_an_export_fills_at_other_sizes(ending: str, tmp_path: Path) -> None:
     model = ExportableInpainter(fold(fill(make_generator(**SMALL)))).eval()
     assert export(model, tmp_path / f"small{ending}", sizes=[(1, 64, 64), (2, 128, 256), (1, 520, 72)]) < 1e-4
