@@ -214,11 +214,18 @@ class InpaintingDataModule(pl.LightningDataModule):
         return [self._val_loader(one) for one in self._val_sets]
 
     def require_sizes(self, multiple: int, least: int) -> None:
-        """Refuse evaluation images that a network cannot take, whose sides are multiples of `multiple` from `least` on.
+        """Refuse crops and evaluation images whose sides are not what a network takes, multiples of `multiple` from
+        `least` on.
 
         Raises:
-            InputError: it names the first one.
+            InputError: it names the key, and the first image.
         """
+        crop = None if self._train_set is None else self._train_set.images.fitting.out_size
+        if crop is not None and (crop < least or crop % multiple):
+            raise InputError(
+                f"data.train.out_size={crop}: the network takes multiples of {multiple} from {least} on; set it to "
+                f"{ceil_modulo(max(crop, least), multiple)}"
+            )
         for where, dataset, sizes, _ in self._val_sets or []:
             names = (name for part in _parts(dataset) for name in part.img_filenames)
             for name, (height, width) in zip(names, sizes, strict=True):

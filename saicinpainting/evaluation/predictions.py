@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +15,19 @@ from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from saicinpainting.config import CONFIGS, published_config
+from saicinpainting.data.naming import some
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset, batches_of_equal_size
 from saicinpainting.io.device import move_to_device, pick_device
 from saicinpainting.io.files import set_up_reader
 from saicinpainting.metrics import METRICS, make_metrics
+from saicinpainting.metrics.base import TOTAL
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results, bin_label
 from saicinpainting.utils import InputError, call_with_settings, check_known_keys, check_whole, did_you_mean
 
 if TYPE_CHECKING:
     import pandas
 
+LOGGER = logging.getLogger(__name__)
 EVALUATOR_KEYS = (
     *METRICS, "lpips_weights", "fid_weights", "segm_weights", "integral_kind", "bins", "device", "batch_size",
     "num_workers",
@@ -50,7 +54,13 @@ def evaluate_predictions(
     settings = {**config["evaluator_kwargs"], **overrides}
     check_known_keys(settings, EVALUATOR_KEYS, where="evaluator_kwargs")
     workload = {key: settings.pop(key) for key in ("batch_size", "num_workers") if key in settings}
-    return measure_predictions(make_measuring_evaluator(**settings), dataset, **workload).results
+    evaluator = make_measuring_evaluator(**settings)
+    results = measure_predictions(evaluator, dataset, **workload).results
+    # Rows without numbers, so that the table says why there are none.
+    return {
+        **results,
+        **{(name, f"none: {reason}"): {} for name, reason in _without_result(evaluator, results).items()},
+    }
 
 
 @dataclass(frozen=True)
@@ -105,18 +115,50 @@ def measure_predictions(
     check_whole("evaluator_kwargs.num_workers", num_workers)
     evaluator.reset()
     device = next((metric.device for metric in evaluator.metrics.values()), torch.device("cpu"))
+    sizes: list[tuple[int, int]] = []
     samples = DataLoader(dataset, batch_size=None, num_workers=num_workers, worker_init_fn=set_up_reader)
     with tqdm(total=len(dataset), desc="evaluate", unit="image") as progress:
         for batch in batches_of_equal_size(samples, batch_size, lambda sample: sample["image"].shape):
             evaluator.update(move_to_device(default_collate(batch), device))
             progress.update(len(batch))
-    return Measurement(evaluator.compute(), _by_image(dataset, evaluator))
+            sizes += [tuple(sample.get("unpad_to_size", sample["image"].shape[1:])) for sample in batch]
+    _warn_of_small(dataset, sizes, evaluator)
+    results = evaluator.compute()
+    for name, reason in _without_result(evaluator, results).items():
+        LOGGER.warning("%s: none, %s", name, reason)
+    return Measurement(results, _by_image(dataset, evaluator))
+
+
+def _without_result(evaluator: InpaintingEvaluator, results: Results) -> dict[str, str]:
+    """Why there is no result over all images, by metric."""
+    return {
+        name: f"it needs {metric.least_images} images"
+        for name, metric in evaluator.metrics.items()
+        if (name, TOTAL) not in results and metric.least_images > 1
+    }
+
+
+def _warn_of_small(
+    dataset: PrecomputedInpaintingResultsDataset, sizes: Sequence[tuple[int, int]], evaluator: InpaintingEvaluator
+) -> None:
+    for metric, least in ((name, metric.least_side) for name, metric in evaluator.metrics.items()):
+        small = [file for file, size in zip(dataset.img_filenames, sizes, strict=True) if min(size) < least]
+        if small:
+            LOGGER.warning(
+                "%s: %d images are too small for it, under %d pixels, and measured continued by their last rows and "
+                "columns: %s",
+                metric,
+                len(small),
+                least,
+                some(small),
+            )
 
 
 def _by_image(dataset: PrecomputedInpaintingResultsDataset, evaluator: InpaintingEvaluator) -> pandas.DataFrame:
     import pandas
 
-    names = [Path(os.path.relpath(mask, dataset.datadir)).as_posix() for mask in dataset.mask_filenames]
+    files = zip(dataset.names, dataset.mask_filenames, strict=True)
+    names = [Path(name + os.path.splitext(mask)[1]).as_posix() for name, mask in files]
     columns: dict[str, Any] = {"image": names}
     for name, metric in evaluator.metrics.items():
         rows = metric.gathered_rows()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from saicinpainting.inference.fast.folding import fold as folded
@@ -18,13 +19,17 @@ from saicinpainting.inference.graphs import CudaCapture, GraphedNetwork
 from saicinpainting.inference.overlap import upload
 from saicinpainting.inference.tiling import fill_parts, resize_to_fit
 from saicinpainting.io.device import available_memory, dtype_of, pick_device, warn_of_emulation
-from saicinpainting.io.images import from_pixels, padded, to_pixels
+from saicinpainting.io.images import padded, planes_of, to_levels, to_pixels
+from saicinpainting.io.masks import hole_of, odd_hole, warn_of_mask
 from saicinpainting.io.memory import Attempts
+from saicinpainting.io.pixels import FilePixels, orientation_of, pixels_of, split_alpha
 from saicinpainting.networks.inputs import GeneratorInput, batch_rng
 from saicinpainting.networks.load import load_model
 from saicinpainting.utils import InputError, did_you_mean
 
 STRATEGIES = ("auto", "whole", "crop")
+OUT_OF_RANGE = 2
+"""What no image in [0, 1] exceeds, even where resizing overshot."""
 MEMORY_SHARE = 0.5
 """Part of the free memory that an image may take, unless `memory_gb` says how much."""
 
@@ -113,13 +118,29 @@ class Inpainter:
     def __call__(self, image: Any, mask: Any) -> Any:
         """The filled image, of the kind of `image`.
 
-        image: uint8 array (H, W, 3) with mask (H, W), hole where not 0; or float tensors (B, 3, H, W) in [0, 1] and
-        (B, 1, H, W), hole where above 0. Any size. Outside the hole the result equals the image in every bit.
+        image: a Pillow image, an array of uint8 or uint16, (H, W), (H, W, 1) or (H, W, 3), the last two also with
+            alpha, or float tensors (B, 3, H, W) in [0, 1]. Any size.
+        mask: an image or an array of any type, hole where a colour is not 0, see `hole_of`; of tensors (B, 1, H, W),
+            hole where above 0.
+
+        Outside the hole the result equals the image in every bit; alpha is the image's.
         """
+        if isinstance(image, Image.Image):
+            lying = orientation_of(image) != 1
+            turned = (
+                "; the image has an EXIF orientation: PIL.ImageOps.exif_transpose stands it upright" if lying else ""
+            )
+            pixels = self._fill_pixels(pixels_of(image), mask, turned)
+            result = Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
+            kept = image.info if image.mode not in ("CMYK", "LAB", "YCbCr", "HSV") else {}
+            result.info.update({name: kept[name] for name in ("icc_profile", "dpi", "exif") if name in kept})
+            return result
         if isinstance(image, np.ndarray):
-            return self._fill_array(image, np.asarray(mask))
+            return self._fill_pixels(split_alpha(image), mask).reshape(image.shape)
         if not torch.is_tensor(image) or not torch.is_tensor(mask):
-            raise InputError(f"expected an array or tensors, got {type(image).__name__} and {type(mask).__name__}")
+            raise InputError(
+                f"expected a Pillow image, an array or tensors, got {type(image).__name__} and {type(mask).__name__}"
+            )
         if (
             not image.is_floating_point()
             or image.dim() != 4
@@ -130,19 +151,35 @@ class Inpainter:
                 f"expected floats (B, 3, H, W) in [0, 1] with a mask (B, 1, H, W), got {image.dtype} "
                 f"{tuple(image.shape)} and {tuple(mask.shape)}"
             )
+        if image.numel() and (image.max() > OUT_OF_RANGE or image.min() < -0.5):
+            raise InputError(
+                f"expected an image in [0, 1], got values from {image.min():.3g} to {image.max():.3g}; scale it, 0 to "
+                "255 by 1 / 255"
+            )
         filled = self._filled(image, mask)
         self._check(filled)
         return filled
 
-    def _fill_array(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or mask.shape != image.shape[:2]:
+    def _fill_pixels(self, image: FilePixels, mask: Any, turned: str = "") -> np.ndarray:
+        """(H, W, C), filled, with its alpha; turned: for an error about the sizes."""
+        colours, depth = image.colours, image.colours.dtype
+        if depth not in (np.uint8, np.uint16):
+            raise InputError(f"expected pixels of uint8 or uint16, or tensors in [0, 1], got {depth} {colours.shape}")
+        pixels = pixels_of(mask) if isinstance(mask, Image.Image) else split_alpha(np.asarray(mask))
+        hole = hole_of(pixels.colours, pixels.alpha, "given")
+        if hole.shape != colours.shape[:2]:
             raise InputError(
-                f"expected uint8 pixels (H, W, 3) with a mask (H, W), got {image.dtype} {image.shape} and {mask.shape}"
+                f"expected a mask of the image's size {colours.shape[:2]}, got one of {hole.shape}{turned}"
             )
-        hole = mask > 0
-        predicted = self.predict(from_pixels(image)[None], torch.from_numpy(hole)[None, None].float())[0]
+        warn_of_mask("given", odd_hole(hole))
+        x = torch.from_numpy(planes_of(colours).repeat(3 // colours.shape[2], axis=0))
+        predicted = self.predict(x[None], torch.from_numpy(hole)[None, None].float())[0]
         self._check(predicted)
-        return np.where(hole[..., None], to_pixels(predicted), image)
+        painted = to_pixels(predicted) if depth == np.uint8 else to_levels(predicted).cpu().permute(1, 2, 0).numpy()
+        if colours.shape[2] == 1:
+            painted = np.rint(painted.mean(axis=2, keepdims=True))
+        filled = np.where(hole[..., None], painted.astype(depth), colours)
+        return filled if image.alpha is None else np.dstack([filled, image.alpha])
 
     def _filled(self, image: Tensor, mask: Tensor) -> Tensor:
         hole = mask > 0

@@ -98,6 +98,22 @@ def _by_opencv(data: bytes) -> np.ndarray | None:
     return pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]
 
 
+def pixels_of(image: Image.Image) -> FilePixels:
+    """Of an image that is open, as it is turned in memory."""
+    return FilePixels(*_split(np.asarray(_plain(image))))
+
+
+def split_alpha(pixels: np.ndarray) -> FilePixels:
+    """Of an array (H, W), (H, W, 1), with colours (H, W, 3), or these with alpha, (H, W, 2) or (H, W, 4).
+
+    Raises:
+        InputError: another shape.
+    """
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape or (pixels.ndim == 3 and pixels.shape[2] > 4):
+        raise InputError(f"expected pixels (H, W) or (H, W, 1 to 4), got {pixels.shape}")
+    return FilePixels(*_split(pixels))
+
+
 def _split(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Colours and alpha."""
     if pixels.ndim == 2:

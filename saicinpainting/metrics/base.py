@@ -40,13 +40,16 @@ class ImageMetric(Metric):
 
     rows: the rows by name. signature: names how rows are computed, the device and weights included; values of equal
     signatures may stand for each other. version: to be raised whenever `measure` gives other values than before.
-    packages: those whose code computes the rows.
+    packages: those whose code computes the rows. least_images: fewer have no result. least_side: images with a shorter
+    one are continued before they are measured.
     """
 
     full_state_update = False
     is_differentiable = False
     version = 1
     packages: tuple[str, ...] = ()
+    least_images = 1
+    least_side = 1
     groups: list[Tensor]
 
     def __init__(self, *, rows: Mapping[str, Row]) -> None:

@@ -29,6 +29,7 @@ class FIDScore(NetworkMetric):
 
     higher_is_better = False
     packages = ("pytorch-fid", "torchvision")
+    least_images = 2
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class FIDScore(NetworkMetric):
 
     def summarize(self, rows: Mapping[str, Tensor]) -> Statistics:
         count, dims = rows["pred_features"].shape
-        if count < 2:
+        if count < self.least_images:
             return {}
         if count < dims and not self._warned:
             self._warned = True

@@ -29,6 +29,7 @@ class LPIPSScore(NetworkMetric):
 
     higher_is_better = False
     packages = ("lpips", "torchvision")
+    least_side = LEAST_SIDE
 
     def __init__(self, *, weights_path: str | Path | None = None) -> None:
         path = weights_file(weights_path, VGG16_URL, what=WHAT)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -415,9 +416,62 @@ def test_wrong_options_are_named(network: Any, options: dict[str, Any], message:
         Inpainter(network, device="cpu", **options)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(40, 48), (40, 48, 1), (40, 48, 2), (40, 48, 3), (40, 48, 4)])
+def test_arrays_come_back_in_their_own_shape_and_depth(network: Any, dtype: type, shape: tuple[int, ...]) -> None:
+    image = np.random.RandomState(0).randint(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+    hole = soft_mask(40, 48) > 0
+    filled = Inpainter(network, device="cpu")(image, hole)
+    assert (filled.shape, filled.dtype) == (shape, dtype)
+    np.testing.assert_array_equal(filled[~hole], image[~hole])
+    with_alpha = len(shape) == 3 and shape[2] in (2, 4)
+    if with_alpha:
+        np.testing.assert_array_equal(filled[..., -1], image[..., -1])
+    colours = filled[..., :-1] if with_alpha else filled
+    assert (colours[hole] != (image[..., :-1] if with_alpha else image)[hole]).mean() > 0.5
+
+
+def test_masks_are_taken_as_people_have_them(network: Any) -> None:
+    inpainter, image, mask = Inpainter(network, device="cpu"), photo("coffee.png", 64), soft_mask(64, 64)
+    expected, hole = inpainter(image, mask), mask > 0
+    colours = np.zeros((64, 64, 3), np.uint8)
+    colours[hole] = (0, 0, 1)
+    drawn = np.dstack([np.full((64, 64, 3), 255, np.uint8), mask])
+    masks = (
+        mask[..., None], hole, hole * 0.01, hole * np.uint16(3), colours, drawn, Image.fromarray(mask),
+        Image.fromarray(hole), Image.fromarray(colours), Image.fromarray(drawn), Image.fromarray(mask).convert("P"),
+    )  # fmt: skip
+    for one in masks:
+        np.testing.assert_array_equal(inpainter(image, one), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK"])
+def test_an_image_of_pillow_comes_back_as_one(network: Any, mode: str) -> None:
+    image = Image.fromarray(photo("coffee.png", 64)).convert(mode)
+    image.info["icc_profile"] = b"profile"
+    mask = soft_mask(64, 64)
+    filled = Inpainter(network, device="cpu")(image, Image.fromarray(mask))
+    assert filled.mode == (mode if mode in ("RGB", "RGBA", "L", "LA") else "RGB")
+    assert ("icc_profile" in filled.info) == (mode != "CMYK")
+    known = np.asarray(image.convert(filled.mode))[mask == 0]
+    np.testing.assert_array_equal(np.asarray(filled)[mask == 0], known)
+
+
+def test_numbers_of_another_range_are_refused(network: Any) -> None:
+    inpainter, mask = Inpainter(network, device="cpu"), torch.zeros(1, 1, 16, 16)
+    with pytest.raises(InputError, match=r"expected an image in \[0, 1\], got values from 0 to 255; scale it"):
+        inpainter(torch.linspace(0, 255, 768).view(1, 3, 16, 16), mask)
+    with pytest.raises(InputError, match=r"got values from -1 to 1"):
+        inpainter(torch.linspace(-1, 1, 768).view(1, 3, 16, 16), mask)
+    image = Image.new("RGB", (16, 8))
+    image.getexif()[0x0112] = 6
+    with pytest.raises(InputError, match=r"size \(8, 16\), got one of \(16, 8\); the image has an EXIF orientation"):
+        inpainter(image, np.ones((16, 8)))
+
+
 def test_wrong_images_are_named(network: Any) -> None:
     inpainter = Inpainter(network, device="cpu")
-    with pytest.raises(InputError, match=r"expected uint8 pixels \(H, W, 3\).*float64 \(8, 8, 3\)"):
+    with pytest.raises(InputError, match=r"expected pixels of uint8 or uint16, .*float64 \(8, 8, 3\)"):
         inpainter(np.zeros((8, 8, 3)), np.zeros((8, 8)))
     with pytest.raises(InputError, match=r"expected floats .*got torch.uint8"):
         inpainter(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 1, 8, 8))
