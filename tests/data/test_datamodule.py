@@ -328,3 +328,12 @@ def test_evaluation_images_that_the_network_cannot_take_are_named_before_trainin
     data = InpaintingDataModule(**sections)
     data.setup("fit")
     data.require_sizes(8, 16)
+
+
+@pytest.mark.parametrize(("size", "better"), [(100, 104), (8, 16)])
+def test_a_crop_that_the_network_cannot_take_is_named_by_its_key(sections, size, better):
+    sections["train"]["out_size"] = size
+    data = InpaintingDataModule(**sections)
+    data.setup("fit")
+    with pytest.raises(InputError, match=rf"data\.train\.out_size={size}: .* multiples of 8 from 16 .* to {better}"):
+        data.require_sizes(8, 16)

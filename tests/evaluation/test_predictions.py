@@ -15,7 +15,12 @@ from PIL import Image
 
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset, batches_of_equal_size
 from saicinpainting.evaluation import predictions as module
-from saicinpainting.evaluation.predictions import Measurement, make_measuring_evaluator, measure_predictions
+from saicinpainting.evaluation.predictions import (
+    Measurement,
+    evaluate_predictions,
+    make_measuring_evaluator,
+    measure_predictions,
+)
 from saicinpainting.metrics import FIDScore, L1Score, SSIMScore
 from saicinpainting.metrics.base import NetworkMetric, Row
 from tests.helpers import photo
@@ -74,6 +79,30 @@ def test_a_measurement_comes_back_from_a_file_the_same(tmp_path: Path) -> None:
     again = Measurement.from_json(json.loads(json.dumps(measured.as_json())))
     assert again.results == measured.results
     pd.testing.assert_frame_equal(again.images, measured.images)
+
+
+def test_the_table_says_why_there_is_no_fid_of_one_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_set(tmp_path)
+    for file in [file for i in range(1, COUNT) for file in (tmp_path / "data").glob(f"{i}*")]:
+        file.unlink()
+    config = {
+        "dataset_kwargs": {"img_suffix": ".png", "inpainted_suffix": ".png"},
+        "evaluator_kwargs": {"device": "cpu"},
+    }
+    results = evaluate_predictions(config, tmp_path / "data", tmp_path / "predicted")
+    assert results["fid", "none: it needs 2 images"] == {}
+    assert results["ssim", "total"]["mean"] < 1
+    assert "fid: none, it needs 2 images" in caplog.text
+
+
+def test_images_that_a_metric_has_to_continue_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(tmp_path)
+    monkeypatch.setattr(ColourFID, "least_side", 33)
+    measure(tmp_path, pad_out_to_modulo=64)
+    assert "fid: 4 images are too small for it, under 33 pixels" in caplog.text
+    assert "1.png" in caplog.text
 
 
 class Weighted(NetworkMetric):
