@@ -86,7 +86,7 @@ def pairs_beside(
     # An image may itself be called NAME_mask.png; a mask NAME_mask_mask000.png tells.
     masks = [mask for mask in masks if mask not in image_of.values()]
     # Other endings count for images without masks of the usual ones, beside which they may be previews.
-    usual = {image_of[mask] for mask in masks if mask.endswith((".png", suffix))}
+    usual = {None, *(image_of[mask] for mask in masks if mask.endswith((".png", suffix)))}
     masks = [mask for mask in masks if mask.endswith((".png", suffix)) or image_of[mask] not in usual]
     if not masks:
         raise InputError(
