@@ -47,7 +47,7 @@ def _run(command: list[str], cwd: str, env: dict[str, str], outputs: list[str]) 
     os.environ.update(env)
     os.chdir(cwd)
     sys.argv = command
-    sys.path[0] = str(Path(command[0]).parent)
+    sys.path[:1] = [str(Path(command[0]).parent), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
     try:
         runpy.run_path(command[0], run_name="__main__")
     except SystemExit:

@@ -48,10 +48,7 @@ class Download:
         stream = _stream(images.device, "download")
         stream.wait_stream(torch.cuda.current_stream(images.device))
         with torch.cuda.stream(stream):
-            self._pixels, self._finite = (
-                torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
-                for x in (pixels, finite)
-            )
+            self._pixels, self._finite = (_pinned_like(x).copy_(x, non_blocking=True) for x in (pixels, finite))
             self._arrived = stream.record_event()
         for x in (pixels, finite):
             x.record_stream(stream)
@@ -76,3 +73,7 @@ class Download:
             )
         pixels = self._pixels.numpy()
         return pixels.astype(np.uint16) if self._deep else pixels
+
+
+def _pinned_like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True)

@@ -20,7 +20,7 @@ MASK_SCALE_MODES = ("nearest", "maxpool")
 WHERE = "losses.adversarial"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _MaskedLoss:
     """A mask at the size of the score map: refused unless `allow_scale_mask` (`mask_scale_mode`: how)."""
 
@@ -51,7 +51,7 @@ class _MaskedLoss:
         return F.interpolate(mask, size=size, mode="nearest")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class NonSaturatingWithR1(_MaskedLoss):
     """Non-saturating GAN loss (Goodfellow et al. 2014) with R1 penalty (Mescheder et al. 2018, eq. 9).
 
@@ -123,7 +123,7 @@ class NonSaturatingWithR1(_MaskedLoss):
         return loss * mask + F.softplus(-discr_fake_pred) * (1 - mask)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class BCELoss(_MaskedLoss):
     """Binary cross-entropy GAN loss, each term a mean: target 1 for real patches, 0 for fake ones.
 

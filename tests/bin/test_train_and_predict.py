@@ -45,7 +45,9 @@ def read_rgb(path: Path) -> np.ndarray:
 def one_line(run: subprocess.CompletedProcess[str]) -> str:
     """The error of a failed command: exactly one line, no traceback, status 1."""
     assert run.returncode == 1, (run.stdout, run.stderr)
-    lines = [line for line in run.stderr.splitlines() if not re.search(r"it/s|image/s|\| 0/", line) and line.strip()]
+    lines = [
+        line for line in run.stderr.splitlines() if not re.search(r"it/s|image/s|s/image|\| 0/", line) and line.strip()
+    ]
     assert len(lines) == 1, run.stderr
     assert lines[0].startswith("error: ")
     assert "Traceback" not in run.stdout

@@ -65,9 +65,9 @@ def test_folding_changes_no_refinement(monkeypatch, case, overrides):
     batch, few = picture(160, 192, (slice(32, 128), slice(32, 160))), {"n_iters": 4, "min_side": 80}
     kept = []
 
-    def checkpoint(run, part, features, **kwargs):
+    def checkpoint(part, features, **kwargs):
         kept.append(len(part))
-        return real(run, part, features, **kwargs)
+        return real(part, features, **kwargs)
 
     real = refinement.checkpoint
     monkeypatch.setattr(refinement, "checkpoint", checkpoint)
