@@ -20,7 +20,7 @@ def main(config: DictConfig) -> None:
     if config.out is not None:
         config.outdir = ""  # not needed
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    writing = {key: settings[key] for key in ("out_ext", "batch_size", "num_workers", "existing")}
+    writing = {key: settings[key] for key in ("out", "out_ext", "batch_size", "num_workers", "existing")}
     check_folder_settings(**writing)
     names = {"img_suffix": settings["dataset"].pop("img_suffix", ".png")}
     names |= {"mask_path": path} if (path := settings["mask"]["path"]) is not None else {}
@@ -45,7 +45,6 @@ def main(config: DictConfig) -> None:
         dataset,
         settings["indir"],
         settings["outdir"],
-        out=settings["out"],
         one_size=settings["refine"],
         made_by=made_by,
         **writing,

@@ -98,9 +98,8 @@ def predict_folder(
             result; there is `out` for several.
     """
     if out is not None:
-        check_ending(Path(out).suffix)
         made_by, existing = None, "overwrite"
-    check_folder_settings(out_ext=out_ext, batch_size=batch_size, num_workers=num_workers, existing=existing)
+    check_folder_settings(out_ext=out_ext, batch_size=batch_size, num_workers=num_workers, existing=existing, out=out)
     outdir, summary = Path(out).parent if out is not None else Path(outdir), FolderResults()
     if not Path(indir).is_file():
         check_outside(outdir, Path(indir))
@@ -157,17 +156,19 @@ def predict_folder(
     return summary
 
 
-def check_folder_settings(*, out_ext: str, batch_size: int, num_workers: int, existing: str) -> None:
+def check_folder_settings(
+    *, out_ext: str, batch_size: int, num_workers: int, existing: str, out: str | Path | None = None
+) -> None:
     """An `InputError` for what `predict_folder` cannot follow, for callers that load a network before it."""
     if existing not in EXISTING:
         raise InputError(f"existing: unknown value {existing!r}; {did_you_mean(str(existing), EXISTING)}")
     check_whole("batch_size", batch_size, least=1)
     check_whole("num_workers", num_workers)
-    ending = _ending(out_ext)
-    try:
-        check_ending(ending)
-    except InputError as error:
-        raise InputError(f"out_ext={out_ext}: {error}") from error
+    for setting, ending in (("out_ext", _ending(out_ext)), *([] if out is None else [("out", Path(out).suffix)])):
+        try:
+            check_ending(ending)
+        except InputError as error:
+            raise InputError(f"{setting}={out if setting == 'out' else out_ext}: {error}") from error
 
 
 def origin(model: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

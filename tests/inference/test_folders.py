@@ -224,6 +224,8 @@ def test_one_image_into_one_file(tmp_path: Path) -> None:
         predict_folder(
             Red(), InpaintingDataset(indir, mask_path=indir / "001_mask000.png"), indir, out=tmp_path / "b.png"
         )
+    with pytest.raises(InputError, match=r"out=b\.foo: cannot write an image with the ending '\.foo'"):
+        predict_folder(Red(), one, indir / "000.png", out="b.foo")
     with pytest.raises(InputError, match=r"000\.png would replace a file of the data set"):
         predict_folder(Red(), one, indir / "000.png", out=indir / "000.png")
 
