@@ -86,25 +86,23 @@ def resolved_sections(config: DictConfig | Mapping[str, Any], names: Iterable[st
     }
 
 
-_IGNORED_LOSSES = {
-    "losses.segm_pl": "losses.resnet_pl is the perceptual loss of a segmentation network",
-    "losses.perceptual.kwargs": "the loss is the mean squared error of VGG19's features",
-}
-
-
 def without_ignored_losses(losses: Mapping[str, Any]) -> dict[str, Any]:
     """Section `losses` without the keys that official code never read; a warning names each."""
-    perceptual = losses.get("perceptual")
-    sections = {
-        "losses": dict(losses),
-        "losses.perceptual": dict(perceptual) if isinstance(perceptual, Mapping) else {},
-    }
-    for name, reason in _IGNORED_LOSSES.items():
-        section, _, key = name.rpartition(".")
-        if key in sections[section]:
-            LOGGER.warning("%s=%s is ignored, as it was officially: %s", name, sections[section].pop(key), reason)
-    left = sections["losses"]
-    return {**left, "perceptual": sections["losses.perceptual"]} if isinstance(perceptual, Mapping) else left
+    left = dict(losses)
+    if isinstance(left.get("perceptual"), Mapping):
+        left["perceptual"] = dict(left["perceptual"])
+    for section, key, name, reason in (
+        (left, "segm_pl", "losses.segm_pl", "losses.resnet_pl is the perceptual loss of a segmentation network"),
+        (
+            left.get("perceptual"),
+            "kwargs",
+            "losses.perceptual.kwargs",
+            "the loss is the mean squared error of VGG19's features",
+        ),
+    ):
+        if isinstance(section, dict) and key in section:
+            LOGGER.warning("%s=%s is ignored, as it was officially: %s", name, section.pop(key), reason)
+    return left
 
 
 # ---- Lightning 1 -> 2 -------------------------------------------------------------------------------------------

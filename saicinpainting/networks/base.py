@@ -144,7 +144,7 @@ class Generator(nn.Module):
     """A stack of layers `model` with a cut in front of the first residual block.
 
     Refinement optimises the features at the cut, so `forward(x)` equals
-    `finished(decode(encode(x)), filled(x))`.
+    `finished(decode(encode(x)), x)` of an `x` that went through `filled`.
 
     Args:
         layers: the whole stack.
@@ -190,9 +190,12 @@ class Generator(nn.Module):
         return y if self.initial_fill is None else (x[:, : y.shape[1]] + y).clamp(0, 1)
 
     def encode(self, x: Tensor) -> Features:
-        """The features in front of the first residual block, at 1 / `size_multiple` of the resolution."""
+        """The features in front of the first residual block, at 1 / `size_multiple` of the resolution.
+
+        x: as `filled` gave it.
+        """
         self._check_size(x)
-        return self._in_order(self.model[: self.first_block], self.filled(x))
+        return self._in_order(self.model[: self.first_block], x)
 
     def decode(self, features: Features) -> Tensor:
         """What the last layer gives for what `encode` gave; `finished` makes the image of it."""

@@ -77,7 +77,7 @@ class FoldedGenerator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x`: (B, input_nc, H, W) to (B, output_nc, H, W)."""
         x = self.filled(x)
-        return self.finished(self.decode(self._encode(x)), x)
+        return self.finished(self.decode(self.encode(x)), x)
 
     def filled(self, x: Tensor) -> Tensor:
         return self.generator.filled(x)
@@ -86,9 +86,6 @@ class FoldedGenerator(nn.Module):
         return self.generator.finished(y, x)
 
     def encode(self, x: Tensor) -> Features:
-        return self._encode(self.filled(x))
-
-    def _encode(self, x: Tensor) -> Features:
         generator = self.generator
         generator._check_size(x)
         layers = generator.model[: self.first_block]
