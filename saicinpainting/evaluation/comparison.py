@@ -1,79 +1,97 @@
-"""Predictions beside a baseline: the hole filled with the mean colour of the known pixels."""
+"""Fills beside one another: a network's, OpenCV's two and the mean colour, measured in the hole and shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
+import cv2
 import numpy as np
-import pandas as pd
+import torch
+from PIL import Image, ImageDraw
 
-from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
-from saicinpainting.io.images import to_pixels
+from saicinpainting.io.images import from_pixels
+from saicinpainting.losses.perceptual import StageFeatureLoss
+from saicinpainting.metrics.ssim import ssim_map
 
-GAP = 8
+RADIUS = 5
+"""Of OpenCV's methods, in pixels."""
+FORMATS = {"L1": ".4f", "PSNR": ".2f", "SSIM": ".3f", "lite2": ".3f"}
 
-
-def mean_colour_fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Fill the hole of `image` (3, H, W), mask (1, H, W) with the mean colour of the pixels outside it."""
-    known = 1 - mask
-    mean = (image * known).sum(axis=(1, 2), keepdims=True) / max(known.sum(), 1)
-    return image * known + mean * mask
+Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Image uint8 (H, W, 3) and mask uint8 (H, W), hole where not 0, to the filled image."""
 
 
 def white_hole(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """What the network is asked to fill: image (3, H, W) with the hole of mask (1, H, W) in white."""
+    """The input as pictures show it: image (3, H, W) in [0, 1] with the hole, 1 in mask (1, H, W), in white."""
     return image * (1 - mask) + mask
 
 
-def hole_l1(image: np.ndarray, filled: np.ndarray, mask: np.ndarray) -> float:
-    """Mean absolute difference over the hole's pixels, all (3, H, W) in [0, 1], mask (1, H, W)."""
-    return float((np.abs(image - filled) * mask).sum() / max(3 * mask.sum(), 1))
+def fill_with_mean_colour(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    filled = image.copy()
+    filled[mask > 0] = image[mask == 0].mean(axis=0).round()
+    return filled
 
 
-def compare_with_mean_colour(dataset: PrecomputedInpaintingResultsDataset) -> pd.DataFrame:
-    """A row an image: size, share of the hole, L1 in the hole of the prediction and of the mean-colour fill."""
-    rows = []
-    for index in range(len(dataset)):
-        item = dataset[index]
-        image, mask = item["image"], item["mask"]
-        rows.append(
-            {
-                "image": Path(dataset.mask_filenames[index]).name,
-                "size": f"{image.shape[2]}x{image.shape[1]}",
-                "hole": mask.mean(),
-                "L1 LaMa": hole_l1(image, item["inpainted"], mask),
-                "L1 mean colour": hole_l1(image, mean_colour_fill(image, mask), mask),
-            }
-        )
-    return pd.DataFrame(rows)
+CLASSICAL: Mapping[str, Fill] = {
+    "Telea": lambda image, mask: cv2.inpaint(image, mask, RADIUS, cv2.INPAINT_TELEA),
+    "Navier-Stokes": lambda image, mask: cv2.inpaint(image, mask, RADIUS, cv2.INPAINT_NS),
+    "mean colour": fill_with_mean_colour,
+}
 
 
-def side_by_side(datasets: Iterable[PrecomputedInpaintingResultsDataset]) -> np.ndarray:
-    """A row an image (input, mask, result, original) as one uint8 RGB image (H, W, 3).
+@torch.inference_mode()
+def measure_fill(
+    filled: np.ndarray, image: np.ndarray, mask: np.ndarray, judge: StageFeatureLoss | None = None
+) -> dict[str, float]:
+    """L1, PSNR and SSIM of the hole alone (of SSIM its map there), and the whole image's distance by `judge`.
 
-    Images keep their size, so that a larger photograph is seen as such.
+    filled, image: uint8 (H, W, 3), measured in [0, 1]. mask: (H, W), hole where not 0.
     """
-    rows = []
-    for dataset in datasets:
-        for index in range(len(dataset)):
-            item = dataset[index]
-            image, mask = item["image"], item["mask"]
-            columns = [white_hole(image, mask), np.repeat(mask, 3, axis=0), item["inpainted"], image]
-            rows.append(np.concatenate([_padded(column, 0, GAP) for column in columns], axis=2))
-    width = max(row.shape[2] for row in rows)
-    padded = [_padded(row, GAP, width - row.shape[2]) for row in rows]
-    return to_pixels(np.concatenate(padded, axis=1)[:, :-GAP, :-GAP])
+    pred, target = from_pixels(filled)[None], from_pixels(image)[None]
+    hole = torch.from_numpy(mask > 0).expand(1, 3, -1, -1)
+    difference = (pred - target).double()[hole]
+    measured = {
+        "L1": difference.abs().mean().item(),
+        "PSNR": -10 * difference.square().mean().clamp(min=1e-10).log10().item(),
+        "SSIM": ssim_map(pred.double(), target.double())[hole].mean().item(),
+    }
+    return measured if judge is None else {**measured, "lite2": judge.distances(pred, target).item()}
 
 
-def _padded(image: np.ndarray, bottom: int, right: int) -> np.ndarray:
-    return np.pad(image, ((0, 0), (0, bottom), (0, right)), constant_values=1)
+def markdown(rows: Sequence[Mapping[str, object]]) -> str:
+    """A table with a row for each of `rows`, whose keys are the columns; metrics as `FORMATS` says."""
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_cell(name, row[name]) for name in columns) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
 
 
-def markdown_table(table: pd.DataFrame) -> str:
-    """`table` as Markdown, numbers with four decimals, and a last row of means."""
-    numbers = table.select_dtypes("number").columns
-    table = pd.concat([table, table[numbers].mean().to_frame().T.assign(image="**mean**")])
-    table[numbers] = table[numbers].map("{:.4f}".format)
-    rows = [table.columns, ["---"] * len(table.columns), *table.fillna("").to_numpy()]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+def _cell(name: str, value: object) -> str:
+    return value if isinstance(value, str) else format(value, FORMATS.get(name, ""))
+
+
+def contact_sheet(
+    titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], *, cell: int, labels: Sequence[str] = ()
+) -> np.ndarray:
+    """Labelled images, uint8 (H, W, 3) each, as one.
+
+    Args:
+        titles: of the columns.
+        rows: images, each shrunk or enlarged to fit a square of `cell` pixels.
+        labels: of the rows; empty: none.
+    """
+    gap, line = 4, 18
+    left = 90 if labels else 0
+    sheet = Image.new("RGB", (left + cell * len(titles), line + cell * len(rows)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        draw.text((left + cell * column + 2, 3), title, fill="black")
+    for i, row in enumerate(rows):
+        if labels:
+            draw.multiline_text((4, line + cell * i + 4), labels[i], fill="black")
+        for column, pixels in enumerate(row):
+            image = Image.fromarray(pixels)
+            scale = (cell - gap) / max(image.size)
+            size = (round(image.width * scale), round(image.height * scale))
+            sheet.paste(image.resize(size, Image.Resampling.LANCZOS), (left + cell * column, line + cell * i))
+    return np.asarray(sheet)

@@ -25,6 +25,7 @@ from saicinpainting.io.memory import Attempts
 from saicinpainting.io.pixels import FilePixels, orientation_of, pixels_of, split_alpha
 from saicinpainting.networks.inputs import GeneratorInput, batch_rng
 from saicinpainting.networks.load import load_model
+from saicinpainting.networks.models import DEFAULT
 from saicinpainting.utils import InputError, did_you_mean
 
 STRATEGIES = ("auto", "whole", "crop")
@@ -95,12 +96,13 @@ class Inpainter:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, checkpoint: str | None = None, *, trust: Collection[str] = (), **options: Any
+        cls, model: str | Path = DEFAULT, checkpoint: str | None = None, *, trust: Collection[str] = (), **options: Any
     ) -> Inpainter:
         """An inpainter with the generator of a run or a published model.
 
         Args:
-            model: a run's folder, a file of weights, a name such as `big-lama`, an address; see `locate_model`.
+            model: a run's folder, a file of weights, a name such as `big-lama`, an address; see `locate_model`. Without
+                it `lama-small`, which ships with the package.
             checkpoint: the name of the file in `models/`; None: `best.ckpt`.
             trust: packages that a `_target_` in the run's config may name.
             options: those of the class.

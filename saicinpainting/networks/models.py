@@ -6,6 +6,7 @@ The table is `configs/models.yaml`; the environment variable LAMA_MODELS names a
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -28,7 +29,13 @@ from saicinpainting.io.files import disk_problem, whole
 from saicinpainting.io.weights import is_offline, torch_home, weights_file
 from saicinpainting.utils import InputError, did_you_mean
 
+LOGGER = logging.getLogger(__name__)
+
 TABLE = CONFIGS / "models.yaml"
+INSIDE = Path(__file__).parents[1] / "pretrained"
+"""Models that ship with the package, a run's folder each."""
+DEFAULT = "lama-small"
+"""The model where none is named."""
 ATTEMPTS = 5
 VERIFIED = ".verified"
 """A file in a model's folder: that its files have the published checksums, and a digest of these."""
@@ -53,7 +60,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """An entry of the table; `files`: by their paths in the model's folder."""
+    """An entry of the table; `files`: by their paths in the model's folder. `ships`: they are inside the package."""
 
     name: str
     config: str
@@ -61,6 +68,7 @@ class PublishedModel:
     licence: str
     files: Mapping[str, RemoteFile]
     zip: RemoteFile | None = None
+    ships: bool = False
     paper: str = ""
     measured: str = ""
     folder: Path = field(default=Path(), compare=False)
@@ -98,7 +106,8 @@ def _read(table: Path, home: Path) -> dict[str, PublishedModel]:
 def _model(name: str, entry: Mapping[str, Any], home: Path) -> PublishedModel:
     files = {path: RemoteFile(**(file or {})) for path, file in entry["files"].items()}
     archive = RemoteFile(**entry["zip"]) if "zip" in entry else None
-    return PublishedModel(**{**entry, "name": name, "files": files, "zip": archive, "folder": home / name})
+    folder = (INSIDE if entry.get("ships") else home) / name
+    return PublishedModel(**{**entry, "name": name, "files": files, "zip": archive, "folder": folder})
 
 
 def find_model(name: str) -> PublishedModel:
@@ -120,6 +129,10 @@ def fetch_model(model: PublishedModel) -> Path:
     Raises:
         InputError: a file cannot be had, or is another one than published; it says which file to put where.
     """
+    if model.ships:
+        if missing := model.missing():
+            raise InputError(f"model {model.name}: {model.folder / missing[0]} is missing; install this package again")
+        return model.folder
     if not model.missing() and _is_verified(model):
         return model.folder
     try:
@@ -203,12 +216,14 @@ def verify_model(model: PublishedModel, *, again: bool = False) -> None:
     for name, file in model.files.items():
         path = model.folder / name
         if file.sha256 and (found := digest_of(path, "sha256")) != file.sha256:
+            differs = f"model {model.name}: {path} has sha256 {found}, expected {file.sha256}"
+            if model.ships:
+                raise InputError(f"{differs}; install this package again")
             (model.folder / VERIFIED).unlink(missing_ok=True)
             path.unlink()
-            raise InputError(
-                f"model {model.name}: {path} has sha256 {found}, expected {file.sha256}; it was removed, start again"
-            )
-    (model.folder / VERIFIED).write_text(_mark(model))
+            raise InputError(f"{differs}; it was removed, start again")
+    if not model.ships:
+        (model.folder / VERIFIED).write_text(_mark(model))
 
 
 def _is_verified(model: PublishedModel) -> bool:
@@ -242,6 +257,11 @@ def table_of_models() -> str:
         cells = (f"`{model.name}`", model.what, size, f"`{model.config}`", model.paper, model.licence)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+@cache
+def _tell_of_default() -> None:
+    LOGGER.warning("model: %s, which ships with the package; big-lama (381 MB, fetched once) fills better", DEFAULT)
 
 
 def is_model_name(place: str) -> bool:
@@ -282,6 +302,8 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
     text = str(place)
     if is_model_name(text):
         model = find_model(text)
+        if model.name == DEFAULT:
+            _tell_of_default()
         name = model.checkpoint if checkpoint in (None, "best.ckpt") else str(checkpoint)
         folder = fetch_model(model)
         return _with_config(folder / "models" / name, folder)
