@@ -342,7 +342,7 @@ class FFCResNetGenerator(Generator):
             first_block=first_block,
             n_downsampling=n_downsampling,
             min_feature_size=blocks.get("dilation", 1) + 1,
-            initial_fill=get_initial_fill(initial_fill),
+            initial_fill=get_initial_fill(initial_fill, 2**n_downsampling),
         )
 
 
