@@ -183,7 +183,7 @@ def make_mask_set(
         if stem == next_stem:
             raise InputError(f"{name} and {other} would give the same files; rename one of them")
     provenance = Provenance(outdir, ".mask_set")
-    made_of = {"config": config, "seed": seed, "photographs": _photographs(indir, found, outdir)}
+    made_of = {"config": config, "seed": seed, "photographs": describe_images(indir, found, outdir)}
     provenance.check(made_of, what="a mask set", remedy="write to another folder, or remove that one")
     provenance.begin(made_of)
     left = [name for name in found if name not in provenance.done]
@@ -233,8 +233,10 @@ def _find_images(indir: Path, ext: str) -> list[str]:
     return names
 
 
-def _photographs(indir: Path, names: Sequence[str], outdir: Path) -> dict[str, str]:
-    """The images' folder, as the way there from `outdir`, so that both may move, and a digest of names and sizes.
+def describe_images(indir: Path, names: Sequence[str], outdir: Path) -> dict[str, str]:
+    """Which images something in `outdir` is made of: their folder, and a digest of their names and sizes in bytes.
+
+    The folder is given as the way there from `outdir`, so that both may move.
 
     A digest of contents would take as long as drawing the set.
     """

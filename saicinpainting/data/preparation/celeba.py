@@ -18,22 +18,25 @@ from saicinpainting.io.connection import without_secrets
 from saicinpainting.io.files import link_or_copy, whole
 from saicinpainting.io.folders import images_in
 from saicinpainting.io.images import read_image
+from saicinpainting.masks.mask_sets import describe_images
 from saicinpainting.utils import InputError
 
 SIZE = 256
-ARCHIVE_BYTES = 3_000_000_000
+ARCHIVE_BYTES = 3_000_000_000  # an estimate for disk needs: 30,000 images of 100 kB
 EVAL_SETS = tuple(f"random_{kind}_256" for kind in ("thick", "thin", "medium"))
 VAL_MASKS = "random_thick_256"
 
 
 @dataclass(kw_only=True)
 class CelebaHQ(Preparation):
-    """`train_256/`, `val_256/` and `evaluation/`.
+    """`train_256/`, `original_val_256/`, and the sets drawn from the latter: `val_256/` and `evaluation/`.
+
+    Checkpoints are judged by the images of the final evaluation, as in the official scripts.
 
     Args:
         source: a folder of the images, an archive of them, or the address of one. The data set has no address that
             would last; the official scripts expect `data256x256.zip`.
-        val_images: images kept from training, drawn with `seed`; from them come all evaluation sets.
+        val_images: images held out of training, drawn with `seed`; all evaluation sets are drawn from them.
     """
 
     source: str
@@ -41,22 +44,29 @@ class CelebaHQ(Preparation):
     eval_sets: Sequence[str] = EVAL_SETS
 
     def describe(self) -> str:
-        return (
-            f"{without_secrets(self.source)} -> original/\n"
-            f"disk: about {ARCHIVE_BYTES / 1e9:.0f} GB for 30,000 images of 256 px, as much again for an archive\n"
-            f"train_256/: all images but {self.val_images}, which are drawn with seed {self.seed}\n"
-            f"val_256/: these; {VAL_MASKS}\n"
-            f"evaluation/: the same; {', '.join(self.eval_sets) or 'no set'}"
-        )
+        if Path(self.source).is_dir():
+            lines = [f"{self.source}: a folder, which stays as it is; its images of 256 px are linked where possible"]
+        else:
+            lines = [
+                f"{without_secrets(self.source)} -> original/",
+                f"disk: about {ARCHIVE_BYTES / 1e9:.0f} GB for 30,000 images of 256 px, as much again for an archive",
+            ]
+        lines += [
+            f"train_256/: all images but {self.val_images}, which are drawn with seed {self.seed}",
+            f"original_val_256/: these {self.val_images}",
+            f"val_256/: drawn from original_val_256/; {VAL_MASKS}",
+            f"evaluation/: drawn from original_val_256/; {', '.join(self.eval_sets) or 'no set'}",
+        ]
+        return "\n".join(lines)
 
-    def take_steps(self) -> None:
+    def run_steps(self) -> None:
         original = self._originals()
         names = images_in(original)
-        (kept,) = draw(names, self.seed, self.val_images)
-        training = sorted(set(names) - set(kept))
-        for folder, chosen in (("train_256", training), ("original_val_256", kept)):
-            settings = {"images": len(chosen), "seed": self.seed, "size": SIZE}
-            self.take(folder, settings, partial(_fill, self.root / folder, original, chosen))
+        (held_out,) = draw(names, self.seed, self.val_images)
+        training = sorted(set(names) - set(held_out))
+        for folder, chosen in (("train_256", training), ("original_val_256", held_out)):
+            settings = {"images": describe_images(original, chosen, self.root / folder), "size": SIZE}
+            self.run_once(folder, settings, partial(_fill, self.root / folder, original, chosen))
         source = self.root / "original_val_256"
         sets = {"val_256": VAL_MASKS, **{f"evaluation/{recipe}": recipe for recipe in self.eval_sets}}
         for folder, recipe in sets.items():
@@ -71,7 +81,7 @@ class CelebaHQ(Preparation):
             self.unpack_file(path, "original")
         elif "://" in self.source:
             name = PurePosixPath(urlsplit(self.source).path).name or "celeba.zip"
-            self.unpack(Archive(name, self.source, ARCHIVE_BYTES), "original")
+            self.fetch_and_unpack(Archive(name, self.source, ARCHIVE_BYTES), "original")
         else:
             raise InputError(
                 f"{self.source}: no such folder or file, and no address; where are the images of CelebA-HQ?"
@@ -80,7 +90,14 @@ class CelebaHQ(Preparation):
 
 
 def _fill(folder: Path, original: Path, names: Sequence[str]) -> str:
-    """Images of 256 px are linked, or copied where that is impossible; others are resized and saved as PNG."""
+    """Fill `folder` with the images `names` of `original` at 256 px.
+
+    Those of 256 px are linked, or copied where that is impossible. Others are resized to a square, without keeping
+    their proportions, and saved as PNG.
+
+    Returns:
+        What was made.
+    """
     resized = 0
     for name in tqdm(names, desc=folder.name, unit="image"):
         fits = upright_size(str(original / name)) == (SIZE, SIZE)
@@ -91,7 +108,8 @@ def _fill(folder: Path, original: Path, names: Sequence[str]) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole(target) as part:
             if fits:
-                part.unlink(missing_ok=True)  # of a start that was killed: a copy would go into what it links to
+                # What a killed start left may be a hard link to an original; copying into it would overwrite that.
+                part.unlink(missing_ok=True)
                 link_or_copy(original / name, part)
             else:
                 read_image(original / name).resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(part, "png")

@@ -55,7 +55,7 @@ class Places(Preparation):
         for folder, name in names.items():
             size, md5 = SIZES_AND_MD5[name]
             archive = Archive(f"{name}.tar", f"{BASE}/{name}.tar", size, Checksum("md5", md5))
-            made[folder] = archive.at(self.address, self.checksums)
+            made[folder] = archive.on_mirror(self.address, self.checksums)
         return made
 
     def describe(self) -> str:
@@ -75,14 +75,14 @@ class Places(Preparation):
         ]
         return "\n".join(lines)
 
-    def take_steps(self) -> None:
+    def run_steps(self) -> None:
         archives = self.archives()
         train = archives.pop("train", None)
         for folder, archive in archives.items():
-            self.unpack(archive, folder)
+            self.fetch_and_unpack(archive, folder)
         self.make_sets()
         if train is not None:
-            self.unpack(train, "train")
+            self.fetch_and_unpack(train, "train")
 
     def make_sets(self) -> None:
         """`val/`, `visual_test/` and `evaluation/` from the unpacked test and val images."""

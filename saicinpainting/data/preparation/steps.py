@@ -1,22 +1,22 @@
-"""Preparing a data set step by step: download, unpack, draw evaluation sets; each step is taken once."""
+"""Preparing a data set step by step: download, unpack, draw evaluation sets; each step is run once."""
 
 from __future__ import annotations
 
-import os
-import zlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from saicinpainting.data.preparation.extraction import extract
+from saicinpainting.io.connection import without_secrets
 from saicinpainting.io.download import Checksum, digest_of, fetch, require_space, size_at
 from saicinpainting.io.files import part_of
 from saicinpainting.io.provenance import Provenance
-from saicinpainting.masks.mask_sets import RECIPES, make_mask_set, read_recipe
+from saicinpainting.masks.mask_sets import RECIPES, describe_images, make_mask_set, read_recipe
 from saicinpainting.utils import InputError
 
 
@@ -24,7 +24,9 @@ from saicinpainting.utils import InputError
 class Archive:
     """A file to download and unpack.
 
-    size: bytes, roughly, for what is said of disk needs; checksum: None if none is published.
+    Args:
+        size: bytes, roughly; to check the room on the disk and to print it.
+        checksum: None if none is published.
     """
 
     name: str
@@ -32,21 +34,29 @@ class Archive:
     size: int
     checksum: Checksum | None = None
 
-    def at(self, address: str | None, checksums: Mapping[str, Checksum]) -> Archive:
-        """The same archive on a mirror: the folder at `address`, with checksums of its own."""
-        place, mark, key = (self.address.rpartition("/")[0] if address is None else address).partition("?")
-        there = f"{place.rstrip('/')}/{self.name}{mark}{key}"
-        return Archive(self.name, there, self.size, checksums.get(self.name, self.checksum))
+    def on_mirror(self, address: str | None, checksums: Mapping[str, Checksum]) -> Archive:
+        """The archive of the same name in the folder at `address`, None: where it is published.
+
+        checksums: by name, of archives that differ from the published ones.
+        """
+        checksum = checksums.get(self.name, self.checksum)
+        if address is None:
+            return replace(self, checksum=checksum)
+        folder, mark, query = address.partition("?")  # a query, such as a token, belongs behind the file's name
+        return replace(self, address=f"{folder.rstrip('/')}/{self.name}{mark}{query}", checksum=checksum)
 
 
 @dataclass(kw_only=True)
 class Preparation(ABC):
-    """A data set to be made in `root`; `root/.prepared.jsonl` has the steps that were taken.
+    """A data set to be made in `root`.
+
+    `root/.prepared.jsonl` has a line for each step, by the name of the folder that it makes: its settings, and what it
+    made (null until it is finished). Lines `archive:NAME` are checksums of downloads that were verified.
 
     Args:
         eval_sets: configs of configs/data_gen.
         seed: of all draws.
-        keep_archives: do not delete what was downloaded and unpacked.
+        keep_archives: do not delete archives after they are downloaded and unpacked.
         n_jobs: processes that draw the evaluation sets.
     """
 
@@ -55,58 +65,69 @@ class Preparation(ABC):
     seed: int = 0
     keep_archives: bool = False
     n_jobs: int = 1
-    _taken: Provenance = field(init=False, repr=False)
+    _provenance: Provenance = field(init=False, repr=False)
 
     @abstractmethod
     def describe(self) -> str:
         """What will be downloaded and made, with sizes."""
 
     @abstractmethod
-    def take_steps(self) -> None:
-        """All steps, in their order."""
+    def run_steps(self) -> None:
+        """Run all steps, in their order."""
 
     def make(self) -> None:
-        """Take the steps that were not taken yet."""
-        self._taken = Provenance(self.root, ".prepared")
-        self._taken.begin({})
-        self.take_steps()
+        """Run the steps that are not finished."""
+        self._provenance = Provenance(self.root, ".prepared")
+        self._provenance.begin({})
+        self.run_steps()
+        self._provenance.begin({})  # without the lines that later ones replaced
 
-    def take(self, name: str, settings: Mapping[str, Any], work: Callable[[], str]) -> None:
-        """Do `work`, which returns what has been made, unless it was done before.
+    def run_once(self, folder: str, settings: Mapping[str, Any], work: Callable[[], str]) -> None:
+        """Run the step that makes `root/folder`, unless it is finished.
+
+        Args:
+            settings: all that decides what is made; of types that JSON has.
+            work: makes the folder, or resumes it; returns what has been made, for people.
 
         Raises:
-            InputError: it was done with other settings; files of both would be mixed.
+            InputError: the folder was made, or begun, with other settings; files of both would be mixed.
         """
-        if name not in self._taken.done:
-            print(f"{name}: begins")
-            self._taken.add(name, [settings, made := work()])
-            print(f"{name}: {made}")
-            return
-        before, made = self._taken.done[name]
-        if before != settings:
+        settings = json.loads(json.dumps(settings))  # as it is read back
+        before, made = self._provenance.done.get(folder, (settings, None))
+        if before != settings and (made is not None or _has_files(self.root / folder)):
             raise InputError(
-                f"{self.root}: {name} was made with other settings ({before}, now {dict(settings)}); "
+                f"{self.root}: {folder} was made with other settings ({before}, now {settings}); "
                 "remove it and its line in .prepared.jsonl, or use another folder"
             )
-        print(f"{name}: done before ({made})")
+        if made is not None:
+            print(f"{folder}: done before ({made})")
+            return
+        print(f"{folder}: begins")
+        self._provenance.add(folder, [settings, None])  # a start after a kill must know what it resumes
+        made = work()
+        self._provenance.add(folder, [settings, made])
+        print(f"{folder}: {made}")
 
-    def unpack(self, archive: Archive, folder: str) -> None:
+    def fetch_and_unpack(self, archive: Archive, folder: str) -> None:
         """Download `archive` and unpack it into `root/folder`."""
-        checksum = str(archive.checksum) if archive.checksum else None
 
         def work() -> str:
-            path = self._download(archive, checksum)
+            path = self._download(archive)
             count = self._extract(path, folder)
             if not self.keep_archives:
                 path.unlink()
             return f"{count} files from {archive.name}"
 
-        self.take(folder, {"archive": archive.name, "checksum": checksum}, work)
+        # The same archive may come from any mirror; without a checksum the address alone tells which it is.
+        identity = (
+            {"checksum": str(archive.checksum)} if archive.checksum else {"address": without_secrets(archive.address)}
+        )
+        self.run_once(folder, {"archive": archive.name, **identity}, work)
 
     def unpack_file(self, path: Path, folder: str) -> None:
         """Unpack an archive of the user's own, which stays where it is, into `root/folder`."""
         settings = {"archive": path.name, "bytes": path.stat().st_size}
-        self.take(folder, settings, lambda: f"{self._extract(path, folder)} files from {path}")
+        self.run_once(folder, settings, lambda: f"{self._extract(path, folder)} files from {path}")
 
     def make_set(self, folder: str, *, recipe: str, source: Path, names: Sequence[str]) -> None:
         """Draw an evaluation set in `root/folder` from images of `source`; recipe: a config of configs/data_gen."""
@@ -118,23 +139,24 @@ class Preparation(ABC):
                 print(f"skipped {reason}")
             return str(drawn)
 
-        chosen = f"{len(names)} images, {zlib.crc32(os.fsencode(' '.join(names))):08x}"
-        self.take(folder, {"masks": recipe, "seed": self.seed, "images": chosen}, work)
+        images = describe_images(source, names, self.root / folder)
+        self.run_once(folder, {"masks": recipe, "seed": self.seed, "images": images}, work)
 
-    def _download(self, archive: Archive, checksum: str | None) -> Path:
-        """The archive in `root`, where it may lie already; checked once."""
+    def _download(self, archive: Archive) -> Path:
+        """The archive in `root`, where the user may have put it; its checksum is compared once."""
         path, part = self.root / archive.name, part_of(self.root / archive.name)
+        key, checksum = f"archive:{archive.name}", str(archive.checksum) if archive.checksum else None
         if not path.is_file():
-            come = part.stat().st_size if part.exists() else 0
+            fetched = part.stat().st_size if part.exists() else 0
             size = size_at(archive.address) or archive.size
-            require_space(self.root, 2 * size - come, what=f"{archive.name} with its files")
+            require_space(self.root, 2 * size - fetched, what=f"{archive.name} with its files")
             fetch(archive.address, path, what=archive.name, checksum=archive.checksum)
-        elif archive.checksum is not None and self._taken.done.get(archive.name) != checksum:
+        elif archive.checksum is not None and self._provenance.done.get(key) != checksum:
             print(f"{path}: checking")
             found = digest_of(path, archive.checksum.algorithm)
             if found != archive.checksum.hexadecimal:
                 raise InputError(f"{path}: expected {archive.checksum}, found {found}; remove the file and start again")
-        self._taken.add(archive.name, checksum)
+        self._provenance.add(key, checksum)
         return path
 
     def _extract(self, path: Path, folder: str) -> int:
@@ -142,6 +164,10 @@ class Preparation(ABC):
         if not count:
             raise InputError(f"{path} holds no file; it is not the right archive")
         return count
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def draw(names: Sequence[str], seed: int, *counts: int) -> list[list[str]]:

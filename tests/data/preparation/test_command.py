@@ -19,7 +19,7 @@ class Counted(Preparation):
     def describe(self) -> str:
         return "a data set"
 
-    def take_steps(self) -> None:
+    def run_steps(self) -> None:
         Counted.made += 1
 
 
