@@ -192,7 +192,7 @@ class InpaintingDataModule(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
             epoch_images=self.epoch_images(),
-            order=self._images().source.order(),
+            shuffler=self._images().source.shuffler(),
         )
 
     def _processes(self) -> tuple[int, int]:

@@ -73,7 +73,7 @@ class InpaintingTrainDataset(Dataset[Sample]):
         if self.mask_generator is None:
             mask = (labels[MASK] > 0).astype(np.float32)[None]
         else:
-            mask = self.mask_generator(image, iter_i=key.iteration, rng=self._random.reseed(key.seed))
+            mask = self.mask_generator(image, iter_i=key.samples_before, rng=self._random.reseed(key.seed))
         segm = {SEGM: labels[SEGM].astype(np.int64)} if SEGM in labels else {}
         return {"image": image, "mask": mask, **segm}
 
@@ -81,10 +81,10 @@ class InpaintingTrainDataset(Dataset[Sample]):
         # The index takes part because ranks may start from the same seed; they see different images.
         seed = (int(torch.randint(2**31, ()).item()) + item * 0x9E3779B1) % 2**32
         worker = get_worker_info()
-        # Samples drawn so far, for the masks' ramps: each worker counts its own share of them.
-        iteration = self._drawn if worker is None else self._drawn * worker.num_workers + worker.id
+        # Each worker counts its own share of the samples.
+        samples_before = self._drawn if worker is None else self._drawn * worker.num_workers + worker.id
         self._drawn += 1
-        return SampleKey(item, seed, iteration)
+        return SampleKey(item, seed, samples_before)
 
 
 def _folder_source(

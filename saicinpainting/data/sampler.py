@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch.utils.data import Sampler
 
-# First words of the entropy, so that orders and samples never draw from the same stream.
-_ORDER, _SAMPLE = 0, 1
+# First words of the entropy, so that permutations and samples never draw from the same stream.
+_PERMUTATION, _SAMPLE = 0, 1
 
 
 class SampleKey(NamedTuple):
@@ -21,57 +21,59 @@ class SampleKey(NamedTuple):
 
     image: int  # its number in the data set
     seed: int  # of the augmentation and the mask, in [0, 2**32)
-    iteration: int  # samples drawn before this one since the run began, over all processes; for the masks' ramps
+    samples_before: int  # drawn before this one since the run began, over all processes; for the masks' ramps
 
 
 class TrainSampler(Sampler[SampleKey]):
-    """One process's share of the training images, in the order of an epoch.
+    """One process's share of an epoch: which training images, in which order.
 
-    Epochs are cut from an endless stream of passes over all images; unless told otherwise an epoch is a pass. The order
-    of a pass is a permutation that `(seed, pass)` decides. Process `rank` of `world_size` takes every `world_size`-th
-    image of an epoch, beginning with the `rank`-th. Every process gets the same number of images: up to
-    `world_size - 1` images of an epoch are left out, and if there are fewer images than processes some come twice.
-    An epoch may begin after any number of images (`begin_at`), where a run is resumed.
+    Epochs are cut from an endless stream of passes over all images; unless told otherwise an epoch is a pass. A pass
+    is a permutation that `(seed, pass)` decides. Process `rank` of `world_size` takes every `world_size`-th image of
+    an epoch, beginning with the `rank`-th. Every process gets the same number of images: up to `world_size - 1` images
+    of an epoch are left out, and if there are fewer images than processes some come twice. An epoch may begin after
+    any number of images (`begin_at`), where a run is resumed.
 
     Args:
-        images: how many there are.
+        n_images: how many there are.
         seed: of the run, not negative.
         shuffle: False keeps the images' own order in every pass.
-        rank: this process's number.
+        rank: of this process.
         world_size: how many processes there are.
         epoch_images: images of an epoch, over all processes; None: all of them.
-        order: how a pass is permuted, `ShardShuffle` where images lie in shards; None: any image may follow any.
+        shuffler: permutes a pass, `ShardShuffler` where images lie in shards; None: any image may follow any.
     """
 
     def __init__(
         self,
-        images: int,
+        n_images: int,
         *,
         seed: int = 0,
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
         epoch_images: int | None = None,
-        order: Shuffle | None = None,
+        shuffler: Shuffler | None = None,
     ) -> None:
-        self.images, self.seed, self.shuffle = images, seed, shuffle
+        self.n_images, self.seed, self.shuffle = n_images, seed, shuffle
         self.rank, self.world_size = rank, world_size
-        self.epoch_images = epoch_images or images
-        self.order = order
+        self.epoch_images = epoch_images or n_images
+        self.shuffler = shuffler
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        """Images of a whole epoch, wherever this one began."""
+        """This process's images of a whole epoch, wherever this one began."""
         return max(self.epoch_images // self.world_size, 1)
 
-    def begin_at(self, epoch: int, images: int) -> int:
-        """Begin with `epoch` after its first `images`, counted over all processes.
+    def begin_at(self, epoch: int, n_images: int) -> int:
+        """Begin with `epoch` after its first `n_images`, counted over all processes.
+
+        Where that is no multiple of `world_size`, because there were more or fewer processes before, each process
+        skips one image more than its share: no image comes twice.
 
         Returns:
-            How many of its own images this process passes over. Where `images` is no multiple of the number of
-            processes (there were more or fewer of them before) it is rounded up: no image comes twice.
+            How many of its own images this process skips.
         """
-        self.epoch, self.start = epoch, min(-(-images // self.world_size), len(self))
+        self.epoch, self.start = epoch, min(-(-n_images // self.world_size), len(self))
         return self.start
 
     def set_epoch(self, epoch: int) -> None:
@@ -80,46 +82,49 @@ class TrainSampler(Sampler[SampleKey]):
             self.epoch, self.start = epoch, 0
 
     def __iter__(self) -> Iterator[SampleKey]:
-        # The epoch of the moment: a loader that has begun to read ahead keeps to it.
-        first, drawn, order = self.epoch * self.epoch_images, -1, np.empty(0, np.int64)
+        # Read once: a loader that has begun to read ahead stays in its epoch.
+        first = self.epoch * self.epoch_images
+        current_pass, permutation = -1, np.empty(0, np.int64)
         for own in range(self.start, len(self)):
-            position = first + own * self.world_size + self.rank
-            number, place = divmod(position, self.images)
-            if number != drawn:
-                drawn, order = number, self._order_of(number)
-            index = int(order[place])
-            yield SampleKey(index, sample_seed(self.seed, number, index), position)
+            samples_before = first + own * self.world_size + self.rank
+            pass_number, place = divmod(samples_before, self.n_images)
+            if pass_number != current_pass:
+                current_pass, permutation = pass_number, self._permutation(pass_number)
+            image = int(permutation[place])
+            yield SampleKey(image, sample_seed(self.seed, pass_number, image), samples_before)
 
-    def _order_of(self, number: int) -> np.ndarray:
-        """The images of a pass."""
+    def _permutation(self, pass_number: int) -> np.ndarray:
+        """The images of a pass in their order: int64 (N,)."""
         if not self.shuffle:
-            return np.arange(self.images)
+            return np.arange(self.n_images)
         # Unlike Generator's, the streams of RandomState are the same in every version of numpy.
-        bits = np.random.MT19937(np.random.SeedSequence((_ORDER, self.seed, number)))
+        bits = np.random.MT19937(np.random.SeedSequence((_PERMUTATION, self.seed, pass_number)))
         rng = np.random.RandomState(bits)
-        return self.order.draw(rng) if self.order else rng.permutation(self.images)
+        return self.shuffler.draw(rng) if self.shuffler else rng.permutation(self.n_images)
 
 
-class Shuffle(Protocol):
-    """Permutations of a data set's images."""
+class Shuffler(Protocol):
+    """Permutes the images of a data set."""
 
     def draw(self, rng: np.random.RandomState) -> np.ndarray:
-        """The numbers of all images, each once."""
+        """A permutation of the numbers of all images: int64 (N,)."""
         ...
 
 
-class ShardShuffle:
-    """Images that lie in shards: a few shards at a time are read, and every process needs but its share of them.
+class ShardShuffler:
+    """Permutes images that lie in shards so that few shards are open at a time.
 
-    The shards of a pass are dealt, in random order, to `LANES` lanes, which take turns: of `world_size` processes, a
-    divisor of `LANES`, each keeps to lanes of its own. Within a lane, images are shuffled over `window` shards.
+    The shards of a pass are dealt, in random order, to `LANES` lanes. Within a lane, images are shuffled over `window`
+    shards. Consecutive images come from consecutive lanes, so that a process, which takes every `world_size`-th image,
+    meets `LANES / gcd(LANES, world_size)` lanes: if `world_size` divides `LANES`, none but its own; with 3 processes,
+    say, each of them reads all shards.
 
     Args:
         sizes: images of each shard; the data set has them one shard after another.
         window: shards that are open together in a lane.
     """
 
-    LANES = 8
+    LANES = 8  # GPUs of a usual machine; the same for any `world_size`, on which no order may depend
 
     def __init__(self, sizes: Sequence[int], window: int) -> None:
         self.sizes, self.window = np.asarray(sizes, np.int64), window
@@ -140,18 +145,25 @@ class ShardShuffle:
         return np.arange(self.first[shard], self.first[shard] + self.sizes[shard])
 
 
-def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """The seed in [0, 2**32) of image `index` in pass (unless told otherwise: epoch) `epoch` of a run with `seed`."""
-    return int(np.random.SeedSequence((_SAMPLE, seed, epoch, index)).generate_state(1)[0])
+def sample_seed(seed: int, pass_number: int, image: int) -> int:
+    """The seed of image number `image` in a pass over all images, in [0, 2**32); `seed`: of the run."""
+    return int(np.random.SeedSequence((_SAMPLE, seed, pass_number, image)).generate_state(1)[0])
 
 
-def share_of(images: int, *, rank: int, world_size: int) -> range:
-    """The evaluation images of one process: every image belongs to one of them, in its own order.
+def share_of(n_images: int, *, rank: int, world_size: int) -> range:
+    """The evaluation images of one process.
 
-    A process without any would never meet the others where they add up their metrics: where there are fewer images
-    than processes, each of those left over takes one that another has, too.
+    Every image belongs to one process, unless there are fewer images than processes: a process without any would never
+    meet the others where they add up their metrics, so it takes one that another has, too. Such images count more than
+    once in the metrics.
+
+    Returns:
+        Numbers of images, in their own order; at least one.
     """
-    return range(rank, images, world_size) or range(rank % images, rank % images + 1)
+    if rank < n_images:
+        return range(rank, n_images, world_size)
+    shared = rank % n_images
+    return range(shared, shared + 1)
 
 
 def equal_size_batches(images: Iterable[int], sizes: Sequence[Hashable], batch_size: int) -> list[list[int]]:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock
 
-from saicinpainting.data.sampler import ShardShuffle, Shuffle
+from saicinpainting.data.sampler import ShardShuffler, Shuffler
 from saicinpainting.data.shard_index import SHA256, Member, Shard, ShardSample, names_in_all, read_index, read_samples
 from saicinpainting.data.sources import WHERE, ImageSource, PathLike, SourceError
 from saicinpainting.io.connection import is_address, without_secrets
@@ -39,7 +39,7 @@ class ShardSource(ImageSource):
         indir: the index file, its folder, or its address; the shards lie beside it.
         cache_dir: shards behind an address are kept in its folder `lama-shards`; needed for these only.
         cache_gb: how large that folder may grow; the shards that were used longest ago go first.
-        window: shards of a lane over which images are shuffled, see `ShardShuffle`.
+        window: shards of a lane over which images are shuffled, see `ShardShuffler`.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class ShardSource(ImageSource):
         shard, sample = self._sample(index)
         return shard.read(sample.labels[companion])
 
-    def order(self) -> Shuffle:
-        return ShardShuffle([shard.images for shard in self.shards], self.window)
+    def shuffler(self) -> Shuffler:
+        return ShardShuffler([shard.images for shard in self.shards], self.window)
 
     def near(self, index: int) -> range:
         number, _ = self._locate(index)

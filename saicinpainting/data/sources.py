@@ -10,7 +10,7 @@ from typing import overload
 
 import numpy as np
 
-from saicinpainting.data.sampler import Shuffle
+from saicinpainting.data.sampler import Shuffler
 from saicinpainting.io.folders import list_files
 from saicinpainting.utils import InputError
 
@@ -53,8 +53,8 @@ class ImageSource(ABC):
     def read_companion(self, index: int, companion: str) -> bytes:
         """The label file of image `index`; raises as `read` does."""
 
-    def order(self) -> Shuffle | None:
-        """How a pass over the images is shuffled; None: any image may follow any other."""
+    def shuffler(self) -> Shuffler | None:
+        """What permutes a pass over the images; None: any image may follow any other."""
         return None
 
     def near(self, index: int) -> range:

@@ -122,12 +122,12 @@ def test_ramps_advance_by_one_a_sample_over_all_workers_and_epochs(photos, worke
 def test_a_key_decides_all_of_a_sample(photos):
     """Not torch's generator, nor what was drawn before; the ramp's position comes with the key."""
     dataset = InpaintingTrainDataset(FolderSource(photos), _IterationMask(), get_transforms("distortions", 32))
-    first = dataset[SampleKey(image=1, seed=7, iteration=123)]
+    first = dataset[SampleKey(image=1, seed=7, samples_before=123)]
     torch.manual_seed(9)
-    again = dataset[SampleKey(image=1, seed=7, iteration=124)]
+    again = dataset[SampleKey(image=1, seed=7, samples_before=124)]
     np.testing.assert_array_equal(first["image"], again["image"])
     assert (first["mask"].max(), again["mask"].max()) == (123, 124)
-    assert not np.array_equal(first["image"], dataset[SampleKey(image=1, seed=8, iteration=0)]["image"])
+    assert not np.array_equal(first["image"], dataset[SampleKey(image=1, seed=8, samples_before=0)]["image"])
 
 
 def test_variants_that_do_not_crop_need_images_of_the_right_size(photos, tmp_path):

@@ -37,11 +37,11 @@ def test_a_sample_does_not_depend_on_how_many_processes_there_are():
         assert {key.image: key for key in shared} == alone
 
 
-def test_seeds_differ_and_iterations_count_through_the_epochs():
+def test_seeds_differ_and_samples_are_counted_through_the_epochs():
     both = keys(100) + keys(100, epoch=1)
     assert len({key.seed for key in both}) == 200
     assert all(0 <= key.seed < 2**32 for key in both)
-    assert [key.iteration for key in both] == list(range(200))
+    assert [key.samples_before for key in both] == list(range(200))
 
 
 @pytest.mark.parametrize("images", [8, 9, 11])

@@ -18,7 +18,7 @@ from PIL import Image
 
 from saicinpainting.data.datamodule import InpaintingDataModule
 from saicinpainting.data.datasets import make_train_dataset
-from saicinpainting.data.sampler import SampleKey, ShardShuffle, TrainSampler
+from saicinpainting.data.sampler import SampleKey, ShardShuffler, TrainSampler
 from saicinpainting.data.shard_index import describe, expand, read_index, write_index
 from saicinpainting.data.shard_writing import write_shards
 from saicinpainting.data.shards import ShardCache, ShardSource
@@ -163,15 +163,18 @@ def test_two_sets_are_not_mixed(photos, shards, tmp_path):
 
 def test_the_order_of_a_pass_keeps_to_few_shards():
     sizes = [100] * 40
-    order = ShardShuffle(sizes, window=2)
-    drawn = order.draw(np.random.RandomState(0))
+    shuffler = ShardShuffler(sizes, window=2)
+    drawn = shuffler.draw(np.random.RandomState(0))
     assert sorted(drawn) == list(range(4000))
     together = [len(set(drawn[i : i + 200] // 100)) for i in range(0, 4000, 200)]
-    assert max(together) <= 2 * ShardShuffle.LANES + ShardShuffle.LANES  # of two windows where one ends
+    assert max(together) <= 2 * ShardShuffler.LANES + ShardShuffler.LANES  # of two windows where one ends
     for rank in range(4):  # each of four processes reads its own quarter of the shards
-        keys = [key.image // 100 for key in TrainSampler(4000, order=order, rank=rank, world_size=4)]
+        keys = [key.image // 100 for key in TrainSampler(4000, shuffler=shuffler, rank=rank, world_size=4)]
         assert len(set(keys)) == 10
-    few = ShardShuffle([3, 1, 2], window=1).draw(np.random.RandomState(1))
+    for rank in range(3):  # 3 does not divide the number of lanes: each of three reads all shards
+        keys = [key.image // 100 for key in TrainSampler(4000, shuffler=shuffler, rank=rank, world_size=3)]
+        assert len(set(keys)) == 40
+    few = ShardShuffler([3, 1, 2], window=1).draw(np.random.RandomState(1))
     assert sorted(few) == list(range(6))
 
 
