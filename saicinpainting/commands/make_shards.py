@@ -56,8 +56,8 @@ def pack(args: argparse.Namespace) -> None:
     from saicinpainting.data.shard_writing import write_shards
     from saicinpainting.data.sources import FolderSource
 
-    companions = {name: folder for name, folder in (("mask", args.masks), ("segm", args.segm)) if folder}
-    source = FolderSource(args.indir, file_list=args.list, companions=companions)
+    labels = {name: folder for name, folder in (("mask", args.masks), ("segm", args.segm)) if folder}
+    source = FolderSource(args.indir, file_list=args.list, labels=labels)
     shards = write_shards(
         source,
         args.outdir,

@@ -50,11 +50,11 @@ class InpaintingTrainDataset(Dataset[Sample]):
         out_size: int | None = None,
         max_failures: float = 0.05,
     ) -> None:
-        wanted = [name for name in (SEGM, *([MASK] if mask_generator is None else [])) if name in source.companions]
+        wanted = [name for name in (SEGM, *([MASK] if mask_generator is None else [])) if name in source.labels]
         if mask_generator is None and MASK not in wanted:
             raise InputError(f"{WHERE}.mask_generator_kind: paired needs each image's own mask; set {WHERE}.mask_indir")
         fitting = Fitting(out_size, crops=transform.crops)
-        self.images = ImageLoader(source, fitting=fitting, max_failures=max_failures, companions=wanted)
+        self.images = ImageLoader(source, fitting=fitting, max_failures=max_failures, labels=wanted)
         self.mask_generator, self.transform = mask_generator, transform
         self._random = MaskRandom.seeded(0)
         self._drawn = 0
@@ -99,8 +99,8 @@ def _folder_source(
         raise InputError(f"{WHERE}.indir: missing config key; set it to a folder of images")
     if semantic_seg_n_classes is not None:
         LOGGER.warning("%s.semantic_seg_n_classes: has no effect; segm holds the numbers of the classes", WHERE)
-    companions = {name: folder for name, folder in ((MASK, mask_indir), (SEGM, segm_indir)) if folder}
-    return FolderSource(indir or None, file_list=file_list, companions=companions)
+    labels = {name: folder for name, folder in ((MASK, mask_indir), (SEGM, segm_indir)) if folder}
+    return FolderSource(indir or None, file_list=file_list, labels=labels)
 
 
 TRAIN_SOURCES: dict[str, Callable[..., ImageSource]] = {

@@ -72,7 +72,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """pixels: uint8 RGB (H, W, 3), or (H, W, 4) with a byte to leave out; labels: the companions by name, (H, W)."""
+    """pixels: uint8 RGB (H, W, 3), or (H, W, 4) with a byte to leave out; labels: (H, W), by label."""
 
     pixels: np.ndarray
     issue: ImageIssue
@@ -173,16 +173,16 @@ class Fitting:
     out_size: int | None = None
     crops: bool = True
 
-    def load(self, source: ImageSource, index: int, companions: Sequence[str] = ()) -> Decoded:
-        """Image `index` of `source`, with these of its companions.
+    def load(self, source: ImageSource, index: int, labels: Sequence[str] = ()) -> Decoded:
+        """Image `index` of `source`, with these of its labels.
 
         Raises:
             InputError: it is broken, of the wrong size, or longer than can be warped.
             OSError: its file cannot be read.
         """
         decoded = decode(source.read(index), source.name(index))
-        if companions:
-            decoded = replace(decoded, labels=_labels(source, index, companions, decoded))
+        if labels:
+            decoded = replace(decoded, labels=_load_labels(source, index, labels, decoded))
         height, width = decoded.pixels.shape[:2]
         scale = self._scale(min(height, width))
         if self.crops and (longer := round(max(height, width) * scale)) > LONGEST_SIDE:
@@ -204,25 +204,25 @@ class Fitting:
         return self.out_size / shorter_side if self.out_size and 2 * shorter_side < self.out_size else 1
 
 
-def _labels(source: ImageSource, index: int, companions: Sequence[str], image: Decoded) -> dict[str, np.ndarray]:
-    labels, size, issue = {}, image.pixels.shape[:2], image.issue
-    for companion in companions:
+def _load_labels(source: ImageSource, index: int, labels: Sequence[str], image: Decoded) -> dict[str, np.ndarray]:
+    loaded, size, issue = {}, image.pixels.shape[:2], image.issue
+    for label in labels:
         name = source.name(index)
-        values = _decode_companion(source.read_companion(index, companion), companion, name)
+        values = _decode_label(source.read_label(index, label), label, name)
         if values.shape != size:
             turned = " and turn it as its EXIF orientation turns the image" if issue == ImageIssue.TURNED else ""
             raise InputError(
-                f"{name} is {size[1]}x{size[0]} pixels, its {companion} {values.shape[1]}x{values.shape[0]}; give both "
+                f"{name} is {size[1]}x{size[0]} pixels, its {label} {values.shape[1]}x{values.shape[0]}; give both "
                 f"one size{turned}"
             )
-        labels[companion] = values
-    return labels
+        loaded[label] = values
+    return loaded
 
 
-def _decode_companion(data: bytes, companion: str, image: str) -> np.ndarray:
-    """A mask, 255 = hole, may have colours and an orientation, as in evaluation sets."""
-    name = f"{companion} of {image}"
-    return decode_hole(data, name).astype(np.uint8) * 255 if companion == MASK else decode_labels(data, name)
+def _decode_label(data: bytes, label: str, image: str) -> np.ndarray:
+    """A mask, 255 = hole, may have colours and an orientation, as in evaluation sets; other labels are classes."""
+    name = f"{label} of {image}"
+    return decode_hole(data, name).astype(np.uint8) * 255 if label == MASK else decode_labels(data, name)
 
 
 class WrongSizeError(InputError):
@@ -244,7 +244,9 @@ def reason_of(error: Exception, name: str) -> str:
 class ImageLoader:
     """Loads the images of `source`; what cannot be used is reported once and replaced by another image.
 
-    `max_failures`: the largest share of unusable images, in [0, 1]; `companions`: the labels to load with them.
+    Args:
+        max_failures: the largest share of unusable images, in [0, 1].
+        labels: the labels to load with the images.
     """
 
     def __init__(
@@ -253,12 +255,12 @@ class ImageLoader:
         *,
         fitting: Fitting = Fitting(),
         max_failures: float = 0.05,
-        companions: Sequence[str] = (),
+        labels: Sequence[str] = (),
     ) -> None:
         if not 0 <= max_failures <= 1:
             raise InputError(f"{WHERE}.max_failures: expected a share from 0 to 1, got {max_failures}")
         self.source, self.fitting, self.max_failures = source, fitting, max_failures
-        self.companions = tuple(companions)
+        self.labels = tuple(labels)
         # Shared with the loader's workers, so that a file is named once and failures are counted over all of them.
         self._shared = torch.zeros(len(source), dtype=torch.uint8).share_memory_()
 
@@ -273,7 +275,7 @@ class ImageLoader:
         error: Exception | None = None
         for candidate in self._candidates(index):
             try:
-                image = self.fitting.load(self.source, candidate, self.companions)
+                image = self.fitting.load(self.source, candidate, self.labels)
             except SourceError:
                 raise
             except (InputError, OSError) as reason:

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
-from saicinpainting.data.sources import TRAIN_SUFFIXES, SourceError
+from saicinpainting.data.sources import SourceError
 from saicinpainting.io.archives import damage_as, open_tar, tar_members
 from saicinpainting.io.connection import is_address, open_address, without_secrets
 from saicinpainting.io.files import write_whole
+from saicinpainting.io.folders import IMAGE_SUFFIXES
 from saicinpainting.utils import InputError
 
 if TYPE_CHECKING:
@@ -25,15 +26,17 @@ if TYPE_CHECKING:
 INDEX = "index.json"
 FORMAT = "lama-shards-1"
 SHA256 = re.compile("[0-9a-f]{64}")
-IMAGE_KINDS = tuple(suffix.lstrip(".") for suffix in TRAIN_SUFFIXES)
+IMAGE_KINDS = tuple(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True)
 class Shard:
     """One tar file.
 
-    name: its file name, or its address as far as it differs from that of the index.
-    images: samples in it; companions: the label files that each of them has.
+    Args:
+        name: its file name, or its address as far as it differs from that of the index.
+        images: samples in it.
+        companions: the labels that each of them has; called so in the index.
     """
 
     name: str
@@ -69,7 +72,7 @@ class Member(NamedTuple):
 
 
 class ShardSample(NamedTuple):
-    """One sample of a shard; `labels`: its companions by name."""
+    """One sample of a shard; `labels`: its label files by label."""
 
     key: str
     image: Member

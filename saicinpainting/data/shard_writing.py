@@ -57,7 +57,7 @@ def write_shards(
         raise InputError(f"--shard-images: expected 1 or more, got {shard_images}")
     contents = list(_contents(source, root, shard_images, shuffle))
     provenance = Provenance(outdir, ".shards")
-    digest = hashlib.sha256(json.dumps([source.companions, *map(asdict, contents)]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([source.labels, *map(asdict, contents)]).encode()).hexdigest()
     provenance.check({"images": digest}, what="shards", remedy="write to another folder or empty this one")
     provenance.begin({"images": digest})
     sizes = {file.name: file.stat().st_size for file in outdir.glob("*.tar")}
@@ -99,7 +99,7 @@ def _write_one(content: ShardContent, *, source: ImageSource, outdir: Path) -> S
         with part.open("wb") as file, webdataset.TarWriter(file, user="", group="", mode=0o644, mtime=0) as tar:
             for index, key in zip(content.images, content.keys, strict=True):
                 kind = os.path.splitext(source.name(index))[1].lower().lstrip(".")
-                labels = {f"{name}.png": source.read_companion(index, name) for name in source.companions}
+                labels = {f"{name}.png": source.read_label(index, name) for name in source.labels}
                 tar.write({"__key__": key, kind: source.read(index), **labels})
         with part.open("rb") as written:
             return describe(content.name, written)

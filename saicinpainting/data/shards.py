@@ -50,7 +50,7 @@ class ShardSource(ImageSource):
         self.index = without_secrets(str(indir))
         self.window = window
         self.shards = [shard for shard in read_index(str(indir)) if shard.images]
-        self.companions = names_in_all(shard.companions for shard in self.shards)
+        self.labels = names_in_all(shard.companions for shard in self.shards)
         self._ends = list(accumulate(shard.images for shard in self.shards))
         self._places = [shard.place(str(indir)) for shard in self.shards]
         self._cache = self._make_cache(cache_dir, cache_gb)
@@ -81,9 +81,9 @@ class ShardSource(ImageSource):
         shard, sample = self._sample(index)
         return shard.read(sample.image)
 
-    def read_companion(self, index: int, companion: str) -> bytes:
+    def read_label(self, index: int, label: str) -> bytes:
         shard, sample = self._sample(index)
-        return shard.read(sample.labels[companion])
+        return shard.read(sample.labels[label])
 
     def shuffler(self) -> Shuffler:
         return ShardShuffler([shard.images for shard in self.shards], self.window)

@@ -11,13 +11,12 @@ from typing import overload
 import numpy as np
 
 from saicinpainting.data.sampler import Shuffler
-from saicinpainting.io.folders import list_files
+from saicinpainting.io.folders import IMAGE_SUFFIXES, list_files
 from saicinpainting.utils import InputError
 
-TRAIN_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-COMPANION_SUFFIX = ".png"
+LABEL_SUFFIX = ".png"
 WHERE = "data.train"  # the config section of the training set
-MASK, SEGM = "mask", "segm"  # what sources call their companions
+MASK, SEGM = "mask", "segm"  # the labels that a training set can use
 PathLike = str | os.PathLike[str]
 
 
@@ -26,12 +25,15 @@ class SourceError(InputError):
 
 
 class ImageSource(ABC):
-    """Encoded images by number; loader workers each have a copy.
+    """Encoded images by number, and their labels: maps of an image's size in files of their own.
 
-    `companions`: the names of the label files that every image comes with, `MASK` and `SEGM` among them.
+    Loader workers each have a copy.
+
+    Attributes:
+        labels: which labels every image comes with, such as `MASK` and `SEGM`.
     """
 
-    companions: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -49,21 +51,27 @@ class ImageSource(ABC):
             SourceError: others could not be read either.
         """
 
-    @abstractmethod
-    def read_companion(self, index: int, companion: str) -> bytes:
-        """The label file of image `index`; raises as `read` does."""
+    def read_label(self, index: int, label: str) -> bytes:
+        """The whole file of a label, one of `labels`, of image `index`; raises as `read` does."""
+        raise NotImplementedError
 
     def shuffler(self) -> Shuffler | None:
         """What permutes a pass over the images; None: any image may follow any other."""
         return None
 
     def near(self, index: int) -> range:
-        """The images, `index` among them, that are read without opening anything else."""
+        """The images, `index` among them, that are read without opening another shard; all, if there are none.
+
+        One of these takes the place of an image that cannot be used.
+        """
         return range(len(self))
 
 
 class PathList(Sequence[str]):
-    """Paths in one buffer. A list's strings count their uses, so that forked workers each come to copy all of them."""
+    """Paths in one buffer, which forked workers share.
+
+    Of a list of strings each would come to have a copy: reading a Python string writes its reference count.
+    """
 
     def __init__(self, paths: Iterable[str]) -> None:
         encoded = [os.fsencode(path) for path in paths]
@@ -86,14 +94,13 @@ class PathList(Sequence[str]):
 
 
 class FolderSource(ImageSource):
-    """The images under `indir`, a folder or several, nested folders too.
+    """The images under `indir`, nested folders too, or those of them that a list names.
 
     Args:
-        indir: the folders.
-        file_list: a text file with a path a line, which is looked for under `indir`, or beside the list without one.
-            Empty lines and those that begin with # do not count.
-        companions: folders of label files by the name of the companion. They lie as the images do under `indir`:
-            `a/b.jpg` has the label `a/b.png`.
+        indir: a folder or several; None takes the folder of `file_list`.
+        file_list: a text file with a path a line. Paths count from the first folder of `indir` that has the file.
+            Empty lines and lines that begin with # are skipped.
+        labels: folders of label files, by label. They lie as the images do under `indir`: `a/b.jpg` has `a/b.png`.
     """
 
     def __init__(
@@ -101,16 +108,16 @@ class FolderSource(ImageSource):
         indir: PathLike | Sequence[PathLike] | None,
         *,
         file_list: PathLike | None = None,
-        companions: Mapping[str, PathLike] | None = None,
+        labels: Mapping[str, PathLike] | None = None,
     ) -> None:
         folders = [] if indir is None else folders_of(indir)
-        # One list over all folders, because the masks' ramps count the samples of all.
+        # One list over all folders, so that a pass and the masks' ramps run over all of them.
         if file_list is not None:
             self.files = PathList(_listed(file_list, folders))
         else:
             self.files = PathList(file for folder in folders for file in _training_images(folder))
-        self._labels = {name: self._pair(folders, folder, name) for name, folder in (companions or {}).items()}
-        self.companions = tuple(self._labels)
+        self._labels = {label: self._label_files(label, folder, folders) for label, folder in (labels or {}).items()}
+        self.labels = tuple(self._labels)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -121,20 +128,20 @@ class FolderSource(ImageSource):
     def read(self, index: int) -> bytes:
         return Path(self.files[index]).read_bytes()
 
-    def read_companion(self, index: int, companion: str) -> bytes:
-        return Path(self._labels[companion][index]).read_bytes()
+    def read_label(self, index: int, label: str) -> bytes:
+        return Path(self._labels[label][index]).read_bytes()
 
-    def _pair(self, folders: Sequence[PathLike], labels: PathLike, name: str) -> PathList:
-        if not os.path.isdir(labels):
-            raise InputError(f"{WHERE}.{name}_indir: no folder {labels}")
-        paired = []
+    def _label_files(self, label: str, folder: PathLike, roots: Sequence[PathLike]) -> PathList:
+        """The label file of each image: in `folder`, where the image lies in one of `roots`."""
+        if not os.path.isdir(folder):
+            raise InputError(f"{WHERE}.{label}_indir: no folder {folder}")
+        found = []
         for file in self.files:
-            relative = _relative(file, folders)
-            label = os.path.join(labels, os.path.splitext(relative)[0] + COMPANION_SUFFIX)
-            if not os.path.isfile(label):
-                raise InputError(f"{WHERE}.{name}_indir: {file} has no {label}; every image needs one")
-            paired.append(label)
-        return PathList(paired)
+            path = os.path.join(folder, os.path.splitext(_relative(file, roots))[0] + LABEL_SUFFIX)
+            if not os.path.isfile(path):
+                raise InputError(f"{WHERE}.{label}_indir: {file} has no {path}; every image needs one")
+            found.append(path)
+        return PathList(found)
 
 
 def _relative(file: str, folders: Sequence[PathLike]) -> str:
@@ -155,9 +162,9 @@ def _training_images(folder: PathLike) -> list[str]:
     key = f"{WHERE}.indir"
     if not os.path.isdir(folder):
         raise InputError(f"{key}: no folder {folder}; set {key} or location.data_root_dir")
-    files = [f for f in list_files(folder) if f.lower().endswith(TRAIN_SUFFIXES)]
+    files = [f for f in list_files(folder) if f.lower().endswith(IMAGE_SUFFIXES)]
     if not files:
-        endings = ", ".join(TRAIN_SUFFIXES)
+        endings = ", ".join(IMAGE_SUFFIXES)
         raise InputError(f"{key}: no image ({endings}) under {folder}; put the training images there")
     return files
 
@@ -180,8 +187,8 @@ def _listed(file_list: PathLike, folders: Sequence[PathLike]) -> list[str]:
             missing.append(name)
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        start = f"{WHERE}.indir ({', '.join(map(str, folders))})" if folders else f"the list's own folder, {roots[0]}"
         raise InputError(
-            f"{key}: {len(missing)} of {len(files)} files of {file_list} do not exist: {some}; paths count from "
-            f"{WHERE}.indir ({', '.join(map(str, roots))})"
+            f"{key}: {len(missing)} of {len(files)} files of {file_list} do not exist: {some}; paths count from {start}"
         )
     return files

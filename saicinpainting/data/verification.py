@@ -133,7 +133,7 @@ def report_images(source: ImageSource, fitting: Fitting, *, n_jobs: int = 1) -> 
 
 def _check_one(index: int, *, source: ImageSource, fitting: Fitting) -> ImageReport:
     try:
-        image = fitting.load(source, index, source.companions)
+        image = fitting.load(source, index, source.labels)
     except (InputError, OSError) as error:
         name = source.name(index)
         return ImageReport(name, None, None, failure_of(error), reason_of(error, name))

@@ -192,9 +192,6 @@ class Shares(ImageSource):
             raise OSError("gone")
         return b""
 
-    def read_companion(self, index: int, companion: str) -> bytes:
-        raise NotImplementedError
-
 
 def images_before_the_stop(bad: float, seed: int, images: int = 1500) -> int:
     loader = ImageLoader(Shares(images, bad, seed), max_failures=0.05)

@@ -22,8 +22,9 @@ from saicinpainting.data.sampler import SampleKey, ShardShuffler, TrainSampler
 from saicinpainting.data.shard_index import describe, expand, read_index, write_index
 from saicinpainting.data.shard_writing import write_shards
 from saicinpainting.data.shards import ShardCache, ShardSource
-from saicinpainting.data.sources import TRAIN_SUFFIXES, FolderSource, SourceError
+from saicinpainting.data.sources import FolderSource, SourceError
 from saicinpainting.io import download
+from saicinpainting.io.folders import IMAGE_SUFFIXES
 from saicinpainting.utils import InputError
 from tests.helpers import photo
 from tests.server import serving
@@ -45,7 +46,7 @@ def photos(tmp_path_factory) -> Path:
 
 
 def written(photos: Path, outdir: Path, **settings) -> Path:
-    source = FolderSource(photos / "train", companions={"segm": photos / "segm"})
+    source = FolderSource(photos / "train", labels={"segm": photos / "segm"})
     write_shards(source, outdir, root=photos / "train", **{"shard_images": 5, "shuffle": 0, **settings})
     return outdir
 
@@ -58,12 +59,12 @@ def shards(photos, tmp_path_factory) -> Path:
 def test_shards_hold_every_image_byte_by_byte(photos, shards):
     source = ShardSource(str(shards))
     assert len(source) == IMAGES
-    assert source.companions == ("segm",)
+    assert source.labels == ("segm",)
     files = sorted(file.read_bytes() for file in (photos / "train").rglob("*.jpg"))
     assert sorted(source.read(i) for i in range(IMAGES)) == files
     assert [source.near(i) for i in (0, 4, 5, 22)] == [range(5), range(5), range(5, 10), range(20, 23)]
     number = int(source.name(0).rpartition("img_")[2])
-    label = Image.open(io.BytesIO(source.read_companion(0, "segm")))
+    label = Image.open(io.BytesIO(source.read_label(0, "segm")))
     assert np.asarray(label).max() == number
 
 
@@ -72,7 +73,7 @@ def test_the_webdataset_library_reads_them_and_they_read_its(photos, shards, tmp
     samples = list(theirs)
     ours = ShardSource(str(shards))
     assert [sample["jpg"] for sample in samples] == [ours.read(i) for i in range(IMAGES)]
-    assert [sample["segm.png"] for sample in samples] == [ours.read_companion(i, "segm") for i in range(IMAGES)]
+    assert [sample["segm.png"] for sample in samples] == [ours.read_label(i, "segm") for i in range(IMAGES)]
     with webdataset.ShardWriter(str(tmp_path / "wds-%03d.tar"), maxcount=4, verbose=0) as writer:
         for i, sample in enumerate(samples):
             writer.write({"__key__": f"{i:04d}", "jpg": sample["jpg"], "json": {"number": i}})
@@ -83,10 +84,10 @@ def test_the_webdataset_library_reads_them_and_they_read_its(photos, shards, tmp
     write_index(tmp_path / "index.json", found)
     read = ShardSource(str(tmp_path / "index.json"))
     assert [read.read(i) for i in range(IMAGES)] == [sample["jpg"] for sample in samples]
-    assert read.companions == ()
+    assert read.labels == ()
 
 
-@pytest.mark.parametrize("suffix", TRAIN_SUFFIXES)
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
 def test_every_kind_of_training_image_may_be_in_a_shard(tmp_path, suffix):
     file = tmp_path / "photos" / f"a{suffix}"
     file.parent.mkdir()

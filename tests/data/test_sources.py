@@ -51,6 +51,10 @@ def test_wrong_file_lists_are_named(root):
     listed.write_text("a.png\nb.png\nsub/d.png\n")
     with pytest.raises(InputError, match=r"2 of 3 files of .*train\.txt do not exist: b\.png, sub/d\.png"):
         FolderSource(root / "images", file_list=listed)
+    with pytest.raises(InputError, match=r"paths count from data\.train\.indir \(.*images\)"):
+        FolderSource(root / "images", file_list=listed)
+    with pytest.raises(InputError, match=rf"paths count from the list's own folder, {root}$"):
+        FolderSource(None, file_list=listed)
     listed.write_text("# nothing\n")
     with pytest.raises(InputError, match=r"train\.txt names no file"):
         FolderSource(root / "images", file_list=listed)
@@ -71,9 +75,9 @@ def test_paths_are_kept_in_one_buffer():
 
 
 def test_a_source_keeps_no_list_of_its_files(root):
-    source = FolderSource(root / "images", companions={"segm": root / "segm"})
+    source = FolderSource(root / "images", labels={"segm": root / "segm"})
     assert isinstance(source.files, PathList)
-    assert source.read_companion(2, "segm") == (root / "segm" / "sub" / "c.png").read_bytes()
+    assert source.read_label(2, "segm") == (root / "segm" / "sub" / "c.png").read_bytes()
     assert isinstance(source._labels["segm"], PathList)
 
 
