@@ -3,8 +3,11 @@
 Example: bin/prepare_lama_small.py DATA/lama_small
 On Debian and Ubuntu the packages come by `apt-get download`; the table is configs/lama_small_sources.yaml. Elsewhere:
 bin/prepare_lama_small.py DATA/lama_small --no-debian --photos PHOTOGRAPHS
+On a machine that reaches no packages, from a tar that --pack wrote on another one:
+bin/prepare_lama_small.py DATA/lama_small --packed FILE
 OUTDIR gets train/ (JPEG tiles), val/ and held_out/ (PNG photographs, never trained on), and sources.json, which says
-where everything came from, who made it and under which licence.
+where everything came from, who made it and under which licence. What it was made of stays there too: packages/ (unless
+--cache names another folder), or photographs/ of --packed.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from saicinpainting.utils import InputError
 if TYPE_CHECKING:
     from saicinpainting.data.preparation.photographs import Found
 
-HELD_OUT, VAL = 24, 8
+HELD_OUT, VAL = 24, 8  # photographs that --photos fills up to, where packages are left out; as many as our table has
 
 
 @command
@@ -61,22 +64,47 @@ def gather(args: argparse.Namespace) -> tuple[list[Found], list[str]]:
 
 
 def parse_arguments() -> argparse.Namespace:
+    from saicinpainting.data.preparation.lama_small import Recipe
     from saicinpainting.data.preparation.photographs import TABLE
+    from saicinpainting.data.preparation.tiles import Cutting
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outdir", type=Path, help="folder for the data")
     parser.add_argument("--table", type=Path, default=TABLE, help="photographs and their packages (default: ours)")
-    parser.add_argument("--cache", type=Path, help="where packages are kept (default: OUTDIR/packages)")
+    parser.add_argument("--cache", type=Path, help="folder of Debian's packages (default: OUTDIR/packages)")
     parser.add_argument("--no-debian", action="store_true", help="leave out Debian's packages")
-    parser.add_argument("--skip-missing", action="store_true", help="go on without what this release does not have")
-    parser.add_argument("--photos", type=Path, help="a folder of photographs, besides those of the packages")
-    parser.add_argument("--per-photograph", type=int, default=120, help="tiles of one at most (default: %(default)s)")
-    parser.add_argument("--patterns", type=float, default=0.12, help="share of drawn tiles (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws (default: %(default)s)")
-    parser.add_argument("--pack", type=Path, metavar="FILE", help="also write a tar of the training photographs")
-    parser.add_argument("--limit-mb", type=float, default=35, help="its size at most (default: %(default)s)")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out what this machine cannot get")
+    parser.add_argument("--photos", type=Path, help="a folder of your photographs, used besides those of the packages")
+    parser.add_argument(
+        "--per-photograph",
+        type=int,
+        default=Cutting.per_photograph,
+        help="most tiles cut from one photograph (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--patterns",
+        type=float,
+        default=Recipe.patterns,
+        help="share of the training tiles that are drawn patterns, from 0 to below 1 (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="seed of all draws (default: %(default)s)")
+    parser.add_argument(
+        "--pack", type=Path, metavar="FILE", help="also write a tar of the training and validation photographs"
+    )
+    parser.add_argument(
+        "--limit-mb", type=float, default=35, help="largest size of that tar, in 10^6 bytes (default: %(default)s)"
+    )
     parser.add_argument("--packed", type=Path, metavar="FILE", help="take the photographs from such a tar")
     args = parser.parse_args()
     if not 0 <= args.patterns < 1:
         raise InputError(f"--patterns {args.patterns:g}: a share of the tiles is expected, from 0 to below 1")
+    of_packages = {
+        "--table": args.table != TABLE,
+        "--cache": args.cache is not None,
+        "--no-debian": args.no_debian,
+        "--skip-missing": args.skip_missing,
+    }
+    if args.packed and any(of_packages.values()):
+        ignored = ", ".join(option for option, given in of_packages.items() if given)
+        raise InputError(f"--packed takes the photographs from its file, not from packages; leave out {ignored}")
     return args

@@ -102,6 +102,10 @@ def test_errors_are_one_line(tmp_path):
     )
     share = run_script("prepare_lama_small.py", "data", "--patterns", "1", cwd=tmp_path)
     assert share.stderr == "error: --patterns 1: a share of the tiles is expected, from 0 to below 1\n"
+    packed = run_script("prepare_lama_small.py", "data", "--packed", "a.tar", "--no-debian", cwd=tmp_path)
+    assert packed.stderr == (
+        "error: --packed takes the photographs from its file, not from packages; leave out --no-debian\n"
+    )
     (tmp_path / "empty").mkdir()
     elsewhere = run_script(
         *("prepare_lama_small.py", "data", "--table", str(table(tmp_path))),

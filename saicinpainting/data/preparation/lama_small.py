@@ -33,7 +33,7 @@ class Recipe:
     """How the data is made.
 
     Args:
-        seed: of all draws; the same photographs and the same seed give the same files.
+        seed: of all draws; the same photographs, seed and version of numpy give the same files.
         quality: of the tiles' JPEG files.
         patterns: share of the training tiles that are drawn.
         held_out_side, val_side: the shorter side of these photographs at most, in pixels.

@@ -1,4 +1,4 @@
-"""Photographs that packages ship: which ones, of whom, under which licence, and how to get at them."""
+"""Photographs that packages ship: which ones, by whom, under which licence, and how to get at them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from saicinpainting.utils import InputError
 
 TABLE = CONFIGS / "lama_small_sources.yaml"
 ROLES = ("train", "val", "held_out")
+OWN = "own photographs"  # in place of a package; a path of this machine says nothing to others
 ELSEWHERE = "--no-debian leaves out Debian's packages, --photos FOLDER adds photographs of yours"
 
 
@@ -29,8 +30,10 @@ class Photograph:
 
     Args:
         name: unique; the files made of it begin with it.
-        role: one of `ROLES`. Nothing that is not `train` is trained on.
-        kind: `debian`, `wheel` or `folder`.
+        role: one of `ROLES`. Only `train` is trained on; `val` watches training, `held_out` is for the evaluation.
+        kind: where it comes from: `debian` and `wheel` are packages, `folder` is a folder of the user's, `packed` a tar
+            of `bin/prepare_lama_small.py --pack`.
+        package: its name, or `OWN`.
         file: path within the package or folder.
     """
 
@@ -82,7 +85,7 @@ def find_photographs(
     Args:
         cache: where Debian's packages are kept and unpacked.
         debian: False leaves out Debian's packages.
-        skip_missing: go on without what cannot be had here.
+        skip_missing: leave out what this machine cannot get.
 
     Returns:
         The photographs, and a line for each package or file that is missing.
@@ -95,7 +98,7 @@ def find_photographs(
     missing: list[str] = []
     for kind, package in dict.fromkeys((photograph.kind, photograph.package) for photograph in wanted):
         try:
-            root, version = unpack_debian(package, cache) if kind == "debian" else find_wheel(package)
+            root, version = unpack_debian(package, cache) if kind == "debian" else find_installed(package)
         except InputError as error:
             missing.append(str(error))
             continue
@@ -118,11 +121,18 @@ def unpack_debian(package: str, cache: Path) -> tuple[Path, str]:
 
     Returns:
         The folder it is unpacked to, and its version.
+
+    Raises:
+        InputError: it cannot be had, or `cache` holds several versions of it.
     """
     cache.mkdir(parents=True, exist_ok=True)
     if not any(cache.glob(f"{package}_*.deb")):
         _run(["apt-get", "download", package], cache, failed="run `apt-get update` first if it was never run")
-    archive = max(cache.glob(f"{package}_*.deb"))
+    archives = sorted(cache.glob(f"{package}_*.deb"))
+    if len(archives) != 1:
+        names = ", ".join(file.name for file in archives) or "none"
+        raise InputError(f"{cache}: expected one file of the package {package}, found {names}; keep the one to use")
+    (archive,) = archives
     version = archive.name.split("_")[1].replace("%3a", ":")
     folder = cache / "unpacked" / archive.stem
     if not folder.is_dir():
@@ -144,7 +154,7 @@ def _run(command: list[str], folder: Path, *, failed: str) -> None:
         raise InputError(f"{' '.join(command[:3])} failed ({lines[0] if lines else 'no reason given'}); {failed}")
 
 
-def find_wheel(package: str) -> tuple[Path, str]:
+def find_installed(package: str) -> tuple[Path, str]:
     """The folder in which an installed package lies, and its version."""
     try:
         distribution = metadata.distribution(package)
@@ -154,7 +164,7 @@ def find_wheel(package: str) -> tuple[Path, str]:
 
 
 def draw_roles(folder: Path, *, held_out: int, val: int, seed: int) -> list[Found]:
-    """The photographs of a folder of the user's own, some of them drawn to be held out and to watch training.
+    """The photographs of a folder of the user's own, some of them drawn to be held out and for validation.
 
     Args:
         held_out, val: how many at most; no more than a quarter and an eighth of the folder are drawn.
@@ -164,10 +174,10 @@ def draw_roles(folder: Path, *, held_out: int, val: int, seed: int) -> list[Foun
         raise InputError(f"--photos {folder}: no photographs in it")
     held_out, val = min(held_out, len(files) // 4), min(val, len(files) // 8)
     roles = ["held_out"] * held_out + ["val"] * val + ["train"] * (len(files) - held_out - val)
-    np.random.default_rng(seed).shuffle(roles)
+    np.random.RandomState(seed).shuffle(roles)  # unlike Generator's, the same in every version of numpy
     return [
         Found(
-            Photograph(f"photo{i:04d}", role, "folder", str(folder), file, author="unknown", licence="unknown"),
+            Photograph(f"photo{i:04d}", role, "folder", OWN, file, author="unknown", licence="unknown"),
             folder / file,
             version="",
         )

@@ -19,7 +19,7 @@ class Cutting:
         sides: the shorter side of the smallest and of the largest scale in pixels. A photograph is never enlarged.
         factor: from a scale to the next larger one.
         per_photograph: at most this many tiles of one photograph, so that large ones do not dominate.
-    dull: tiles whose activity is below this, in 8-bit values, are nearly flat: skies, and what is out of focus.
+        dull: tiles whose activity is below this, in 8-bit values, are nearly flat: skies, and what is out of focus.
         dull_share: at most this share of the tiles of a scale is dull.
     """
 
