@@ -1,4 +1,4 @@
-"""Configs: resolvers of `${env:…}`, experiment folders, Lightning-1 keys in the terms of Lightning 2."""
+"""Configs: resolvers of `${env:…}`, runs' folders, Lightning-1 keys in the terms of Lightning 2."""
 
 from __future__ import annotations
 
@@ -53,12 +53,10 @@ def published_config(path: Path) -> Path:
 
 
 def read_experiment_config(folder: str | Path) -> DictConfig:
-    """The `config.yaml` of an experiment folder, ours or a published one."""
+    """The `config.yaml` of a run's folder, ours or a published one."""
     path = Path(folder) / "config.yaml"
     if not path.is_file():
-        raise InputError(
-            f"{path} does not exist; model.path must be an experiment folder with config.yaml and models/ in it"
-        )
+        raise InputError(f"{path} does not exist; model.path must be a run's folder with config.yaml and models/ in it")
     register_resolvers()
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -38,7 +38,7 @@ PREDICTION = ROOT / "configs" / "prediction"
 RUNS = sorted(path.stem for path in TRAINING.glob("*.yaml") if not path.stem.startswith("_"))
 GROUP_FILES = sorted((path.parent.name, path.stem) for path in TRAINING.glob("*/*.yaml"))
 
-# Names that users' command lines and experiment folders hold.
+# Names that users' command lines and runs' folders hold.
 OFFICIAL_RUNS = """
     big-lama big-lama-celeba big-lama-regular big-lama-regular-celeba lama-fourier lama-fourier-celeba lama-regular
     lama-regular-celeba lama_small_train_masks ablv2_work ablv2_work_ffc075 ablv2_work_md ablv2_work_no_fm

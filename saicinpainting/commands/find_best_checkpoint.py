@@ -19,7 +19,7 @@ OFFICIAL_MONITOR = "val_ssim_fid100_f1_total_mean"
 
 @command
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     from saicinpainting.training.checkpoint_ranking import BEST, rank_checkpoints, ranking_text
 
     metric, direction = what_is_best(args)
@@ -43,7 +43,7 @@ def what_is_best(args: argparse.Namespace) -> tuple[str, str]:
     from saicinpainting.training.log_reports import better
 
     if not (args.run / "models").is_dir():
-        raise InputError(f"{args.run}: no folder models/ in it; expected an experiment folder")
+        raise InputError(f"{args.run}: no folder models/ in it; expected a run's folder")
     monitored: Any = {}
     if (args.run / "config.yaml").is_file():
         monitored = (read_experiment_config(args.run).get("trainer") or {}).get("checkpoint_kwargs") or {}
@@ -69,10 +69,10 @@ def read_log(path: Path) -> tuple[RunLog | None, InputError | None]:
     return runs[0], None
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="experiment folder with models/, ours or of the official code")
+    parser.add_argument("run", type=Path, help="run's folder with models/, ours or of the official code")
     parser.add_argument("--metric", help="a scalar that validation logs (default: what the run monitors)")
     parser.add_argument("--mode", choices=("max", "min"), help="which is better, where the metric's name does not say")
     parser.add_argument("--logs", type=Path, help="the run's folder of TensorBoard (default: as config.yaml says)")

@@ -1,4 +1,4 @@
-"""Make a small experiment folder for prediction: average epochs, strip what only training needs."""
+"""Make a small run for prediction: average epochs, leave out what only training needs."""
 
 import argparse
 import re
@@ -13,19 +13,25 @@ WEIGHTS = ("best.ckpt", "best.safetensors")
 
 @command
 def main() -> None:
-    args = parse_args()
-    from saicinpainting.io.checkpoint import average_state_dicts, read_checkpoint, without_prefixes, write_checkpoint
-    from saicinpainting.networks.ema import average_as_generator
+    args = parse_arguments()
+    from saicinpainting.io.checkpoint import (
+        EVALUATOR_PREFIXES,
+        average_state_dicts,
+        read_checkpoint,
+        without_prefixes,
+        write_checkpoint,
+    )
+    from saicinpainting.networks.ema import with_averaged_generator
 
     config = args.indir / "config.yaml"
     if not config.is_file():
-        raise InputError(f"{config} does not exist; INDIR must be an experiment folder")
+        raise InputError(f"{config} does not exist; INDIR must be the folder of a run")
     check_target(args.indir, args.outdir, overwrite=args.overwrite)
     files = [find_checkpoint(args.indir / "models", epoch.strip()) for epoch in args.epochs.split(",")]
-    state = average_state_dicts(average_as_generator(read_checkpoint(file)["state_dict"]) for file in files)
-    dropped: tuple[str, ...] = ("val_evaluator.", "test_evaluator.", "extra_evaluators.")
+    state = average_state_dicts(with_averaged_generator(read_checkpoint(file)["state_dict"]) for file in files)
+    dropped: tuple[str, ...] = EVALUATOR_PREFIXES
     dropped += () if args.leave_discriminators else ("discriminator.",)
-    dropped += () if args.leave_losses else ("loss_",)
+    dropped += () if args.leave_losses else ("loss_",)  # of any loss, those of official runs too
     name, other = reversed(WEIGHTS) if args.safetensors else WEIGHTS
     out = args.outdir / "models" / name
     write_checkpoint({"state_dict": without_prefixes(state, dropped)}, out)
@@ -45,10 +51,14 @@ def check_target(indir: Path, outdir: Path, *, overwrite: bool) -> None:
 
 
 def find_checkpoint(folder: Path, epoch: str) -> Path:
-    """`last`, `best`, a file's name with or without `.ckpt`, or an epoch's number."""
+    """The checkpoint that `--epochs` names: `last`, `best`, a file with or without `.ckpt`, or an epoch's number.
+
+    Of several checkpoints of an epoch it is the one of the most steps.
+    """
     named = [folder / epoch, folder / f"{epoch}.ckpt"]
-    numbered = sorted(folder.glob("epoch=*.ckpt")) if epoch.isdigit() else []
-    named += [file for file in numbered if re.match(rf"epoch=0*{int(epoch)}(?!\d)", file.stem)]
+    if epoch.isdigit():
+        of_epoch = [f for f in folder.glob("epoch=*.ckpt") if re.match(rf"epoch=0*{int(epoch)}(?!\d)", f.stem)]
+        named += sorted(of_epoch, key=lambda file: (_steps(file), file.name), reverse=True)
     for file in named:
         if file.is_file():
             return file
@@ -56,14 +66,20 @@ def find_checkpoint(folder: Path, epoch: str) -> Path:
     raise InputError(f"--epochs {epoch}: no such checkpoint in {folder}; there are: {there}")
 
 
-def parse_args() -> argparse.Namespace:
+def _steps(file: Path) -> int:
+    """The number of steps in the name of a checkpoint, -1 if it has none."""
+    found = re.search(r"step=(\d+)", file.stem)
+    return int(found[1]) if found else -1
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("indir", type=Path, help="experiment folder with config.yaml and models/")
+    parser.add_argument("indir", type=Path, help="folder of a run: config.yaml and models/")
     parser.add_argument("outdir", type=Path, help="folder for the result, which bin/predict.py takes as model.path")
     parser.add_argument(
         "--epochs",
         default="last",
-        help="checkpoints to average: last, best or epoch numbers, e.g. 36,37,38 (default: last)",
+        help="checkpoints to average: last, best, files or epoch numbers, e.g. 36,37,38 (default: last)",
     )
     parser.add_argument("--leave-discriminators", action="store_true", help="keep the discriminator's weights")
     parser.add_argument("--leave-losses", action="store_true", help="keep the weights of perceptual losses, if any")

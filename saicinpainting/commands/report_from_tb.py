@@ -9,7 +9,7 @@ from saicinpainting.cli import command
 
 @command
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     from saicinpainting.training.log_reports import printed, read_all, report_table, write_plot, write_table
 
     runs = read_all(args.runs)
@@ -27,9 +27,9 @@ def main() -> None:
             print(f"{title}: {path}")
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="experiment folders or folders of TensorBoard, ours or old")
+    parser.add_argument("runs", nargs="+", type=Path, help="runs' folders or folders of TensorBoard, ours or old")
     parser.add_argument(
         "--tags",
         nargs="+",

@@ -26,14 +26,8 @@ DOS_FOLDER = 0x10
 """Bit of an archive entry's attributes."""
 
 # Parts of a training checkpoint that are constants (pretrained weights), by the prefix of their keys.
-FROZEN_PREFIXES = (
-    "loss_resnet_pl.",
-    "loss_pl.",
-    "loss_extra.",
-    "val_evaluator.",
-    "test_evaluator.",
-    "extra_evaluators.",
-)
+EVALUATOR_PREFIXES = ("val_evaluator.", "test_evaluator.", "extra_evaluators.")
+FROZEN_PREFIXES = ("loss_resnet_pl.", "loss_pl.", "loss_extra.", *EVALUATOR_PREFIXES)
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -106,7 +106,7 @@ class GeneratorEMA(nn.Module):
         self.filled = True
 
 
-def average_as_generator(state: Mapping[str, torch.Tensor]) -> StateDict:
+def with_averaged_generator(state: Mapping[str, torch.Tensor]) -> StateDict:
     """The weights to predict with: those of the average in place of `generator.*`, where `state` has an average."""
     average = {f"generator.{name[len(PREFIX) :]}": t for name, t in state.items() if name.startswith(PREFIX)}
     return {**without_prefixes(state, ("generator.", PREFIX)), **average} if average else dict(state)

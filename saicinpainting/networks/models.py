@@ -295,6 +295,7 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
         place: a run's folder, a file of weights, a zip of a run, a name of the table, an address, which may end in
             `#sha256=CHECKSUM`, or `hf://OWNER/REPO[@REVISION][/FILE]`.
         checkpoint: the name of the file in `models/`; default `best.ckpt`, or what the table says of a published model.
+            Where a run has no `best.ckpt`, its `best.safetensors` is taken.
 
     Raises:
         InputError: there is nothing of this name, or it cannot be had.
@@ -317,7 +318,11 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
         path = _unpacked(path)
     if path.is_file():
         return _with_config(path, path.parent.parent if path.parent.name == "models" else path.parent)
-    return _with_config(path / "models" / (checkpoint or "best.ckpt"), path)
+    name = checkpoint or "best.ckpt"
+    if name == "best.ckpt" and not (path / "models" / name).is_file():
+        stripped = path / "models" / "best.safetensors"  # of bin/make_checkpoint.py --safetensors
+        name = stripped.name if stripped.is_file() else name
+    return _with_config(path / "models" / name, path)
 
 
 def _with_config(checkpoint: Path, folder: Path) -> ModelFiles:

@@ -12,7 +12,7 @@ from torch import nn
 from saicinpainting.io.checkpoint import StateDict, read_checkpoint
 from saicinpainting.io.connection import is_address
 from saicinpainting.networks.ema import PREFIX as AVERAGE_PREFIX
-from saicinpainting.networks.ema import average_as_generator
+from saicinpainting.networks.ema import with_averaged_generator
 from saicinpainting.networks.load import misfit, networks_in
 from saicinpainting.networks.models import locate_model, published_models
 from saicinpainting.networks.recognition import generator_remedy
@@ -21,12 +21,12 @@ from saicinpainting.utils import InputError, add_prefix_to_keys
 
 LOGGER = logging.getLogger(__name__)
 
-# What to take of an experiment folder, the better first.
+# What to take of a run's folder, the better first.
 _FILES = ("best.ckpt", "best.safetensors", "last.ckpt")
 
 
 def finetune_path(path: str | None, *, resume_from: str | None, resuming: bool) -> Path | None:
-    """The file that `trainer.finetune_from`, a file or an experiment folder, means; None where it is not set.
+    """The file that `trainer.finetune_from`, a file or a run's folder, means; None where it is not set.
 
     Args:
         path: the setting.
@@ -61,7 +61,7 @@ def _weights_at(place: str) -> Path:
     if found is None:
         raise InputError(
             f"trainer.finetune_from: no {', '.join(_FILES)} in {path / 'models'} or {path}; expected a checkpoint or "
-            "an experiment folder"
+            "a run's folder"
         )
     return found
 
@@ -80,7 +80,7 @@ def start_from(model: InpaintingModule, path: str | Path) -> None:
     checkpoint = read_checkpoint(path)
     state = _by_network(checkpoint["state_dict"], path)
     average = any(name.startswith(AVERAGE_PREFIX) for name in state)
-    state = average_as_generator(state)
+    state = with_averaged_generator(state)
     _fill_generator(model.generator, state, path)
     why_fresh = _fill_discriminator(model.discriminator, state)
     ignored = [name for name in networks_in(state) if name not in ("generator", "discriminator")]

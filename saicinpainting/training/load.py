@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from saicinpainting.io.checkpoint import FROZEN_PREFIXES, read_checkpoint, without_prefixes
 from saicinpainting.networks.ema import PREFIX as AVERAGE_PREFIX
-from saicinpainting.networks.ema import average_as_generator
+from saicinpainting.networks.ema import with_averaged_generator
 from saicinpainting.networks.load import check_fit, networks_in, networks_of
 from saicinpainting.training.factory import make_training_model, sections_of
 from saicinpainting.training.module import InpaintingModule
@@ -48,7 +48,7 @@ def load_checkpoint(
     model = make_training_model(train_config)
     state = without_prefixes(read_checkpoint(path, map_location)["state_dict"], FROZEN_PREFIXES)
     if not hasattr(model, "discriminator"):
-        state = average_as_generator(state)
+        state = with_averaged_generator(state)
     check_fit(model, state, path, prefix="" if strict else "generator.")
     # An average that is still empty takes weights without showing names of its own.
     wanted = tuple(networks_of(model.state_dict()))

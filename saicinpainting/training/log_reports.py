@@ -108,7 +108,7 @@ def _reading_order(tag: str) -> tuple[int, int, str]:
 
 
 def read_runs(path: str | Path) -> list[RunLog]:
-    """The runs at `path`: an experiment folder, a run's TensorBoard folder, one `version_N` of it, or several runs'.
+    """The runs at `path`: a run, a run's TensorBoard folder, one `version_N` of it, or several runs'.
 
     Raises:
         InputError: nothing there, no event files, no scalars in them.
@@ -141,9 +141,9 @@ def read_all(paths: Iterable[Path]) -> list[RunLog]:
 
 
 def logs_of(path: Path) -> Path:
-    """Where the event files of `path` are: there, or where the `config.yaml` of the experiment folder says."""
+    """Where the event files of `path` are: there, or where the `config.yaml` of the run's folder says."""
     if not path.exists():
-        raise InputError(f"{path} does not exist; expected an experiment folder or a folder of TensorBoard")
+        raise InputError(f"{path} does not exist; expected a run's folder or a folder of TensorBoard")
     if path.is_file() or event_files(path):
         return path
     if not (path / "config.yaml").is_file():

@@ -87,7 +87,7 @@ CONFIG_SECTIONS: dict[str, tuple[type, ...]] = {
 
 
 def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None = None) -> None:
-    """Train what `config` describes; `out_dir` becomes the experiment folder.
+    """Train what `config` describes; `out_dir` becomes the run's folder.
 
     It gets `config.yaml`, `models/` (`last.ckpt`, `best.ckpt`, `epoch=….ckpt`) and `samples/`; TensorBoard files go
     under `location.tb_dir`. Every mistake that can be found beforehand is found before anything is computed.

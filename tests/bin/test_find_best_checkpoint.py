@@ -110,4 +110,4 @@ def test_a_mistake_is_named(
 def test_an_error_is_one_line(tmp_path: Path):
     found = run_script("find_best_checkpoint.py", "nowhere", cwd=tmp_path)
     assert found.returncode == 1
-    assert found.stderr.splitlines() == ["error: nowhere: no folder models/ in it; expected an experiment folder"]
+    assert found.stderr.splitlines() == ["error: nowhere: no folder models/ in it; expected a run's folder"]

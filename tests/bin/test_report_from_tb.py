@@ -113,5 +113,5 @@ def test_an_error_is_one_line(tmp_path: Path):
     report = run_script("report_from_tb.py", "nowhere", cwd=tmp_path)
     assert report.returncode == 1
     assert report.stderr.splitlines() == [
-        "error: nowhere does not exist; expected an experiment folder or a folder of TensorBoard"
+        "error: nowhere does not exist; expected a run's folder or a folder of TensorBoard"
     ]

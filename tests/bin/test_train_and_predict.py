@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from saicinpainting.commands.make_checkpoint import find_checkpoint
 from saicinpainting.io.checkpoint import average_state_dicts, read_checkpoint
 from tests.helpers import photo, run_script, shrunk, write_data
 from tests.runs import lightning_1_checkpoint
@@ -195,7 +196,7 @@ trainer:
 
 
 def write_published(root: Path, folder: Path, **values: object) -> Path:
-    """An experiment folder as the authors published them: old config, Lightning-1.2.9 checkpoint, no discriminator."""
+    """A run's folder as the authors published them: old config, Lightning-1.2.9 checkpoint, no discriminator."""
     settings = {"data": root / "data", "tb": folder / "tb", "resnet_pl": 30, "gpus": -1, **values}
     (folder / "models").mkdir(parents=True)
     (folder / "config.yaml").write_text(PUBLISHED.format(**settings))
@@ -376,10 +377,18 @@ def test_make_checkpoint_averages_and_strips(trained: Path, tmp_path: Path):
         for name, tensor in made["state_dict"].items():
             torch.testing.assert_close(tensor, expected[name])
     run = run_script(
-        "predict.py", f"model.path={tmp_path / 'small'}", "model.checkpoint=best.safetensors",
+        "predict.py", f"model.path={tmp_path / 'small'}",
         f"indir={trained / 'data' / 'val'}", f"outdir={tmp_path / 'out'}", cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
+
+
+def test_make_checkpoint_takes_the_last_of_several_checkpoints_of_an_epoch(tmp_path: Path):
+    """By spelling step=900 would come after step=1200."""
+    for name in ("epoch=3-step=900.ckpt", "epoch=3-step=1200.ckpt", "epoch=31-step=9999.ckpt"):
+        (tmp_path / name).touch()
+    assert find_checkpoint(tmp_path, "3").name == "epoch=3-step=1200.ckpt"
+    assert find_checkpoint(tmp_path, "epoch=3-step=900").name == "epoch=3-step=900.ckpt"
 
 
 def test_make_checkpoint_keeps_the_discriminator_on_request(trained: Path, tmp_path: Path):

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
-from saicinpainting.networks.ema import EMAOptions, GeneratorEMA, average_as_generator, without_average
+from saicinpainting.networks.ema import EMAOptions, GeneratorEMA, with_averaged_generator, without_average
 from saicinpainting.utils import InputError
 
 BETA = 0.9
@@ -174,9 +174,9 @@ def test_wrapped_generators_are_averaged_under_their_own_names():
 def test_predicting_takes_the_average_where_there_is_one():
     training = Training().train_to(3)
     state = {**training.state_dict(), "discriminator.w": torch.ones(1)}
-    assert average_as_generator(state).keys() == state.keys()
+    assert with_averaged_generator(state).keys() == state.keys()
     training.train_to(9, start=3)
-    chosen = average_as_generator({**training.state_dict(), "discriminator.w": torch.ones(1)})
+    chosen = with_averaged_generator({**training.state_dict(), "discriminator.w": torch.ones(1)})
     assert chosen.keys() == state.keys()
     for name, tensor in training.generator_average.network.state_dict().items():
         assert torch.equal(chosen[f"generator.{name}"], tensor)

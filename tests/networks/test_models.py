@@ -172,6 +172,11 @@ def test_folders_files_and_zips_are_found(table: Path, tmp_path: Path):
     of_run = locate_model(run, "last.ckpt")
     assert of_run == locate_model(run / "models" / "last.ckpt")
     assert of_run.config == run / "config.yaml"
+    assert locate_model(run).checkpoint.name == "best.ckpt"  # what is asked for, though it is not there
+    (run / "models" / "best.safetensors").touch()
+    assert locate_model(run, "best.ckpt").checkpoint.name == "best.safetensors"
+    (run / "models" / "best.ckpt").touch()
+    assert locate_model(run).checkpoint.name == "best.ckpt"
     alone = tmp_path / "alone"
     alone.mkdir()
     (alone / "g.pth").write_bytes(weights())
