@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def location_config(path: Path, *, data: Path, results: Path) -> str:
     data: the folder with train/, val/ and so on; results: the folder for runs and logs.
 
     Raises:
-        InputError: `path` exists with other content, or its folder does not.
+        InputError: `path` exists with other content, or its folder does not or cannot be written.
     """
     text = (
         f"# Written by the preparation of {data.name}; train with location={path.stem}.\n"
@@ -69,6 +70,11 @@ def location_config(path: Path, *, data: Path, results: Path) -> str:
         raise InputError(f"{path} exists and says something else; choose another --location, or remove it")
     if not path.parent.is_dir():
         raise InputError(f"--location-dir: no folder {path.parent}; make it or choose another")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(
+            f"--location-dir: {path.parent} cannot be written; choose FOLDER/location, which bin/train.py takes with "
+            "--config-dir FOLDER"
+        )
     return text
 
 

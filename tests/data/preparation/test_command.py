@@ -32,7 +32,7 @@ def prepare_in(root: Path, *more: str) -> int:
     return Counted.made
 
 
-def test_a_location_that_is_taken_is_found_before_the_work(tmp_path):
+def test_a_location_that_is_taken_is_found_before_the_work(tmp_path, monkeypatch):
     Counted.made = 0
     prepare_in(tmp_path)
     assert prepare_in(tmp_path) == 2  # its own may be there
@@ -41,6 +41,10 @@ def test_a_location_that_is_taken_is_found_before_the_work(tmp_path):
         prepare_in(tmp_path)
     with pytest.raises(InputError, match=r"--location-dir: no folder .*absent"):
         prepare_in(tmp_path, "--location-dir", str(tmp_path / "absent"))
+    with monkeypatch.context() as patch:  # root may write anywhere
+        patch.setattr("os.access", lambda path, mode: False)
+        with pytest.raises(InputError, match=r"cannot be written; choose FOLDER/location.*--config-dir FOLDER"):
+            prepare_in(tmp_path, "--location", "third")
     assert Counted.made == 2
     assert (tmp_path / "mine.yaml").read_text() == "data_root_dir: /mine\n"
     assert prepare_in(tmp_path, "--location", "other") == 3
