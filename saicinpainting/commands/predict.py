@@ -18,14 +18,15 @@ def main(config: DictConfig) -> None:
     from saicinpainting.utils import InputError
 
     if config.out is not None:
-        config.outdir = ""  # not needed
+        config.outdir = ""  # out= names the one result; a missing outdir is no error then
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     writing = {key: settings[key] for key in ("out", "out_ext", "batch_size", "num_workers", "existing")}
     check_folder_settings(**writing)
     names = {"img_suffix": settings["dataset"].pop("img_suffix", ".png")}
     names |= {"mask_path": path} if (path := settings["mask"]["path"]) is not None else {}
     dataset: Any = make_default_val_dataset(settings["indir"], **names, **settings["dataset"])
-    # Names do not decide pixels: which image and mask a result is of, is known by their contents.
+    # Settings that decide the pixels. Names of files do not: results are known by the contents of image and mask. Nor
+    # do fold, compile and cuda_graphs, which change the rounding alone.
     keys = ("dataset", "out_key", "refine", "precision", "strategy", "memory_gb")
     refiner = settings["refiner"] if settings["refine"] else None  # ignored unless refine is on
     made_by = origin(settings["model"], {**{key: settings[key] for key in keys}, "refiner": refiner})

@@ -20,9 +20,13 @@ def reflect_pad(x: Tensor, padding: Sequence[int]) -> Tensor:
     Args:
         x: (B, C, H, W).
         padding: left, right, top, bottom, each below the side it pads.
+
+    Returns:
+        (B, C, top + H + bottom, left + W + right).
     """
     left, right, top, bottom = padding
     if x.device.type == "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        # Autocast on CPUs would widen a bfloat16 map to float32, though padding only copies.
         with torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext():
             return F.pad(x, (left, right, top, bottom), mode="reflect")
     if torch.are_deterministic_algorithms_enabled():
@@ -35,7 +39,7 @@ def reflect_pad(x: Tensor, padding: Sequence[int]) -> Tensor:
 
 
 def _reflected(size: int, before: int, after: int, device: torch.device) -> Tensor:
-    """Where each pixel of a padded side comes from."""
+    """Which pixel of a side each pixel of the padded side is: int64 (before + size + after,)."""
     places = torch.arange(-before, size + after, device=device).abs()
     return size - 1 - (size - 1 - places).abs()
 
@@ -53,5 +57,6 @@ class Conv2d(nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.padding_mode != "reflect":
             return super()._conv_forward(x, weight, bias)
+        # Private names of torch, by which nn.Conv2d itself pads: (left, right, top, bottom).
         x = reflect_pad(x, self._reversed_padding_repeated_twice)
         return F.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)
