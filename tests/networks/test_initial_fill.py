@@ -98,7 +98,7 @@ def test_known_pixels_are_blurred_for_what_is_added() -> None:
     filled = fill_smoothly(image, mask)
     blocks = filled[0].reshape(3, 4, 4, 4, 4).mean((2, 4)).permute(1, 2, 0).numpy()
     blurred = cv2.resize(blocks, (16, 16), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(under[0, :, 8:].permute(1, 2, 0), blurred[8:], atol=1e-6)
+    np.testing.assert_allclose(under[0, :, :, 8:].permute(1, 2, 0), blurred[:, 8:], atol=1e-6)
 
 
 def test_refinement_adds_to_the_fill_of_each_scale() -> None:
