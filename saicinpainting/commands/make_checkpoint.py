@@ -3,6 +3,7 @@
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 from saicinpainting.cli import command
 from saicinpainting.io.files import write_whole
@@ -14,6 +15,9 @@ WEIGHTS = ("best.ckpt", "best.safetensors")
 @command
 def main() -> None:
     args = parse_arguments()
+    import yaml
+
+    from saicinpainting.config import read_experiment_config, resolved_sections
     from saicinpainting.io.checkpoint import (
         EVALUATOR_PREFIXES,
         average_state_dicts,
@@ -34,10 +38,20 @@ def main() -> None:
     dropped += () if args.leave_losses else ("loss_",)  # of any loss, those of official runs too
     name, other = reversed(WEIGHTS) if args.safetensors else WEIGHTS
     out = args.outdir / "models" / name
-    write_checkpoint({"state_dict": without_prefixes(state, dropped)}, out)
-    write_whole(args.outdir / "config.yaml", config.read_bytes())
+    state, settings = without_prefixes(state, dropped), config.read_bytes()
+    if args.compact:
+        state = {name: halved(weight) for name, weight in state.items()}
+        sections = resolved_sections(read_experiment_config(args.indir), ("generator", "training_model"))
+        settings = yaml.safe_dump(sections, sort_keys=False).encode()
+    write_checkpoint({"state_dict": state}, out)
+    write_whole(args.outdir / "config.yaml", settings)
     out.with_name(other).unlink(missing_ok=True)  # it would belong to the config that was there
     print(f"{out}: from {', '.join(file.name for file in files)}")
+
+
+def halved(weight: Any) -> Any:
+    """A kernel in float16; what has one number a channel, statistics among it, may lie beyond its range and stays."""
+    return weight.half() if weight.ndim > 1 and weight.is_floating_point() else weight
 
 
 def check_target(indir: Path, outdir: Path, *, overwrite: bool) -> None:
@@ -84,5 +98,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--leave-discriminators", action="store_true", help="keep the discriminator's weights")
     parser.add_argument("--leave-losses", action="store_true", help="keep the weights of perceptual losses, if any")
     parser.add_argument("--safetensors", action="store_true", help="write models/best.safetensors, not best.ckpt")
+    parser.add_argument(
+        "--compact",
+        action="store_true",
+        help="kernels in float16, and of the config only what describes the generator: half the size, for passing on",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the config and weights that OUTDIR holds")
     return parser.parse_args()

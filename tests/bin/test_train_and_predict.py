@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from saicinpainting.commands.make_checkpoint import find_checkpoint
 from saicinpainting.io.checkpoint import average_state_dicts, read_checkpoint
+from saicinpainting.networks.load import load_model
 from tests.helpers import photo, run_script, shrunk, write_data
 from tests.runs import lightning_1_checkpoint
 
@@ -381,6 +383,19 @@ def test_make_checkpoint_averages_and_strips(trained: Path, tmp_path: Path):
         f"indir={trained / 'data' / 'val'}", f"outdir={tmp_path / 'out'}", cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
+
+
+def test_make_checkpoint_makes_a_compact_model_to_pass_on(trained: Path, tmp_path: Path):
+    arguments = ("--compact", "--safetensors")
+    run = run_script("make_checkpoint.py", str(trained / "run"), str(tmp_path / "small"), *arguments, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    whole = load_model(trained / "run", "last.ckpt").generator.state_dict()
+    made = load_model(tmp_path / "small").generator.state_dict()
+    assert made.keys() == whole.keys()
+    for name, weight in made.items():
+        expected = whole[name].half().float() if weight.ndim > 1 else whole[name]
+        torch.testing.assert_close(weight, expected, rtol=0, atol=0)
+    assert set(yaml.safe_load((tmp_path / "small" / "config.yaml").read_text())) == {"generator", "training_model"}
 
 
 def test_make_checkpoint_takes_the_last_of_several_checkpoints_of_an_epoch(tmp_path: Path):
