@@ -24,12 +24,29 @@ def export_run(kind: str | None, description: str | None) -> None:
     parser.add_argument(
         "--trust", nargs="+", default=[], metavar="PACKAGE", help="packages whose code the run may name as _target_"
     )
+    parser.add_argument(
+        "--interface", default="default", help="of an ONNX file: default, or carve or opencv, see docs/export.md"
+    )
+    parser.add_argument(
+        "--size", type=height_and_width, metavar="HxW", help="the only size the file takes, for other runtimes"
+    )
+    parser.add_argument("--precision", default="fp32", help="fp32 or fp16 (default: %(default)s)")
     args = parser.parse_args()
-    from saicinpainting.inference.export import CHECKED_SIZES, export, exportable
+    from saicinpainting.inference.export import export, exportable
 
     register_resolvers()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("saicinpainting").setLevel(logging.INFO)
-    difference = export(exportable(args.run, args.checkpoint, trust=args.trust), args.out, kind=kind)
+    model = exportable(args.run, args.checkpoint, trust=args.trust)
+    options = {"interface": args.interface, "size": args.size, "precision": args.precision}
+    difference = export(model, args.out, kind=kind, **options)
     megabytes = args.out.stat().st_size / 1e6
-    print(f"{args.out}: {megabytes:.1f} MB, at {len(CHECKED_SIZES)} sizes within {difference:.1g} of the model")
+    print(f"{args.out}: {megabytes:.1f} MB, within {255 * difference:.1g} of 255 levels of the model")
+
+
+def height_and_width(text: str) -> tuple[int, int]:
+    """`512x768`: height, width."""
+    height, times, width = text.lower().partition("x")
+    if not (times and height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 512x768, got {text!r}")
+    return int(height), int(width)

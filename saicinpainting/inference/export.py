@@ -2,52 +2,70 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import json
+import copy
 import logging
 import os
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from saicinpainting.inference.export_formats import EXPORTERS, INTERFACES, Interface, Size
 from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.inference.runtimes import RUNTIMES, Run, Runtime, in_unit_range
+from saicinpainting.io.device import dtype_of
 from saicinpainting.io.files import naming
 from saicinpainting.networks.fourier import set_fft_backend
 from saicinpainting.networks.inputs import GeneratorInput, blend
 from saicinpainting.utils import InputError, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
-Run = Callable[[Tensor, Tensor], Tensor]
-"""Image and mask to the filled image, as `ExportableInpainter.forward`."""
-INPUTS, OUTPUT = ("image", "mask"), "inpainted"
 CHECKED_SIZES = ((1, 256, 256), (3, 256, 256), (1, 512, 768), (1, 1000, 600))
-"""Batch, height and width of the images on which an export is compared."""
-TOLERANCE = 1e-3
-LARGEST_BATCH, LARGEST_SIDE = 64, 8192
-"""What torch.export is promised; its files refuse more."""
-OPSET = 18
+"""Batch, height and width of the images on which an export of free sizes is compared."""
+TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2}
+"""By precision, for images in [0, 1]."""
+ROUNDING_FACTOR = 3
+"""How many times as far as the model from double precision an export may be, where rounding is all there is to see."""
 
 
 class ExportableInpainter(nn.Module):
     """`forward(image, mask)`: the filled image.
 
     image: float32 (B, 3, H, W) in [0, 1]; mask: (B, 1, H, W), 1 = hole; H and W multiples of `multiple`. No Fourier
-    operator is left: transforms are products with matrices that are made from the sizes.
+    operator is left: transforms are products with matrices that are made from the sizes. The result is as `interface`
+    says. dtype: what `network` computes in, if not in the image's.
     """
 
-    def __init__(self, network: nn.Module, generator_input: GeneratorInput | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        generator_input: GeneratorInput | None = None,
+        *,
+        interface: Interface = INTERFACES["default"],
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.network, self.generator_input = network, generator_input or GeneratorInput()
+        self.interface, self.dtype = interface, dtype
         self.multiple, self.min_size = int(network.size_multiple), int(network.min_size)  # type: ignore[arg-type]
         set_fft_backend(network, "products")
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        return blend(self.network(self.generator_input(image, mask)), image, mask)
+        if self.interface.bgr:
+            image = _swapped(image)
+        predicted = self.network(self.generator_input(image, mask).to(self.dtype or image.dtype))
+        filled = blend(predicted.to(image.dtype), image, mask)
+        if self.interface.levels:  # whole, for programs that cut decimals off
+            filled = (filled * 255 + 0.5).floor().clamp(0, 255)
+        return _swapped(filled) if self.interface.bgr else filled
+
+
+def _swapped(image: Tensor) -> Tensor:
+    """(B, 3, H, W), RGB to BGR or back."""
+    return torch.cat(image.chunk(3, dim=1)[::-1], dim=1)
 
 
 def exportable(
@@ -66,148 +84,157 @@ def export(
     out: Path,
     *,
     kind: str | None = None,
-    sizes: Sequence[tuple[int, int, int]] = CHECKED_SIZES,
-    tolerance: float = TOLERANCE,
+    interface: str = "default",
+    size: Size | None = None,
+    precision: str = "fp32",
+    sizes: Sequence[tuple[int, int, int]] | None = None,
+    tolerance: float | None = None,
 ) -> float:
-    """Write `model` to `out` and return the largest difference from it.
+    """Write `model` to `out` and return the largest difference from it, of values in [0, 1].
 
-    kind: `onnx`, `torchscript` or `torch_export`; None: by the ending, .onnx, .pt or .pt2. Batch, height and width are
-    free within what the file's metadata say, and so is the device. The file appears when it has given the model's
-    results at all `sizes`, on the CPU; ONNX in OpenVINO too, if installed.
+    The file appears when it has given the model's results on the CPU. Other runtimes that are installed are tried too
+    and their differences or failures logged.
+
+    Args:
+        kind: `onnx`, `torchscript` or `torch_export`; None: by the ending, .onnx, .pt or .pt2.
+        interface: of ONNX files, a key of `INTERFACES`.
+        size: height and width of the only image that the file takes, one at a time; None: batch, height and width are
+            free within what the file's metadata say, and so is the device.
+        precision: `fp32` or `fp16`, of weights and layers; image, mask, result and what is known stay float32.
+        sizes: batch, height and width of what is compared; None: `CHECKED_SIZES`, or `size`.
+        tolerance: the difference that is allowed; None: see `TOLERANCES`.
 
     Raises:
-        InputError: an unknown kind, a package that is missing, or an export that computes something else.
+        InputError: an unknown kind, interface or precision, a size that the network does not take, a package that is
+            missing, or an export that computes something else.
     """
     kind = kind or {".onnx": "onnx", ".pt": "torchscript", ".pt2": "torch_export"}.get(out.suffix, out.suffix)
     if kind not in EXPORTERS:
         raise InputError(f"{out}: unknown kind of export {kind!r}; {did_you_mean(kind, EXPORTERS)}")
+    if interface not in INTERFACES:
+        raise InputError(f"interface: unknown value {interface!r}; {did_you_mean(interface, INTERFACES)}")
+    if interface != "default" and kind != "onnx":
+        raise InputError(f"{out}: interface={interface} is one of ONNX files; name the file .onnx, or leave it out")
+    if precision not in TOLERANCES:
+        raise InputError(f"precision: unknown value {precision!r}; {did_you_mean(precision, TOLERANCES)}")
+    if size is not None:
+        _check_size(model, size)
+    written = _variant(model, INTERFACES[interface], precision)
+    sizes = sizes or ([(1, *size)] if size else CHECKED_SIZES)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".part.{out.name}")
     try:
         with warnings.catch_warnings(), torch.no_grad(), naming(out):
             warnings.simplefilter("ignore")  # exporters warn of what the comparison checks
-            EXPORTERS[kind](model, part)
-        difference = max(largest_difference(model, load(part), sizes) for load in LOADERS[kind])
-        if not difference <= tolerance:
-            raise InputError(f"{out}: the export differs from the model by {difference:.2g}, more than {tolerance:.2g}")
+            EXPORTERS[kind](written, part, size)
+        deciding, *others = RUNTIMES[kind]
+        run = in_unit_range(deciding.load(part), written.interface)
+        worst = largest_difference(model, run, sizes, levels=written.interface.levels, name=deciding.name)
+        _accept(worst, model, written, run, out, TOLERANCES[precision] if tolerance is None else tolerance)
+        for runtime in others:
+            if runtime.installed():
+                _try(runtime, part, model, written.interface, sizes[:1])
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)
-    return difference
+    return worst.difference
 
 
-def largest_difference(model: nn.Module, other: Run, sizes: Sequence[tuple[int, int, int]]) -> float:
-    """Over random images (batch, height, width) with a box-shaped hole."""
-    differences = []
-    for batch, height, width in sizes:
-        generator = torch.Generator().manual_seed(batch * height + width)
-        image, mask = torch.rand(batch, 3, height, width, generator=generator), torch.zeros(batch, 1, height, width)
-        mask[:, :, height // 4 : height // 2, width // 3 : width // 2] = 1
+def _check_size(model: ExportableInpainter, size: Size) -> None:
+    multiple = model.multiple
+    taken = [max(-(-side // multiple), -(-model.min_size // multiple)) * multiple for side in size]
+    if list(size) != taken:
+        raise InputError(
+            f"size={size[0]}x{size[1]}: this network takes multiples of {multiple} from {model.min_size} on; "
+            f"set size={taken[0]}x{taken[1]}"
+        )
+
+
+def _variant(model: ExportableInpainter, interface: Interface, precision: str) -> ExportableInpainter:
+    """`model` as the file shall be."""
+    if precision == "fp32":
+        return ExportableInpainter(model.network, model.generator_input, interface=interface).eval()
+    dtype = dtype_of(precision)
+    network = copy.deepcopy(model.network).to(dtype)
+    return ExportableInpainter(network, model.generator_input, interface=interface, dtype=dtype).eval()
+
+
+# ---- comparison ----------------------------------------------------------------------------------------------------
+
+
+class Difference(NamedTuple):
+    """The largest difference of values in [0, 1], and the batch, height and width where it was."""
+
+    difference: float
+    size: tuple[int, int, int]
+
+
+def largest_difference(
+    model: nn.Module, other: Run, sizes: Sequence[tuple[int, int, int]], *, levels: bool = False, name: str = "export"
+) -> Difference:
+    """Of `other`, which is called `name`, over random images (batch, height, width) with a box-shaped hole.
+
+    levels: `other` rounds to 255 levels, which is no difference.
+    """
+    worst = Difference(-1.0, sizes[0])
+    for size in sizes:
+        image, mask = example(*size)
         with torch.no_grad():
-            expected = model(image, mask)
-        got = other(image, mask)
-        if got.shape != expected.shape:
-            return float("inf")
-        differences.append((got - expected).abs().max().item())
-        LOGGER.info("%d x %d x %d: largest difference %.2g", batch, height, width, differences[-1])
-    return max(differences)
+            difference = _difference(model(image, mask), other(image, mask), levels)
+        LOGGER.info("%s, %d x %d x %d: largest difference %.2g of 255 levels", name, *size, 255 * difference)
+        if not difference <= worst.difference:
+            worst = Difference(difference, size)
+    return worst
 
 
-# ---- kinds ---------------------------------------------------------------------------------------------------------
-
-
-def metadata(model: ExportableInpainter, *, bounded: bool = False) -> dict[str, str]:
-    """What a file says of itself; bounded: it refuses what is above LARGEST_BATCH and LARGEST_SIDE."""
-    least = -(-model.min_size // model.multiple) * model.multiple
-    sides = f"multiples of {model.multiple}, {least} " + (f"to {LARGEST_SIDE}" if bounded else "or more")
-    return {
-        "image": "float32 (batch, 3, height, width), RGB in [0, 1]",
-        "mask": "float32 (batch, 1, height, width), 1 = hole, 0 = known",
-        "inpainted": "float32 (batch, 3, height, width), RGB in [0, 1]; known pixels are those of the image",
-        "batch": f"1 to {LARGEST_BATCH}" if bounded else "1 or more",
-        "height": sides,
-        "width": sides,
-        "size_multiple": str(model.multiple),
-        "min_size": str(model.min_size),
-    }
-
-
-def _example(model: ExportableInpainter) -> tuple[Tensor, Tensor]:
-    # Other numbers than any constant of the network, so that no size is taken for one.
-    height, width = 11 * model.multiple, 13 * model.multiple
-    mask = torch.zeros(2, 1, height, width)
-    mask[:, :, 20:60, 30:70] = 1
-    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)), mask
-
-
-def _dynamic_shapes(model: ExportableInpainter) -> dict[str, dict[int, Any]]:
-    least, most = -(-model.min_size // model.multiple), LARGEST_SIDE // model.multiple
-    height, width = (model.multiple * torch.export.Dim(name, min=least, max=most) for name in ("rows", "columns"))
-    shape = {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH), 2: height, 3: width}
-    return dict.fromkeys(INPUTS, shape)
-
-
-def _to_program(model: ExportableInpainter) -> torch.export.ExportedProgram:
-    program = torch.export.export(model, _example(model), dynamic_shapes=_dynamic_shapes(model), strict=False)
-    for node in list(program.graph.nodes):  # they assert the device that the export was made on
-        if node.target is torch.ops.aten._assert_tensor_metadata.default:
-            program.graph.erase_node(node)
-    program.graph_module.recompile()
-    return program
-
-
-def _to_onnx(model: ExportableInpainter, path: Path) -> None:
+def _try(
+    runtime: Runtime, path: Path, model: nn.Module, interface: Interface, sizes: Sequence[tuple[int, int, int]]
+) -> None:
+    """Log how another runtime does, and no more: nobody has to use it."""
     try:
-        import onnx
-        import onnxscript  # noqa: F401 - torch needs it
-    except ImportError as error:
-        raise InputError(f"ONNX export needs onnx and onnxscript: pip install onnx onnxscript ({error})") from None
-    names: Any = {"input_names": list(INPUTS), "output_names": [OUTPUT]}
-    program: Any = torch.onnx.export(_to_program(model), **names, opset_version=OPSET, dynamo=True, verbose=False)
-    proto = program.model_proto
-    onnx.helper.set_model_props(proto, metadata(model))
-    onnx.checker.check_model(proto)
-    path.write_bytes(proto.SerializeToString())
+        run = in_unit_range(runtime.load(path), interface)
+        largest_difference(model, run, sizes, levels=interface.levels, name=runtime.name)
+    except Exception as error:  # each has types of its own
+        LOGGER.warning("%s cannot run this file (%s)", runtime.name, " ".join(str(error).split())[:200])
 
 
-def _to_torchscript(model: ExportableInpainter, path: Path) -> None:
-    traced: Any = torch.jit.trace(model, _example(model), check_trace=False)
-    # By way of Python's files: torch's own end the process where the disk is full.
-    with path.open("wb") as file:
-        torch.jit.save(traced, file, _extra_files={"metadata.json": json.dumps(metadata(model))})
+def example(batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """A random image and a mask with a box-shaped hole."""
+    generator = torch.Generator().manual_seed(batch * height + width)
+    image, mask = torch.rand(batch, 3, height, width, generator=generator), torch.zeros(batch, 1, height, width)
+    mask[:, :, height // 4 : height // 2, width // 3 : width // 2] = 1
+    return image, mask
 
 
-def _to_torch_export(model: ExportableInpainter, path: Path) -> None:
-    file, about = io.BytesIO(), json.dumps(metadata(model, bounded=True))
-    torch.export.save(_to_program(model), file, extra_files={"metadata.json": about})
-    path.write_bytes(file.getbuffer())
+def _difference(expected: Tensor, got: Tensor, levels: bool = False) -> float:
+    if got.shape != expected.shape:
+        return float("inf")
+    return max((got - expected).abs().max().item() - (0.5 / 255 if levels else 0), 0.0)
 
 
-def _load_onnx(path: Path) -> Run:
-    from saicinpainting.inference.onnx import onnx_session
+def _accept(
+    worst: Difference, model: ExportableInpainter, written: ExportableInpainter, run: Run, out: Path, tolerance: float
+) -> None:
+    """Raise InputError if the export computes something else than the model.
 
-    session = onnx_session(path, "cpu")
-    return lambda image, mask: torch.from_numpy(
-        session.run([OUTPUT], {"image": image.numpy(), "mask": mask.numpy()})[0]
+    Rounding is no reason: a network whose numbers grow from layer to layer, as with random weights, makes any
+    difference of it. Its own distance from double precision tells.
+    """
+    if worst.difference <= tolerance:
+        return
+    image, mask = example(*worst.size)
+    with torch.no_grad():
+        exact = copy.deepcopy(model).double()(image.double(), mask.double())
+        plain = ExportableInpainter(written.network, written.generator_input, dtype=written.dtype)
+        own = _difference(exact, plain(image, mask))
+        difference = _difference(exact, run(image, mask), written.interface.levels)
+    if difference <= ROUNDING_FACTOR * own:
+        LOGGER.warning(
+            "%s: this network amplifies rounding: from double precision the export differs by %.2g, the model itself "
+            "by %.2g; no two programs will agree on its results. Is it trained?", out, difference, own
+        )  # fmt: skip
+        return
+    raise InputError(
+        f"{out}: the export differs from the model by {worst.difference:.2g}, more than {tolerance:.2g}"
+        f" (from double precision by {difference:.2g}, the model by {own:.2g})"
     )
-
-
-def _load_openvino(path: Path) -> Run:
-    import openvino
-
-    hint = {"INFERENCE_PRECISION_HINT": "f32"}  # half precision by itself where the processor has units for it
-    compiled = openvino.Core().compile_model(str(path), "CPU", hint)
-    return lambda image, mask: torch.from_numpy(compiled({"image": image.numpy(), "mask": mask.numpy()})[0])
-
-
-EXPORTERS: Mapping[str, Callable[[ExportableInpainter, Path], None]] = {
-    "onnx": _to_onnx,
-    "torchscript": _to_torchscript,
-    "torch_export": _to_torch_export,
-}
-LOADERS: Mapping[str, Sequence[Callable[[Path], Run]]] = {
-    "onnx": [_load_onnx, *([_load_openvino] if importlib.util.find_spec("openvino") else [])],
-    "torchscript": [lambda path: torch.no_grad()(torch.jit.load(str(path)))],
-    "torch_export": [lambda path: torch.no_grad()(torch.export.load(io.BytesIO(path.read_bytes())).module())],
-}
-"""What runs a file of each kind here."""

@@ -71,7 +71,10 @@ class OnnxInpainter:
         batch, _, height, width = self.image.shape
         self.batch = batch if isinstance(batch, int) else None
         self.size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-        self.range = 1.0 if "size_multiple" in about else self._range_of_results()
+        # Files of this program say what their results are in; those of its first versions were in [0, 1].
+        known = "size_multiple" in about
+        self.bgr = about.get("channels") == "BGR"
+        self.range = float(about.get("result_max", 1)) if known else self._range_of_results()
 
     def _inputs(self) -> tuple[Any, Any]:
         """The nodes of image and mask."""
@@ -142,5 +145,8 @@ class OnnxInpainter:
             inputs = [mirrored(x, *self.size) for x in (image, mask)]
         if self.batch is not None:
             inputs = [x.expand(self.batch, -1, -1, -1) for x in inputs]
-        result = self._run(*(x.contiguous().numpy() for x in inputs))
-        return torch.from_numpy(result)[:count, :, :height, :width] / self.range
+        if self.bgr:
+            inputs[0] = inputs[0].flip(1)
+        result = torch.from_numpy(self._run(*(x.contiguous().numpy() for x in inputs)))
+        result = result[:count, :, :height, :width] / self.range
+        return result.flip(1) if self.bgr else result

@@ -12,7 +12,9 @@ inverse, written out in real numbers.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -37,8 +39,21 @@ class DFTMatrices(NamedTuple):
     inverse_rows: Tensor
 
 
-_CACHE: dict[tuple[int, int, str, torch.dtype, torch.device], DFTMatrices] = {}
+Key: TypeAlias = tuple[int, int, str, torch.dtype, torch.device]
+_CACHE: dict[Key, DFTMatrices] = {}
 _CACHE_SIZE = 64  # prediction meets many sizes
+_constants: dict[Key, DFTMatrices] | None = None
+
+
+@contextmanager
+def constant_matrices() -> Iterator[None]:
+    """Within, an exporter sees the matrices of the sizes that were computed within before as constants."""
+    global _constants
+    _constants = {}
+    try:
+        yield
+    finally:
+        _constants = None
 
 
 def dft_matrices(height: int, width: int, *, norm: str, like: Tensor) -> DFTMatrices:
@@ -47,9 +62,13 @@ def dft_matrices(height: int, width: int, *, norm: str, like: Tensor) -> DFTMatr
     Kept for the next call of that size.
     """
     # Compilers and exporters see how they are made, instead of tensors of unknown origin.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if _constants is None and (torch.compiler.is_compiling() or torch.jit.is_tracing()):
         return _make_matrices(height, width, norm, like)
     key = (height, width, norm, like.dtype, like.device)
+    if _constants is not None:
+        if key not in _constants:
+            _constants[key] = _make_matrices(height, width, norm, like)
+        return _constants[key]
     if key not in _CACHE:
         if len(_CACHE) >= _CACHE_SIZE:
             _CACHE.pop(next(iter(_CACHE)))

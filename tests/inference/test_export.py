@@ -14,9 +14,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saicinpainting.inference import export as module
+from saicinpainting.inference import runtimes
 from saicinpainting.inference.export import ExportableInpainter, export
 from saicinpainting.inference.fast.folding import fold
 from saicinpainting.inference.onnx import OnnxInpainter
+from saicinpainting.inference.runtimes import Runtime
 from saicinpainting.utils import InputError
 from tests.disks import largest_file
 from tests.helpers import rand
@@ -56,7 +58,7 @@ def test_onnx_runtime_gives_the_models_results(model: ExportableInpainter, onnx_
 
 def test_openvino_gives_the_models_results(model: ExportableInpainter, onnx_file: Path) -> None:
     pytest.importorskip("openvino")
-    assert module.largest_difference(model, module._load_openvino(onnx_file), SIZES) < 1e-4
+    assert module.largest_difference(model, runtimes._openvino(onnx_file), SIZES).difference < 1e-4
 
 
 def test_the_onnx_file_has_no_fourier_operator_and_tells_of_itself(onnx_file: Path) -> None:
@@ -67,6 +69,10 @@ def test_the_onnx_file_has_no_fourier_operator_and_tells_of_itself(onnx_file: Pa
     assert about["size_multiple"] == "8"
     assert "1 = hole" in about["mask"]
     assert [node.name for node in proto.graph.input] == ["image", "mask"]
+    free = [
+        [d.dim_param for d in node.type.tensor_type.shape.dim] for node in (*proto.graph.input, *proto.graph.output)
+    ]
+    assert free == [["batch", "", "height", "width"]] * 3
 
 
 def test_an_onnx_file_fills_images_of_any_size(model: ExportableInpainter, onnx_file: Path) -> None:
@@ -117,9 +123,8 @@ def _assert_runs_on_a_gpu(network: torch.nn.Module) -> None:
 def test_an_export_that_computes_something_else_is_no_file(
     model: ExportableInpainter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        module, "LOADERS", {"torchscript": [lambda path: model, lambda path: lambda *x: model(*x) + 0.01]}
-    )
+    wrong = Runtime("wrong", lambda path: lambda *x: model(*x) + 0.01)
+    monkeypatch.setattr(module, "RUNTIMES", {"torchscript": [wrong]})
     with pytest.raises(InputError, match=r"lama\.pt: the export differs from the model by 0\.01, more than 0\.001"):
         export(model, tmp_path / "lama.pt", sizes=((1, 64, 128),))
     assert list(tmp_path.iterdir()) == []

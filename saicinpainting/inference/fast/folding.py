@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from saicinpainting.inference.fast.pixel_blocks import PixelBlockConv2d
 from saicinpainting.inference.fast.winograd import WinogradConv2d
 from saicinpainting.networks import dft
-from saicinpainting.networks.base import Features, Generator
+from saicinpainting.networks.base import Features, Generator, is_exporting
 from saicinpainting.networks.batch_norm import fold_batch_norms
 from saicinpainting.networks.ffc import FFC_BN_ACT, Pair
 from saicinpainting.networks.fourier import FourierUnit, SpectralTransform, TransformingModule
@@ -192,8 +192,10 @@ class FoldedFFC(nn.Module):
         local: Tensor | None = None
         global_: Tensor | None = None
         if x_l is not None and self.from_local is not None:
-            halves = self.from_local(x_l).split(self.splits, dim=1)
-            local, global_ = (half if half.shape[1] else None for half in halves)
+            both = self.from_local(x_l)
+            # Not split into a half and nothing, which is a layer too much for OpenCV.
+            halves = both.split(self.splits, dim=1) if all(self.splits) else [both if n else None for n in self.splits]
+            local, global_ = halves
         if x_g is not None and self.from_global is not None:
             local = _added(self.from_global(x_g), local)
         if x_g is not None and self.spectral is not None:
@@ -209,10 +211,14 @@ def _added(fresh: Tensor, other: Tensor | None) -> Tensor:
 
 
 def _activated(activation: nn.Module, half: Tensor | None) -> Tensor | None:
-    """activation(half), which may be in place, but for a gradient not in one of the views that split() gave."""
+    """activation(half), which may be in place; in the views that split() gave not for a gradient or an export.
+
+    Exporters write a change within a view as a scatter, which few runtimes know.
+    """
     if half is None:
         return None
-    return activation(half.clone() if half.requires_grad and half._is_view() else half)
+    copies = (half.requires_grad or is_exporting()) and half._is_view()
+    return activation(half.clone() if copies else half)
 
 
 @dataclass(frozen=True)
