@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo demo-data check test faults gpu lint format clean
+.PHONY: demo demo-data check test faults gpu clients lint format clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: requirements.txt pyproject.toml
@@ -45,6 +45,11 @@ demo: demo-data
 # By the Python it is given, which has the packages; see docs/gpus.md for OUT, STEPS and DEVICE.
 gpu:
 	@PYTHON="$(PYTHON)" OUT="$(OUT)" STEPS="$(STEPS)" DEVICE="$(DEVICE)" bash benchmarks/gpu.sh
+
+# Programs of others with our exports, each installed under build/clients; see docs/export.md. Not a part of CI.
+clients: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check onnx onnxscript onnxruntime
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/clients.py $(CLIENTS)
 
 clean:
 	rm -rf $(VENV) $(DEMO)
