@@ -21,8 +21,10 @@ def load(size: str) -> Run:
     rows, columns = (-(-int(side) // 8) * 8 for side in size.split("x"))
     shapes = f"inputshape=[1,3,{rows},{columns}],[1,1,{rows},{columns}]"
     pnnx = str(Path(sys.executable).with_name("pnnx"))
-    # Not by its exit status: some versions end in a crash when all files are written.
-    subprocess.run([pnnx, f"lama.{kind}", shapes], cwd=folder, check=False, stdout=subprocess.DEVNULL)
+    # It may end in a crash when all files are written, and before.
+    ended = subprocess.run([pnnx, f"lama.{kind}", shapes], cwd=folder, check=False, stdout=subprocess.DEVNULL)
+    if not (folder / "lama.ncnn.bin").exists():
+        sys.exit(f"pnnx ended with status {ended.returncode} at {size}, without its files")
     net = ncnn.Net()
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.load_param(str(folder / "lama.ncnn.param"))
