@@ -14,7 +14,9 @@ from saicinpainting.cli import hydra_command
 def main(config: DictConfig) -> None:
     from saicinpainting.data.datasets import make_default_val_dataset
     from saicinpainting.inference.backends import load_backend, warn_of_unrefined
+    from saicinpainting.inference.edges import EdgeSettings
     from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
+    from saicinpainting.schema import read_section
     from saicinpainting.utils import InputError
 
     if config.out is not None:
@@ -23,17 +25,20 @@ def main(config: DictConfig) -> None:
     writing = {key: settings[key] for key in ("out", "out_ext", "batch_size", "num_workers", "existing")}
     check_folder_settings(**writing)
     names = {"img_suffix": settings["dataset"].pop("img_suffix", ".png")}
-    names |= {"mask_path": path} if (path := settings["mask"]["path"]) is not None else {}
+    names |= {"mask_path": path} if (path := settings["mask"].pop("path")) is not None else {}
+    edge = read_section(EdgeSettings, settings["mask"], where="mask")
     dataset: Any = make_default_val_dataset(settings["indir"], **names, **settings["dataset"])
     # Settings that decide the pixels. Names of files do not: results are known by the contents of image and mask. Nor
     # do fold, compile and cuda_graphs, which change the rounding alone.
     keys = ("dataset", "out_key", "refine", "precision", "strategy", "memory_gb")
     refiner = settings["refiner"] if settings["refine"] else None  # ignored unless refine is on
-    made_by = origin(settings["model"], {**{key: settings[key] for key in keys}, "refiner": refiner})
+    edges = {"mask": vars(edge)} if edge != EdgeSettings() else {}  # as in folders from before there were any
+    made_by = origin(settings["model"], {**{key: settings[key] for key in keys}, "refiner": refiner, **edges})
     options = {key: settings[key] for key in ("precision", "strategy", "memory_gb", "fold", "cuda_graphs")}
     backend = load_backend(
         settings["model"],
         settings["device"],
+        edge=edge,
         out_key=settings["out_key"],
         refine=settings["refine"],
         refiner=refiner,

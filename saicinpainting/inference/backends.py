@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Set
+from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from saicinpainting.inference.edges import Batch, EdgedBackend, EdgeSettings, MatchingBackend, fill_with_edge
 from saicinpainting.inference.fast.folding import fold as folded
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.overlap import Download
@@ -28,7 +30,6 @@ from saicinpainting.schema import read_section
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
-Batch = dict[str, Any]
 Backend = Callable[[Batch], torch.Tensor]
 """Images of one padded size with masks to the filled images (B, 3, H, W) in [0, 1], on whatever device."""
 
@@ -42,26 +43,45 @@ def load_backend(
     model: Mapping[str, Any],
     device: torch.device | str,
     *,
+    edge: EdgeSettings | None = None,
+    **options: Any,
+) -> Backend:
+    """Load the backend that fills batches with the trained network of `model`.
+
+    model: `path` and `checkpoint`, as `locate_model` takes them. edge: how fills meet what is around them.
+    out_key: `inpainted`, or `predicted_image`, what the network painted everywhere.
+    refine, refiner: feature refinement and its settings.
+    trust: packages whose code the run may name as its generator's `_target_`.
+    options: of `Inpainter`; refinement follows `fold` and `precision` and takes no others. Images above the refiner's
+    `px_budget` are refined in parts around their holes; a part that is still larger is shrunk.
+    """
+    edge = edge or EdgeSettings()
+    backend = _load(model, device, edge=edge, **options)
+    return backend if edge == EdgeSettings() else EdgedBackend(backend, edge)
+
+
+def _load(
+    model: Mapping[str, Any],
+    device: torch.device | str,
+    *,
+    edge: EdgeSettings,
     out_key: str = "inpainted",
     refine: bool = False,
     refiner: Mapping[str, Any] | None = None,
     trust: Collection[str] = (),
     **options: Any,
-) -> Backend:
-    """Load the backend that fills batches with the trained network of `model`.
-
-    model: `path` and `checkpoint`, as `locate_model` takes them. out_key: `inpainted`, or
-    `predicted_image`, what the network painted everywhere. refine, refiner: feature refinement and its settings.
-    trust: packages whose code the run may name as its generator's `_target_`.
-    options: of `Inpainter`; refinement follows `fold` and `precision` and takes no others. Images above the refiner's
-    `px_budget` are refined in parts around their holes; a part that is still larger is shrunk.
-    """
+) -> MatchingBackend:
+    """`load_backend` without what is done around it; an `InputError` if `edge` cannot be followed."""
     if out_key not in ("inpainted", "predicted_image"):
         raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
     exported = next((str(model[key]) for key in ("path", "checkpoint") if ".onnx" in Path(str(model[key])).name), None)
     if out_key != "inpainted" and (refine or exported):
         whom = "refine=true" if refine else "an ONNX file"
         raise InputError(f"out_key={out_key}: {whom} gives inpainted only; leave out_key out")
+    if out_key != "inpainted" and (edge.feather or edge.match_colors):
+        raise InputError(
+            f"out_key={out_key}: nothing meets the image there; leave mask.feather and mask.match_colors out"
+        )
     if refine:
         if exported:
             raise InputError(f"refine=true: {exported} is an ONNX file, which cannot be refined; leave refine out")
@@ -69,11 +89,13 @@ def load_backend(
         return _refining(model, pick_device(device), refiner or {}, trust, **options)
     if exported:
         _refuse(options, "an ONNX file")  # the file is folded as it was written
-        from saicinpainting.inference.onnx import OnnxInpainter
+        from saicinpainting.inference.onnx import OnnxInpainter, refuse_matching
 
+        if edge.match_colors:
+            refuse_matching(exported)
         return OnnxInpainter(checkpoint_file(model), device).fill_batch
     inpainter = Inpainter.from_pretrained(model["path"], model["checkpoint"], trust=trust, device=device, **options)
-    return lambda batch: inpainter.fill_batch(batch, out_key)
+    return partial(inpainter.fill_batch, out_key=out_key)
 
 
 def _refuse(options: Mapping[str, Any], whom: str, *, but: Set[str] = frozenset()) -> None:
@@ -95,7 +117,7 @@ def _refining(
     fold: bool = True,
     precision: str = "fp32",
     **_: Any,
-) -> Backend:
+) -> MatchingBackend:
     settings = read_section(RefinerSettings, {"precision": precision, **refiner}, where="refiner")
     warn_of_emulation(dtype_of(settings.precision), device)
     generator, generator_input = load_model(model["path"], model["checkpoint"], trust=trust)
@@ -130,24 +152,25 @@ class RefinementBackend:
         self._least = max(settings.modulo, generator.min_size)
         self._attempts = Attempts()
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
+    def __call__(self, batch: Batch, *, match_colors: bool = False) -> torch.Tensor:
         height, width = unpadded_size(batch)
-        return self._refined(*(batch[key][:, :, :height, :width] for key in ("image", "mask")))
+        image, mask = (batch[key][:, :, :height, :width] for key in ("image", "mask"))
+        return self._refined(image, mask, match_colors)
 
-    def _refined(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _refined(self, image: torch.Tensor, mask: torch.Tensor, match_colors: bool) -> torch.Tensor:
         """All at once where that fits, else by halves; one image in parts."""
         pixels, budget = image.shape[2] * image.shape[3], self.settings.px_budget
         if pixels <= budget:
-            filled = self._attempts.attempt(len(image), pixels, lambda: self._paint(image, mask, budget))
+            filled = self._attempts.attempt(len(image), pixels, lambda: self._paint(image, mask, match_colors, budget))
             if filled is not None:
                 self._count(len(image), plain=self._is_plain(image, budget))
                 return filled
         if len(image) == 1:
-            return self._in_parts(image, mask)
+            return self._in_parts(image, mask, match_colors)
         halves = zip(image.chunk(2), mask.chunk(2), strict=True)
-        return torch.cat([self._refined(*half) for half in halves])
+        return torch.cat([self._refined(*half, match_colors) for half in halves])
 
-    def _in_parts(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _in_parts(self, image: torch.Tensor, mask: torch.Tensor, match_colors: bool) -> torch.Tensor:
         plain = []
 
         def paint(part: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
@@ -155,7 +178,7 @@ class RefinementBackend:
 
             def within(fewer: int) -> torch.Tensor:
                 limit = fewer if fewer < pixels else budget
-                painted = self._paint(part, hole, limit)
+                painted = self._paint(part, hole, match_colors, limit)
                 plain.append(self._is_plain(part, limit))
                 return painted
 
@@ -165,13 +188,13 @@ class RefinementBackend:
         self._count(1, plain=any(plain))
         return filled
 
-    def _paint(self, image: torch.Tensor, mask: torch.Tensor, px_budget: float) -> torch.Tensor:
+    def _paint(self, image: torch.Tensor, mask: torch.Tensor, match_colors: bool, px_budget: float) -> torch.Tensor:
         height, width = image.shape[2:]
         if min(height, width) < self._least:
             image, mask = (padded(x, self.settings.modulo, self._least) for x in (image, mask))
         batch = {"image": image, "mask": mask, "unpad_to_size": image.shape[2:]}
         settings = {**vars(self.settings), "px_budget": px_budget}
-        return refine_predict(batch, self, **settings)[:, :, :height, :width]
+        return refine_predict(batch, self, match_colors=match_colors, **settings)[:, :, :height, :width]
 
     def _is_plain(self, image: torch.Tensor, px_budget: float) -> bool:
         min_side, max_scales = self.settings.min_side, self.settings.max_scales
@@ -184,6 +207,7 @@ class RefinementBackend:
 
 def warn_of_unrefined(backend: Backend) -> None:
     """Warn, at the end of a run, of all images so far that have no coarser scale to be refined by."""
+    backend = backend.backend if isinstance(backend, EdgedBackend) else backend
     if not isinstance(backend, RefinementBackend) or not backend.n_plain:
         return
     min_side = backend.settings.min_side
@@ -197,19 +221,22 @@ def warn_of_unrefined(backend: Backend) -> None:
     LOGGER.warning(message, backend.n_plain, backend.n_images, reason)
 
 
-def load_array_backend(
-    model: Mapping[str, Any], device: torch.device | str, **options: Any
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Load a function that fills a uint8 image (H, W, 3) where its mask (H, W) is not 0; options: of `load_backend`."""
-    fill = load_backend(model, device, **options)
+class ArrayBackend(Protocol):
+    """A uint8 image (H, W, 3), filled where its mask (H, W) is not 0, as `edge` says."""
 
-    def fill_array(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        hole = mask > 0
+    def __call__(self, image: np.ndarray, mask: np.ndarray, edge: EdgeSettings = ..., /) -> np.ndarray: ...
+
+
+def load_array_backend(model: Mapping[str, Any], device: torch.device | str, **options: Any) -> ArrayBackend:
+    """Load a function that fills arrays; options: of `load_backend`."""
+    fill = _load(model, device, edge=EdgeSettings(), **options)
+
+    def fill_array(image: np.ndarray, mask: np.ndarray, edge: EdgeSettings = EdgeSettings(), /) -> np.ndarray:  # noqa: B008
         batch: Batch = {
             "image": from_pixels(image)[None],
-            "mask": torch.from_numpy(hole)[None, None].float(),
+            "mask": torch.from_numpy(mask > 0)[None, None].float(),
             "unpad_to_size": image.shape[:2],
         }
-        return np.where(hole[..., None], Download(fill(batch)).pixels()[0], image)
+        return Download(fill_with_edge(fill, batch, edge)).pixels()[0]
 
     return fill_array

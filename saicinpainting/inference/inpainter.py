@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from saicinpainting.inference.edges import EdgeSettings, fade, fill_weight, fill_with_edge, grow_hole
 from saicinpainting.inference.fast.folding import fold as folded
 from saicinpainting.inference.footprint import MEASURED, Memory, count_memory
 from saicinpainting.inference.graphs import CudaCapture, GraphedNetwork
 from saicinpainting.inference.overlap import upload
-from saicinpainting.inference.tiling import fill_parts, resize_to_fit
+from saicinpainting.inference.tiling import fill_parts, resize_to_fit, without_seam
 from saicinpainting.io.device import available_memory, dtype_of, pick_device, warn_of_emulation
 from saicinpainting.io.images import padded, planes_of, to_levels, to_pixels
 from saicinpainting.io.masks import hole_of, odd_hole, warn_of_mask
@@ -117,28 +118,30 @@ class Inpainter:
 
     # ---- arrays and tensors ----------------------------------------------------------------------------------------
 
-    def __call__(self, image: Any, mask: Any) -> Any:
+    def __call__(self, image: Any, mask: Any, *, grow: int = 0, feather: int = 0, match_colors: bool = False) -> Any:
         """The filled image, of the kind of `image`.
 
         image: a Pillow image, an array of uint8 or uint16, (H, W), (H, W, 1) or (H, W, 3), the last two also with
             alpha, or float tensors (B, 3, H, W) in [0, 1]. Any size.
         mask: an image or an array of any type, hole where a colour is not 0, see `hole_of`; of tensors (B, 1, H, W),
             hole where above 0.
+        grow, feather, match_colors: grow the mask, fade the fill in, match its colours; see `EdgeSettings`.
 
-        Outside the hole the result equals the image in every bit; alpha is the image's.
+        Outside the hole, as it has grown, the result equals the image in every bit; alpha is the image's.
         """
+        edge = EdgeSettings(grow, feather, match_colors)
         if isinstance(image, Image.Image):
             lying = orientation_of(image) != 1
             turned = (
                 "; the image has an EXIF orientation: PIL.ImageOps.exif_transpose stands it upright" if lying else ""
             )
-            pixels = self._fill_pixels(pixels_of(image), mask, turned)
+            pixels = self._fill_pixels(pixels_of(image), mask, edge, turned)
             result = Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
             kept = image.info if image.mode not in ("CMYK", "LAB", "YCbCr", "HSV") else {}
             result.info.update({name: kept[name] for name in ("icc_profile", "dpi", "exif") if name in kept})
             return result
         if isinstance(image, np.ndarray):
-            return self._fill_pixels(split_alpha(image), mask).reshape(image.shape)
+            return self._fill_pixels(split_alpha(image), mask, edge).reshape(image.shape)
         if not torch.is_tensor(image) or not torch.is_tensor(mask):
             raise InputError(
                 f"expected a Pillow image, an array or tensors, got {type(image).__name__} and {type(mask).__name__}"
@@ -158,11 +161,11 @@ class Inpainter:
                 f"expected an image in [0, 1], got values from {image.min():.3g} to {image.max():.3g}; scale it, 0 to "
                 "255 by 1 / 255"
             )
-        filled = self._filled(image, mask)
+        filled = fill_with_edge(self.fill_batch, {"image": image, "mask": mask}, edge).to(image)
         self._check(filled)
         return filled
 
-    def _fill_pixels(self, image: FilePixels, mask: Any, turned: str = "") -> np.ndarray:
+    def _fill_pixels(self, image: FilePixels, mask: Any, edge: EdgeSettings, turned: str = "") -> np.ndarray:
         """(H, W, C), filled, with its alpha; turned: for an error about the sizes."""
         colours, depth = image.colours, image.colours.dtype
         if depth not in (np.uint8, np.uint16):
@@ -175,17 +178,18 @@ class Inpainter:
             )
         warn_of_mask("given", odd_hole(hole))
         x = torch.from_numpy(planes_of(colours).repeat(3 // colours.shape[2], axis=0))
-        predicted = self.predict(x[None], torch.from_numpy(hole)[None, None].float())[0]
+        grown = grow_hole(hole, edge.grow)
+        predicted = self._predict(
+            x[None], torch.from_numpy(grown)[None, None].float(), self.strategy, match_colors=edge.match_colors
+        )
         self._check(predicted)
+        weight = torch.from_numpy(fill_weight(hole, grown, edge.feather))
+        predicted = fade(x[None], predicted, weight[None, None])[0]
         painted = to_pixels(predicted) if depth == np.uint8 else to_levels(predicted).cpu().permute(1, 2, 0).numpy()
         if colours.shape[2] == 1:
             painted = np.rint(painted.mean(axis=2, keepdims=True))
-        filled = np.where(hole[..., None], painted.astype(depth), colours)
+        filled = np.where(grown[..., None], painted.astype(depth), colours)
         return filled if image.alpha is None else np.dstack([filled, image.alpha])
-
-    def _filled(self, image: Tensor, mask: Tensor) -> Tensor:
-        hole = mask > 0
-        return torch.where(hole, self.predict(image, hole.float()).to(image), image)
 
     def _check(self, painted: Tensor) -> None:
         if self.dtype == torch.float16 and not painted.isfinite().all():
@@ -200,21 +204,21 @@ class Inpainter:
 
     # ---- as much at once as fits -----------------------------------------------------------------------------------
 
-    def _predict(self, image: Tensor, mask: Tensor, strategy: str) -> Tensor:
+    def _predict(self, image: Tensor, mask: Tensor, strategy: str, *, match_colors: bool = False) -> Tensor:
         if self._may_fit(image, strategy):
             painted = self._attempts.attempt(len(image), _pixels(image[:1]), lambda: self._forward(image, mask))
             if painted is not None:
-                return painted
+                return without_seam(painted, image, mask) if match_colors else painted
         if len(image) > 1:
             halves = zip(image.chunk(2), mask.chunk(2), strict=True)
-            return torch.cat([self._predict(*half, strategy) for half in halves])
+            return torch.cat([self._predict(*half, strategy, match_colors=match_colors) for half in halves])
         if strategy == "whole":
             height, width = image.shape[2:]
             raise InputError(
                 f"{width} x {height} pixels are too many for {self.device} at once; strategy=auto with "
                 "out_key=inpainted fills large images part by part"
             )
-        return fill_parts(image, mask, self._part)
+        return fill_parts(image, mask, self._part, match_colors=match_colors)
 
     def _part(self, image: Tensor, mask: Tensor) -> Tensor:
         """The network's image of a part, smaller where the part does not fit."""
@@ -263,19 +267,21 @@ class Inpainter:
         pairs = zip(image.split(1), mask.split(1), strict=True)
         return torch.cat([self.generator_input(*pair, batch_rng(0, 0, 0)) for pair in pairs])
 
-    def fill_batch(self, batch: Mapping[str, Any], out_key: str = "inpainted") -> Tensor:
+    def fill_batch(self, batch: Mapping[str, Any], out_key: str = "inpainted", *, match_colors: bool = False) -> Tensor:
         """`inpainted` or `predicted_image` of a batch of a data set: `image` and `mask`, float32 (B, 3, H, W).
 
+        match_colors: see `EdgeSettings`.
         On CUDA the result stays there, and may not have been computed yet, if the images go through the network whole.
         Numbers that are not finite are no error here.
         """
-        image, mask = batch["image"], batch["mask"]
+        image, mask = batch["image"], (batch["mask"] > 0).float()
         if out_key == "predicted_image" and self.strategy == "crop":
             raise InputError("out_key=predicted_image: parts are painted only around holes; set strategy=whole")
         strategy = "whole" if out_key == "predicted_image" else self.strategy
         if self.device.type == "cuda" and self._may_fit(image[:1], strategy):
             image, mask = upload(image, self.device), upload(mask, self.device)
-        return self._predict(image, mask, strategy) if out_key == "predicted_image" else self._filled(image, mask)
+        predicted = self._predict(image, mask, strategy, match_colors=match_colors)
+        return predicted if out_key == "predicted_image" else torch.where(mask > 0, predicted.to(image), image)
 
 
 def _pixels(image: Tensor) -> int:

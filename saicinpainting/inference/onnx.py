@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -49,6 +49,13 @@ def onnx_session(path: Path, device: torch.device | str | None) -> Any:
     if provider not in session.get_providers():  # it goes on without libraries that it does not find
         raise InputError(f"device={picked}: ONNX Runtime cannot start {provider}, see above; set device=cpu")
     return session
+
+
+def refuse_matching(file: str) -> NoReturn:
+    raise InputError(
+        f"mask.match_colors=true: {file} is an ONNX file, which does not say what it painted around the hole; leave "
+        "mask.match_colors out"
+    )
 
 
 class OnnxInpainter:
@@ -114,8 +121,10 @@ class OnnxInpainter:
             raise InputError(f"{self.path}: expected a result {image.shape}, as the image is, got {result.shape}")
         return np.asarray(result, np.float32)
 
-    def fill_batch(self, batch: Mapping[str, Any]) -> Tensor:
+    def fill_batch(self, batch: Mapping[str, Any], *, match_colors: bool = False) -> Tensor:
         """The filled images, (B, 3, H, W) on the CPU, of a batch: `image` and `mask`."""
+        if match_colors:
+            refuse_matching(str(self.path))
         image, mask = batch["image"].float(), (batch["mask"] > 0).float()
         if self.batch is None and self.size is None:
             filled = self._painted(image, mask)

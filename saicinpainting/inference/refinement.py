@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from saicinpainting.inference.devices import decoder_parts, gpus, spread_over
+from saicinpainting.inference.tiling import without_seam
 from saicinpainting.io.device import dtype_of
 from saicinpainting.io.images import pad_tensor_to_modulo
 from saicinpainting.utils import InputError, check_whole
@@ -77,6 +78,7 @@ def refine_predict(
     inpainter: Any,
     *,
     device: torch.device | str | Sequence[torch.device | str] | None = None,
+    match_colors: bool = False,
     **settings: Any,
 ) -> Tensor:
     """Inpaint images with refinement; (B, 3, H, W) on the CPU, smaller than the images above px_budget.
@@ -90,6 +92,7 @@ def refine_predict(
             `decode`s the features to (B, 3, H, W); `filled` and `finished` are used where it has them. It is moved
             to `device` or the GPUs `gpu_ids` and left there; without either it runs where it is. Several devices
             share the residual blocks, see `devices.spread_over`.
+        match_colors: make each scale's image continue the known pixels, see `tiling.without_seam`.
         settings: those of `RefinerSettings`.
 
     Raises:
@@ -112,7 +115,7 @@ def refine_predict(
     with _frozen(generator):
         levels = _pyramid(image, mask, min_side=refiner.min_side, max_scales=refiner.max_scales)
         for level_image, level_mask in tqdm(levels, desc="refinement", leave=False):
-            result = _inpaint_level(network, level_image, level_mask, result, refiner)
+            result = _inpaint_level(network, level_image, level_mask, result, refiner, match_colors=match_colors)
     assert result is not None
     return result.cpu()
 
@@ -212,7 +215,13 @@ def _pyramid(image: Tensor, mask: Tensor, *, min_side: float, max_scales: int) -
 
 
 def _inpaint_level(
-    network: _Network, image: Tensor, mask: Tensor, coarser: Tensor | None, refiner: RefinerSettings
+    network: _Network,
+    image: Tensor,
+    mask: Tensor,
+    coarser: Tensor | None,
+    refiner: RefinerSettings,
+    *,
+    match_colors: bool,
 ) -> Tensor:
     """Inpaint one scale: plainly where `coarser`, the result at half the size, is None, else with refinement.
 
@@ -235,6 +244,8 @@ def _inpaint_level(
     prediction = network.finished(network.decode(features), x)
     if not prediction.isfinite().all():
         raise InputError("refinement: the network's image is not finite; with precision=fp16 set bf16 or fp32")
+    if match_colors:
+        prediction = without_seam(prediction, padded_image, hole)
     return torch.where(hole > 0, prediction, padded_image)[:, :, :height, :width]
 
 

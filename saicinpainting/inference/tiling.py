@@ -62,10 +62,11 @@ Paint = Callable[[Tensor, Tensor], Tensor]
 """A part (1, 3, h, w) with its hole (1, 1, h, w) to the image of it, which may be smaller."""
 
 
-def fill_parts(image: Tensor, mask: Tensor, paint: Paint) -> Tensor:
+def fill_parts(image: Tensor, mask: Tensor, paint: Paint, *, match_colors: bool = False) -> Tensor:
     """`image`, (1, 3, H, W), filled part after part around its holes: what is filled is known to the next.
 
-    Images that are smaller than their parts are enlarged.
+    Images that are smaller than their parts are enlarged, and go on from what is around the hole; those of the parts'
+    size do so with `match_colors`.
     """
     filled, left = image.clone(), mask.clone()
     boxes = boxes_around_holes(mask[0, 0].cpu().numpy() > 0)
@@ -77,6 +78,8 @@ def fill_parts(image: Tensor, mask: Tensor, paint: Paint) -> Tensor:
             (h, w), (low, narrow) = part.shape[2:], painted.shape[2:]
             LOGGER.warning("a part of %d x %d pixels is too large; it is filled at %d x %d", w, h, narrow, low)
             painted = without_seam(resize_to_size(painted, h, w), part, hole)
+        elif match_colors:
+            painted = without_seam(painted, part, hole)
         part.copy_(torch.where(hole > 0, painted, part))
         hole.zero_()
     return filled
@@ -106,21 +109,23 @@ def resize_to_size(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def without_seam(painted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """`painted`, (1, 3, H, W), changed near the edge of the hole to continue `image`.
+    """`painted`, (B, 3, H, W), changed near the edge of the hole to continue `image`.
 
     What a network paints on known pixels says how far off it is there. That difference, as a Gaussian average of the
-    known pixels in reach, is taken off, in full at the edge and less and less behind it; mask: (1, 1, H, W), 1 = hole.
+    known pixels in reach, is taken off, in full at the edge and less and less behind it; mask: (B, 1, H, W), 1 = hole.
     """
     known = 1 - mask
     reach = _blurred(known)
     difference = _blurred((image - painted) * known) / reach.clamp(min=1e-6)
     # Half of what an edge pixel sees is known.
-    return painted + difference * (2 * reach).clamp(max=1)
+    continued = painted + difference * (2 * reach).clamp(max=1)
+    # Clamping must not hide numbers that are not finite.
+    return torch.where(painted.isfinite(), continued.clamp(0, 1), painted)
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """A Gaussian blur of (1, C, H, W) that reaches `SEAM` pixels."""
-    pixels = np.ascontiguousarray(x[0].permute(1, 2, 0).cpu().numpy())
+    """A Gaussian blur of (B, C, H, W) that reaches `SEAM` pixels."""
+    images = x.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     side = 2 * SEAM + 1
-    blurred = cv2.GaussianBlur(pixels, (side, side), SEAM / 3, borderType=cv2.BORDER_REFLECT_101)
-    return torch.from_numpy(blurred.reshape(pixels.shape)).permute(2, 0, 1)[None].to(x)
+    blurred = [cv2.GaussianBlur(one, (side, side), SEAM / 3, borderType=cv2.BORDER_REFLECT_101) for one in images]
+    return torch.from_numpy(np.stack(blurred).reshape(images.shape)).permute(0, 3, 1, 2).to(x)
