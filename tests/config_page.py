@@ -16,8 +16,9 @@ HEAD = """# Config reference
 
 Every key of a training config (`configs/training`) that this package reads itself, of `refiner` in prediction and
 evaluation, and of `mask` in prediction. Printed from the dataclasses by `tests/config_page.py`; a test holds them
-together. Sections that go to a class are described there: `generator` by the networks (saicinpainting/networks), `discriminator`, `evaluator`
-(saicinpainting/metrics), `visualizer`; `data.train` by `make_train_dataset`; `trainer.kwargs` by Lightning's `Trainer`.
+together. Sections that go to a class are described there: `generator` by the networks (saicinpainting/networks),
+`discriminator`, `evaluator` (saicinpainting/metrics), `visualizer`; `data.train` by `make_train_dataset`;
+`trainer.kwargs` by Lightning's `Trainer`.
 [Extend](extend.md) says how `_target_` puts a class of yours in the place of any part.
 """
 

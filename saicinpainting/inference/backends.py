@@ -20,7 +20,7 @@ from saicinpainting.inference.overlap import Download
 from saicinpainting.inference.refinement import RefinerSettings, refine_predict, scales_of, unpadded_size
 from saicinpainting.inference.tiling import fill_parts
 from saicinpainting.io.device import dtype_of, pick_device, warn_of_emulation
-from saicinpainting.io.images import from_pixels, padded
+from saicinpainting.io.images import padded
 from saicinpainting.io.memory import Attempts
 from saicinpainting.networks.base import Generator
 from saicinpainting.networks.inputs import GeneratorInput
@@ -222,21 +222,26 @@ def warn_of_unrefined(backend: Backend) -> None:
 
 
 class ArrayBackend(Protocol):
-    """A uint8 image (H, W, 3), filled where its mask (H, W) is not 0, as `edge` says."""
+    """Fills an image, float32 (3, H, W) in [0, 1], where its hole, bool (H, W), is true.
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, edge: EdgeSettings = ..., /) -> np.ndarray: ...
+    The result is uint8 (H, W, 3), or uint16 if deep.
+    """
+
+    def __call__(
+        self, image: np.ndarray, hole: np.ndarray, edge: EdgeSettings, *, deep: bool = False
+    ) -> np.ndarray: ...
 
 
 def load_array_backend(model: Mapping[str, Any], device: torch.device | str, **options: Any) -> ArrayBackend:
-    """Load a function that fills arrays; options: of `load_backend`."""
+    """Load a function that fills one image after the other; options: of `load_backend`."""
     fill = _load(model, device, edge=EdgeSettings(), **options)
 
-    def fill_array(image: np.ndarray, mask: np.ndarray, edge: EdgeSettings = EdgeSettings(), /) -> np.ndarray:  # noqa: B008
+    def fill_array(image: np.ndarray, hole: np.ndarray, edge: EdgeSettings, *, deep: bool = False) -> np.ndarray:
         batch: Batch = {
-            "image": from_pixels(image)[None],
-            "mask": torch.from_numpy(mask > 0)[None, None].float(),
-            "unpad_to_size": image.shape[:2],
+            "image": torch.from_numpy(image)[None],
+            "mask": torch.from_numpy(hole)[None, None].float(),
+            "unpad_to_size": hole.shape,
         }
-        return Download(fill_with_edge(fill, batch, edge)).pixels()[0]
+        return Download(fill_with_edge(fill, batch, edge), deep=deep).pixels()[0]
 
     return fill_array

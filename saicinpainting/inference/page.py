@@ -1,110 +1,293 @@
-"""A local page to try a checkpoint: load a photograph, paint the hole, fill it. Needs gradio, an optional extra."""
+"""A page to try models in a browser: load a photograph, paint over what is to go, fill. Needs gradio, an extra."""
 
 from __future__ import annotations
 
+import logging
+import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from saicinpainting.io.images import write_image
+from saicinpainting.inference.edges import EdgeSettings
+from saicinpainting.inference.page_images import (
+    KEPT_SECONDS,
+    PAINT,
+    Photograph,
+    hole_of_drawing,
+    open_photograph,
+    painted_layer,
+    write_result,
+)
+from saicinpainting.inference.page_models import PageModels
 from saicinpainting.utils import InputError
 
+LOGGER = logging.getLogger(__name__)
 MAX_UPLOAD_MB = 30
 MAX_MEGAPIXELS = 16.0
-KEPT_SECONDS = 3600
-"""How long photographs and results stay on disk, for their links."""
-PLAIN, REFINED = "plain", "refined (slow)"
-Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
+LONGEST_GROWTH = 64
+ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"]
+LOOPBACK = ("127.0.0.1", "localhost")
+HOW_TO = """### How it works
+
+1. **Load** a photograph. It stays in its full size; turned ones are stood upright.
+2. **Paint** over what is to go, generously: rims and shadows too. Or load a mask, white where to fill.
+3. **Fill.** What is outside of what you painted stays as it is, in every bit.
+"""
+CSS = """
+.gradio-container {max-width: 1280px !important; margin: 0 auto !important}
+#head h1 {margin: 0.4em 0 0; font-size: 1.5rem}
+#head p {margin: 0 0 0.3em; opacity: 0.75}
+#photograph {min-height: 16rem}
+#how {padding: 0.25rem 1rem 0.75rem}
+#how .error, #how button {display: none}  /* errors are told at the top */
+#what {background: var(--block-background-fill)}
+#what p, .about p {font-size: 0.875rem; opacity: 0.75}
+@media (max-width: 640px) {
+  .gradio-container {padding: 0.5rem !important}
+  #buttons {flex-wrap: nowrap; gap: 0.4rem}
+  #buttons button {padding: 0.5rem 0.3rem; font-size: 0.85rem; min-width: 0}
+}
+"""
 
 
-def split_drawing(drawing: Mapping[str, Any] | None, *, max_megapixels: float) -> tuple[np.ndarray, np.ndarray]:
-    """The photograph (H, W, 3) and the mask (H, W) bool of what gradio's editor gives.
+def make_page(models: PageModels, *, max_megapixels: float = MAX_MEGAPIXELS) -> Any:
+    """The gradio page, to be shown by `launch_page`."""
+    gradio = _gradio()
+    folder = tempfile.TemporaryDirectory(prefix="lama-")
+    # Delete the copies that gradio keeps: old ones hourly, all on exit.
+    with gradio.Blocks(
+        title="LaMa inpainting", delete_cache=(KEPT_SECONDS, KEPT_SECONDS), analytics_enabled=False
+    ) as page:
+        page.lama_folder = folder  # as long as the page
+        _lay_out(gradio, _Actions(gradio, models, Path(folder.name), max_megapixels), models)
+    return page
 
-    drawing: `background`, uint8 (H, W, 3 or 4), and `layers` of RGBA; what was painted is hole, whatever its colour.
-    Transparent parts of the photograph come over white: the colours that a file has under them, and that
-    `bin/predict.py` takes, do not reach the page, for browsers make them black.
 
-    Raises:
-        InputError: nothing was loaded or painted, the photograph is too large, or was painted at another size.
+def launch_page(page: Any, *, host: str, port: int) -> None:
+    """Serve the page until it is interrupted.
+
+    On this machine only, unless `host` is another: then whoever reaches it may use it, and a warning says so. Requests
+    under another name than the page's own are refused there, and so are other sites' scripts (by gradio), so that no
+    page that is open beside it can use it.
     """
-    background = None if drawing is None else drawing.get("background")
-    if background is None:
-        raise InputError("load a photograph first")
-    photograph = _over_white(background)
-    height, width = photograph.shape[:2]
-    if height * width > max_megapixels * 1e6:
-        raise InputError(
-            f"the photograph has {height * width / 1e6:.1f} megapixels, at most {max_megapixels:g} are taken here; "
-            "bin/predict.py fills larger ones"
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    gradio = _gradio()
+    hosts = [*LOOPBACK, host] if host != "0.0.0.0" else ["*"]
+    if host not in LOOPBACK:
+        LOGGER.warning(
+            "host=%s: whoever reaches this machine may use the page, without a password and unencrypted; for yourself, "
+            "leave host out and use an SSH tunnel",
+            host,
         )
-    mask = np.zeros((height, width), bool)
-    for layer in (drawing or {}).get("layers") or []:
-        painted = layer[..., 3] > 0
-        if painted.shape == mask.shape:
-            mask |= painted
-        elif painted.any():
-            raise InputError(
-                f"what was painted has {painted.shape[1]} x {painted.shape[0]} pixels, the photograph {width} x "
-                f"{height}; load the photograph again and paint anew"
-            )
-    if not mask.any():
-        raise InputError("paint what is to be filled with the brush")
-    return photograph, mask
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio's requests to itself
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # nobody else's server
+    theme = gradio.themes.Default(primary_hue="indigo", neutral_hue="slate", radius_size="lg", **fonts)
+    page.queue(max_size=8, default_concurrency_limit=1)
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=f"{MAX_UPLOAD_MB}mb",
+            theme=theme,
+            css=CSS,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
+        )
+    except OSError as error:
+        raise InputError(
+            f"port={port}: the page cannot be served there, another may be; set port={port + 1}"
+        ) from error
 
 
-def _over_white(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3 or 4) to (H, W, 3); opaque pixels keep every bit."""
-    colours, alpha = pixels[..., :3], pixels[..., 3:].astype(np.float32) / 255
-    if alpha.shape[-1] == 0:
-        return np.ascontiguousarray(colours)
-    return np.rint(colours * alpha + 255 * (1 - alpha)).astype(np.uint8)
-
-
-def _write_result(folder: Path, result: np.ndarray) -> Path:
-    """A new file in `folder`, from which old ones go."""
-    for file in folder.iterdir():
-        if time.time() - file.stat().st_mtime > KEPT_SECONDS:
-            file.unlink()
-    path = folder / f"filled{time.time_ns()}.png"
-    write_image(path, result)
-    return path
-
-
-def make_page(fills: Mapping[str, Fill], *, title: str, max_megapixels: float = MAX_MEGAPIXELS) -> Any:
-    """The gradio page; fills: what each of the modes does with a photograph and a mask."""
+def _gradio() -> Any:
     try:
         import gradio
     except ImportError:
-        raise InputError("the page needs gradio: pip install 'gradio>=5.27'") from None
-    folder = tempfile.TemporaryDirectory(prefix="lama-")
+        raise InputError("the page needs gradio: pip install 'gradio>=6.31'") from None
+    return gradio
 
-    def fill(drawing: Mapping[str, Any] | None, mode: str) -> tuple[Any, str]:
+
+class _Actions:
+    """What the page's controls do; each gives the new values of those it changes."""
+
+    def __init__(self, gradio: Any, models: PageModels, folder: Path, max_megapixels: float) -> None:
+        self.gradio, self.models, self.folder, self.max_megapixels = gradio, models, folder, max_megapixels
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Mistakes appear on the page, without the server's folders."""
         try:
-            photograph, mask = split_drawing(drawing, max_megapixels=max_megapixels)
-            result = fills[mode](photograph, mask)
+            yield
         except InputError as error:
-            raise gradio.Error(str(error), print_exception=False) from error
-        return (photograph, result), str(_write_result(Path(folder.name), result))
+            line = re.sub(r"(?<!\w)/(?:[^\s/:;,()']+/)+", "", str(error))
+            raise self.gradio.Error(line, print_exception=False) from error
 
-    # Delete the copies that gradio keeps: old ones hourly, all on exit.
-    with gradio.Blocks(title=title, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gradio.Markdown(f"### {title}\nLoad a photograph, paint over what is to go, fill.")
-        editor = gradio.ImageEditor(
-            type="numpy",
-            label="Photograph",
-            sources=["upload", "clipboard"],
-            brush=gradio.Brush(colors=["#ff2a2a"], default_size=30, color_mode="fixed"),
-            eraser=gradio.Eraser(default_size=30),
-            transforms=(),
-            layers=False,
+    def load(self, file: str | None) -> tuple[Any, ...]:
+        """A file to the photograph, the editor with it, and whether the places for both are seen."""
+        if file is None:
+            raise self.gradio.Error("no photograph came", print_exception=False)
+        with self._told():
+            photograph = open_photograph(Path(file), self.folder, max_megapixels=self.max_megapixels)
+        return self._shown(photograph)
+
+    def _shown(self, photograph: Photograph, layers: list[Any] | None = None) -> tuple[Any, ...]:
+        drawing = {"background": str(photograph.preview), "layers": layers or [], "composite": None}
+        height, width = photograph.size
+        about = f"{photograph.name}, {width} × {height} pixels"
+        seen = self.gradio.update(visible=True)
+        return (
+            photograph,
+            self.gradio.update(value=drawing, visible=True),
+            self.gradio.update(visible=False, value=None),
+            seen,
+            self.gradio.update(value=about, visible=True),
         )
-        mode = gradio.Radio(list(fills), value=next(iter(fills)), label="How")
-        button = gradio.Button("Fill", variant="primary")
-        slider = gradio.ImageSlider(label="Before and after", interactive=False)
-        download = gradio.File(label="Result, PNG", interactive=False)
-        button.click(fill, [editor, mode], [slider, download])
-    return page
+
+    def load_mask(self, file: str, photograph: Photograph | None) -> tuple[Any, ...]:
+        with self._told():
+            if photograph is None:
+                raise InputError("load a photograph first")
+            masked = photograph.with_mask(Path(file), max_megapixels=self.max_megapixels)
+            layer = painted_layer(masked.uploaded_hole(), masked.preview_size)
+        return self._shown(masked, [layer])
+
+    def go_on(self, photograph: Photograph, result: str) -> tuple[Any, ...]:
+        """The result as the next photograph."""
+        with self._told():
+            again = open_photograph(Path(result), self.folder, max_megapixels=self.max_megapixels)
+        return self._shown(again)
+
+    def limit_feather(self, grow: int, feather: int) -> Any:
+        return self.gradio.update(maximum=max(grow, 1), value=min(feather, grow), interactive=grow > 0)
+
+    def choose(self, name: str) -> str:
+        with self._told():
+            self.models.get(name)
+        return self.models.describe(name)
+
+    def fill(
+        self,
+        photograph: Photograph | None,
+        drawing: Mapping[str, Any] | None,
+        name: str,
+        grow: int,
+        feather: int,
+        match_colors: bool,
+        refine: bool,
+    ) -> tuple[Any, ...]:
+        """Everything chosen to both previews, the file to download, and what the result is."""
+        with self._told():
+            if photograph is None:
+                raise InputError("load a photograph first")
+            edge = EdgeSettings(grow, feather, match_colors)
+            hole = hole_of_drawing(drawing, photograph.uploaded_hole(), photograph.preview_size)
+            network = self.models.get(name, refine=refine)
+            start = time.perf_counter()
+            image, extras = photograph.read()
+            filled = network(image, hole, edge, deep=extras.deep)
+            path, preview = write_result(self.folder, photograph, filled, extras)
+        height, width = photograph.size
+        seconds = time.perf_counter() - start
+        about = f"{name}{', refined' if refine else ''}: {width} × {height} pixels in {seconds:.1f} seconds"
+        shown = self.gradio.update(visible=True)
+        return (
+            self.gradio.update(value=(str(photograph.preview), str(preview)), visible=True),
+            self.gradio.update(value=str(path), visible=True),
+            shown,
+            self.gradio.update(value=about, visible=True),
+            str(path),
+            self.gradio.update(visible=False),
+        )
+
+
+def _lay_out(gradio: Any, actions: _Actions, models: PageModels) -> None:
+    """Left the photograph and what is done to it, right the result; below each other on a phone."""
+    photograph, result = gradio.State(), gradio.State()
+    gradio.Markdown("# LaMa inpainting\nLoad a photograph, paint over what is to go, fill.", elem_id="head")
+    with gradio.Row(equal_height=False):
+        with gradio.Column(min_width=340):
+            upload = gradio.File(
+                label="Photograph: drop it here, or tap to choose", file_types=ENDINGS, elem_id="photograph"
+            )
+            editor = gradio.ImageEditor(
+                type="numpy",
+                format="png",
+                label="Paint over what is to go",
+                elem_id="editor",
+                height="65vh",
+                sources=(),
+                brush=gradio.Brush(colors=[(_css_colour(), PAINT[3] / 255)], color_mode="fixed", default_size="auto"),
+                eraser=gradio.Eraser(default_size="auto"),
+                transforms=(),
+                layers=False,
+                visible=False,
+            )
+            about = gradio.Markdown(visible=False, elem_classes="about")
+            with gradio.Row(visible=False, elem_id="buttons") as buttons:
+                another = gradio.UploadButton("Another photograph", file_types=ENDINGS, size="sm", min_width=90)
+                mask = gradio.UploadButton("Mask from a file", file_types=ENDINGS, size="sm", min_width=90)
+            button = gradio.Button("Fill", variant="primary", size="lg")
+        with gradio.Column(min_width=340):
+            how = gradio.Markdown(HOW_TO, elem_id="how", container=True)
+            slider = gradio.ImageSlider(
+                type="filepath",
+                label="Before and after",
+                elem_id="result",
+                height="65vh",
+                interactive=False,
+                visible=False,
+            )
+            outcome = gradio.Markdown(visible=False, elem_classes="about")
+            with gradio.Row():
+                download = gradio.DownloadButton(
+                    "Download PNG", variant="primary", size="md", visible=False, min_width=90
+                )
+                again = gradio.Button("Go on from here", size="md", visible=False, min_width=90)
+    with gradio.Row(equal_height=False):
+        with gradio.Column(min_width=340), gradio.Group():
+            name = gradio.Dropdown(models.choices(), value=models.first, label="Model", filterable=False)
+            what = gradio.Markdown(models.describe(models.first), elem_id="what", padding=True)
+            refine = gradio.Checkbox(label="Refine", info="sharper in large holes; takes many times as long")
+        with gradio.Column(min_width=340), gradio.Group():
+            grow = gradio.Slider(
+                0, LONGEST_GROWTH, 0, step=1, label="Grow the mask", info="by so many pixels, over rims and shadows"
+            )
+            feather = gradio.Slider(
+                0,
+                1,
+                0,
+                step=1,
+                interactive=False,
+                label="Feather",
+                info="of these, so many over which the fill fades in",
+            )
+            match_colors = gradio.Checkbox(label="Match colours", info="takes off a cast that the fill has at its edge")
+
+    loaded: list[Any] = [photograph, editor, upload, buttons, about]
+    # What loads or runs a network waits for its turn; the rest does not.
+    network = {"concurrency_id": "network", "concurrency_limit": 1, "api_visibility": "private"}
+    quick = {"concurrency_limit": 4, "api_visibility": "private"}
+    upload.upload(actions.load, upload, loaded, **quick)
+    another.upload(actions.load, another, loaded, **quick)
+    mask.upload(actions.load_mask, [mask, photograph], loaded, **quick)
+    again.click(actions.go_on, [photograph, result], loaded, **quick)
+    grow.change(actions.limit_feather, [grow, feather], feather, show_progress="hidden", **quick)
+    name.change(actions.choose, name, what, **network)
+    button.click(
+        actions.fill,
+        [photograph, editor, name, grow, feather, match_colors, refine],
+        [slider, download, again, outcome, result, how],
+        scroll_to_output=True,
+        **network,
+    )
+
+
+def _css_colour() -> str:
+    return "#" + "".join(f"{part:02x}" for part in PAINT[:3])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from saicinpainting.inference.backends import load_array_backend, load_backend
 from saicinpainting.inference.edges import EdgedBackend, EdgeSettings, fill_weight, grow_hole
 from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.io.images import planes_of
 from saicinpainting.utils import InputError
 from tests.helpers import photo, run_script, write_run
 from tests.samples import refining
@@ -211,12 +212,13 @@ def test_an_onnx_file_fills_the_grown_mask(tmp_path: Path) -> None:
 
     model = {"path": str(exported(tmp_path / "dark.onnx", top=1)), "checkpoint": ""}
     fill, image = load_array_backend(model, "cpu"), photo("coffee.png", 64)
-    filled = fill(image, square(), EdgeSettings(grow=6, feather=3))
+    planes, hole = planes_of(image), square() > 0
+    filled = fill(planes, hole, EdgeSettings(grow=6, feather=3))
     grown = cv2.dilate(square(), disk(6)) > 0
     np.testing.assert_array_equal(filled[~grown], image[~grown])
     assert (filled != image).any(axis=2)[grown].mean() > 0.99
     with pytest.raises(InputError, match=r"mask.match_colors=true: .*dark\.onnx is an ONNX file"):
-        fill(image, square(), EdgeSettings(match_colors=True))
+        fill(planes, hole, EdgeSettings(match_colors=True))
 
 
 def test_the_command_grows_masks_of_16_bit_images_and_makes_results_of_other_settings_anew(tmp_path: Path) -> None:
