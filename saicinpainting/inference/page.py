@@ -37,7 +37,7 @@ HOW_TO = """### How it works
 3. **Fill.** What is outside of what you painted stays as it is, in every bit.
 """
 CSS = """
-.gradio-container {max-width: 1280px !important; margin: 0 auto !important}
+.gradio-container {width: 100% !important; max-width: 1280px !important; margin: 0 auto !important}
 #head h1 {margin: 0.4em 0 0; font-size: 1.5rem}
 #head p {margin: 0 0 0.3em; opacity: 0.75}
 #photograph {min-height: 16rem}

@@ -100,7 +100,7 @@ def open_photograph(file: Path, folder: Path, *, max_megapixels: float) -> Photo
 def _write_preview(folder: Path, image: Image.Image, profile: bytes | None) -> Path:
     image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     path = folder / f"preview{time.time_ns()}.jpg"
-    image.save(path, quality=92, **({"icc_profile": profile} if profile else {}))
+    image.save(path, quality=92, icc_profile=profile)
     return path
 
 

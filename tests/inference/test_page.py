@@ -248,7 +248,7 @@ class Browser:
 
     def __init__(self, page: Any, folder: Path) -> None:
         self.page, self.folder, self.shots = page, folder, 0
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(60_000)
 
     def shoot(self, name: str) -> None:
         """LAMA_SCREENSHOTS names a folder to look at them in."""
@@ -280,13 +280,12 @@ class Browser:
 
     def fill(self) -> np.ndarray:
         """The pixels of the file that is downloaded."""
-        outcome = self.page.get_by_text(" seconds").first
-        before = outcome.inner_text() if outcome.is_visible() else ""
+        shown = self.page.locator("#result img").last
+        before = shown.get_attribute("src") if shown.is_visible() else ""
         self.button("Fill").click()
         self.page.wait_for_function(
-            "before => [...document.querySelectorAll('.about')].some("
-            "e => e.innerText.includes(' seconds') && e.innerText.trim() != before.trim()) "
-            "&& !document.querySelector('#result .generating, #result .translucent')",
+            "before => { const shown = [...document.querySelectorAll('#result img')].pop();"
+            " return shown && shown.src && shown.getAttribute('src') != before }",
             arg=before,
         )
         self.page.wait_for_timeout(800)
@@ -313,8 +312,8 @@ def test_each_control_does_what_it_says(address: str, tmp_path: Path, viewport: 
         browser = Browser(context.new_page(), tmp_path)
         page = browser.page
         page.goto(address)
-        assert page.title() == "LaMa inpainting"
         page.locator("#photograph input[type=file]").wait_for(state="attached")
+        assert page.title() == "LaMa inpainting"
         browser.fails("load a photograph first")
         browser.shoot("empty")
         page.set_input_files("#photograph input[type=file]", str(tmp_path / "phone.jpg"))
