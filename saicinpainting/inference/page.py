@@ -219,7 +219,7 @@ def _lay_out(gradio: Any, actions: _Actions, models: PageModels) -> None:
             editor = gradio.ImageEditor(
                 type="numpy",
                 format="png",
-                label="Paint over what is to go",
+                label="Paint",  # more does not fit beside the tools on a phone
                 elem_id="editor",
                 height="65vh",
                 sources=(),
