@@ -251,7 +251,9 @@ def test_images_of_more_than_33_megapixels_are_kept_from_32_bit_kernels(
 ) -> None:
     wide = generator("lama-fourier", "generator.ngf=64")
     inpainter = on_cuda(wide, fold=folded, strategy=strategy)
-    monkeypatch.setattr("saicinpainting.inference.inpainter.fill_parts", lambda image, mask, paint, **_: paint(image, mask))
+    monkeypatch.setattr(
+        "saicinpainting.inference.inpainter.fill_parts", lambda image, mask, paint, **_: paint(image, mask)
+    )
     tried: list[torch.Size] = []
     inpainter.network.register_forward_pre_hook(lambda _, args: tried.append(args[0].shape))
     with CountsIn32Bits():
