@@ -13,7 +13,6 @@ from saicinpainting.networks.models import published_models
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
-DEFAULT = "lama-small"
 Load = Callable[[Mapping[str, Any], bool], ArrayBackend]
 """Loads `path` and `checkpoint`, with refinement or without."""
 
@@ -22,23 +21,15 @@ class PageModels:
     """Loads the models as they are asked for; the one that was asked for last is kept.
 
     Args:
-        path: of the model to begin with: a run, a file or a published model's name; None: `lama-small`.
+        path: of the model to begin with: a run, a file or a published model's name.
         checkpoint: of the model to begin with.
         load: loads a model.
-
-    Raises:
-        InputError: `path` is None, and there is no `lama-small`.
     """
 
-    def __init__(self, path: str | None, checkpoint: str, load: Load) -> None:
+    def __init__(self, path: str, checkpoint: str, load: Load) -> None:
         published = published_models()
-        if path is None and DEFAULT not in published:
-            raise InputError(
-                "model.path: name a run, a file of weights or a published model (bin/models.py lists them)"
-            )
         self._load, self._kept = load, ""
         self._loaded: dict[bool, ArrayBackend] = {}
-        path = path or DEFAULT
         # A server's folders are nobody's business.
         self.first = path if path in published else PurePath(urlsplit(path).path).name or "model"
         self._models = {name: {"path": name, "checkpoint": model.checkpoint} for name, model in published.items()}
@@ -51,7 +42,7 @@ class PageModels:
         for name, model in published.items():
             cost = f"downloads {model.bytes / 1e6:.0f} MB" if model.missing() else "here"
             choices.append((f"{name} ({cost})", name))
-        return choices
+        return sorted(choices, key=lambda choice: choice[1] != self.first)
 
     def describe(self, name: str) -> str:
         model = published_models().get(name)
