@@ -6,7 +6,7 @@ from pathlib import Path
 
 from saicinpainting.cli import command
 
-CELL = 150
+CELL = 128
 
 
 @command
