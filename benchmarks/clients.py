@@ -52,6 +52,7 @@ class Client:
         shares_torch: PyTorch comes from the environment `TORCH`.
         python: the interpreter that the environment needs, if not the one that runs this.
         levels: how far it may be off in the hole.
+        fails: why it is known to fail; the table says how it does, and the command ends well.
     """
 
     environment: str
@@ -60,6 +61,7 @@ class Client:
     shares_torch: bool = False
     python: str = sys.executable
     levels: int = 1
+    fails: str = ""
 
 
 CLIENTS = {
@@ -72,7 +74,9 @@ CLIENTS = {
     "openvino, fixed": Client("openvino", ("openvino",), ("run_openvino.py", "fixed")),
     "openvino, free sizes": Client("openvino", ("openvino",), ("run_openvino.py", "free")),
     "MNN": Client("mnn", ("MNN",), ("run_mnn.py",)),
-    "ncnn, from ONNX": Client("ncnn", ("ncnn", "pnnx"), ("run_ncnn.py", "onnx"), shares_torch=True, levels=2),
+    "ncnn, from ONNX": Client(
+        "ncnn", ("ncnn", "pnnx"), ("run_ncnn.py", "onnx"), shares_torch=True, levels=2, fails="pnnx crashes"
+    ),
     "ncnn, from TorchScript": Client("ncnn", ("ncnn", "pnnx"), ("run_ncnn.py", "pt"), shares_torch=True, levels=2),
     "Core ML, conversion": Client("coreml", ("coremltools",), ("run_coreml.py",), shares_torch=True),
     "simple-lama-inpainting": Client(
@@ -99,7 +103,7 @@ def main() -> None:
         rows.append({"client": name, **run(CLIENTS[name], cases, args.folder.resolve())})
         print("| " + " | ".join(map(str, rows[-1].values())) + " |", flush=True)
     args.json.write_text(json.dumps(rows, indent=1) + "\n")
-    sys.exit(any(row["result"].startswith("fails") for row in rows))
+    sys.exit(any(row["result"].startswith("fails") and not CLIENTS[row["client"]].fails for row in rows))
 
 
 # ---- cases ---------------------------------------------------------------------------------------------------------
