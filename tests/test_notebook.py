@@ -22,7 +22,7 @@ def program(cells: list[str]) -> str:
     lines = ["import subprocess", "def shell(line): subprocess.run(line, shell=True, check=True)"]
     lines += ["def show(shown): shown is None or print('shown:', type(shown).__name__, shown.size)"]
     for cell in cells:
-        text = "\n".join(f"shell({line[1:]!r})" if line.startswith("!") else line for line in cell.splitlines())
+        text = "\n".join(f"shell(f{line[1:]!r})" if line.startswith("!") else line for line in cell.splitlines())
         *_, last = ast.parse(text).body
         if isinstance(last, ast.Expr) and not text.splitlines()[last.lineno - 1].startswith("shell("):
             kept = text.splitlines()[: last.lineno - 1]

@@ -43,14 +43,14 @@ def main() -> None:
 def gather(args: argparse.Namespace) -> tuple[list[Found], list[str]]:
     """The photographs that the arguments ask for, and a line for each that is missing."""
     from saicinpainting.data.preparation.packing import unpack
-    from saicinpainting.data.preparation.photographs import draw_roles, find_photographs, read_table
+    from saicinpainting.data.preparation.photographs import TABLE, draw_roles, find_photographs, read_table
 
     if args.packed:
         found, missing = unpack(args.packed, args.outdir / "photographs"), list[str]()
     else:
         cache = args.cache or args.outdir / "packages"
         found, missing = find_photographs(
-            read_table(args.table), cache, debian=not args.no_debian, skip_missing=args.skip_missing
+            read_table(args.table or TABLE), cache, debian=not args.no_debian, skip_missing=args.skip_missing
         )
     if args.photos:
         roles = [one.photograph.role for one in found]
@@ -64,13 +64,9 @@ def gather(args: argparse.Namespace) -> tuple[list[Found], list[str]]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    from saicinpainting.data.preparation.lama_small import Recipe
-    from saicinpainting.data.preparation.photographs import TABLE
-    from saicinpainting.data.preparation.tiles import Cutting
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outdir", type=Path, help="folder for the data")
-    parser.add_argument("--table", type=Path, default=TABLE, help="photographs and their packages (default: ours)")
+    parser.add_argument("--table", type=Path, help="photographs and their packages (default: ours)")
     parser.add_argument("--cache", type=Path, help="folder of Debian's packages (default: OUTDIR/packages)")
     parser.add_argument("--no-debian", action="store_true", help="leave out Debian's packages")
     parser.add_argument("--skip-missing", action="store_true", help="leave out what this machine cannot get")
@@ -78,16 +74,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--per-photograph",
         type=int,
-        default=Cutting.per_photograph,
+        default=120,
         help="most tiles cut from one photograph (default: %(default)s)",
     )
     parser.add_argument(
         "--patterns",
         type=float,
-        default=Recipe.patterns,
+        default=0.12,
         help="share of the training tiles that are drawn patterns, from 0 to below 1 (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=Recipe.seed, help="seed of all draws (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all draws (default: %(default)s)")
     parser.add_argument(
         "--pack", type=Path, metavar="FILE", help="also write a tar of the training and validation photographs"
     )
@@ -99,7 +95,7 @@ def parse_arguments() -> argparse.Namespace:
     if not 0 <= args.patterns < 1:
         raise InputError(f"--patterns {args.patterns:g}: a share of the tiles is expected, from 0 to below 1")
     of_packages = {
-        "--table": args.table != TABLE,
+        "--table": args.table is not None,
         "--cache": args.cache is not None,
         "--no-debian": args.no_debian,
         "--skip-missing": args.skip_missing,

@@ -8,6 +8,7 @@ import os
 import cv2
 import numpy as np
 
+from saicinpainting.io.files import printable
 from saicinpainting.io.pixels import FilePixels, decode_pixels, read_bytes
 from saicinpainting.utils import InputError
 
@@ -113,4 +114,4 @@ def warn_of_mask(name: str, oddity: str) -> None:
     if len(_told) > WARNED:
         LOGGER.warning("more masks like these are not named")
     else:
-        LOGGER.warning("the mask %s %s", name, oddity)
+        LOGGER.warning("the mask %s %s", printable(name), oddity)

@@ -7,6 +7,7 @@ import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -24,7 +25,7 @@ from saicinpainting.networks.models import (
 )
 from saicinpainting.training.finetune import finetune_path
 from saicinpainting.utils import InputError
-from tests.helpers import fill, golden_values, rand
+from tests.helpers import fill, golden_values, photo, rand
 from tests.server import Files, serving
 
 CONFIG = b"generator: {}\ntraining_model: {}\n"
@@ -219,7 +220,23 @@ def test_the_shipped_table_is_whole(monkeypatch: pytest.MonkeyPatch):
         assert (models.TABLE.parent / "training" / f"{model.config}.yaml").is_file()
         assert f"`{model.name}`" in table_of_models()
         for file in model.files.values():
-            assert bool(file.address) != bool(file.member)
+            assert bool(file.address) + bool(file.member) + model.ships == 1
+
+
+def test_what_ships_is_whole_and_is_the_default(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("LAMA_MODELS", raising=False)
+    monkeypatch.setenv("LAMA_OFFLINE", "1")
+    model = find_model(models.DEFAULT)
+    verify_model(model, again=True)
+    assert fetch_model(model) == model.folder
+    assert not list(model.folder.glob(".*"))  # nothing is written into an installed package
+    image, mask = photo("coffee.png", 64), np.zeros((64, 64), np.uint8)
+    mask[20:40, 20:40] = 255
+    filled = Inpainter.from_pretrained(device="cpu")(image, mask)
+    assert (filled[mask == 0] == image[mask == 0]).all()
+    assert (
+        np.abs(filled.astype(int) - image)[mask > 0].mean() < np.abs(image[mask > 0].mean(0) - image[mask > 0]).mean()
+    )
 
 
 def test_a_published_name_fills_holes_and_starts_a_run(table: Path, server: Files, tmp_path: Path):
