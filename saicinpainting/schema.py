@@ -16,6 +16,8 @@ from saicinpainting.utils import InputError, check_known_keys
 
 T = TypeVar("T")
 
+NO_KEY = {"key": False}
+"""Metadata of a field that is no config key: the program sets it."""
 _NAMES = {int: "a whole number", float: "a number", str: "text", type(None): "null", list: "a list"}
 _NAMES |= {dict: "a mapping of settings", Any: "anything"}
 
@@ -77,7 +79,8 @@ def describe(section: type) -> list[Key]:
 
 def _fields(section: type) -> dict[str, tuple[Field[Any], Any]]:
     hints = get_type_hints(section)
-    return {field.name: (field, hints[field.name]) for field in fields(section) if field.init}  # type: ignore[arg-type]
+    keys = [field for field in fields(section) if field.init and field.metadata != NO_KEY]  # type: ignore[arg-type]
+    return {field.name: (field, hints[field.name]) for field in keys}
 
 
 def _default(field: Field[Any]) -> Any:

@@ -13,7 +13,7 @@ from saicinpainting.cli import hydra_command
 @hydra_command("prediction", "default")
 def main(config: DictConfig) -> None:
     from saicinpainting.data.datasets import make_default_val_dataset
-    from saicinpainting.inference.backends import load_backend, warn_of_unrefined
+    from saicinpainting.inference.backends import image_channels, load_backend, warn_of_unrefined
     from saicinpainting.inference.edges import EdgeSettings
     from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
     from saicinpainting.schema import read_section
@@ -46,6 +46,7 @@ def main(config: DictConfig) -> None:
         trust=settings["trust"],
         **options,
     )
+    dataset.channels = image_channels(backend)
     summary = predict_folder(
         backend,
         dataset,

@@ -53,15 +53,15 @@ class Augmentation(Protocol):
     def __call__(
         self, image: np.ndarray, seed: int, labels: Mapping[str, np.ndarray] | None
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """As `Transform` does it: uint8 (H, W, 3 or 4) to float32 (3, H', W') in [0, 1], and the labels (H', W')."""
+        """As `Transform` does it: the pixels of a file to float32 (C, H', W') in [0, 1], and the labels (H', W')."""
         ...
 
 
 class Transform:
     """Augments an image, and maps that belong to it, with random numbers that a seed alone decides."""
 
-    def __init__(self, variant: Variant, out_size: int) -> None:
-        self.variant, self.out_size = variant, out_size
+    def __init__(self, variant: Variant, out_size: int, channels: int = 3) -> None:
+        self.variant, self.out_size, self.channels = variant, out_size, channels
         self.crops = variant.geometry is not None
 
     def __call__(
@@ -69,31 +69,34 @@ class Transform:
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """
         Args:
-            image: uint8 (H, W, 3), or (H, W, 4) with a channel to leave out.
+            image: uint8 or uint16 (H, W, C); with `channels=3` also (H, W, 4) with a channel to leave out.
             seed: the same one gives the same result.
             labels: masks or maps of classes (H, W) that follow the image's geometry.
 
         Returns:
-            float32 (3, H', W') in [0, 1], and the labels (H', W'); H' = W' = `out_size` unless the variant keeps the
+            float32 (C, H', W') in [0, 1], and the labels (H', W'); H' = W' = `out_size` unless the variant keeps the
             image's size.
         """
         rng = random.Random((1 << 32) + seed)  # another stream than that of the sample's mask
         moved = dict(labels or {})
         if self.variant.geometry is None:
-            image = to_rgb(image)
+            image = self._without_fourth(image)
         else:
             geometry = self.variant.geometry.draw(image.shape[:2], self.out_size, rng)  # type: ignore[arg-type]
-            image = geometry.warp(image)
+            image = self._without_fourth(geometry.warp(image))
             moved = {name: geometry.warp_labels(each) for name, each in moved.items()}
         if self.variant.photometric:
             image = change_colours(image, rng)
         return to_float(image), moved
 
+    def _without_fourth(self, image: np.ndarray) -> np.ndarray:
+        return to_rgb(image) if self.channels == 3 else image
 
-def get_transforms(transform_variant: str | Mapping[str, Any], out_size: int) -> Augmentation:
+
+def get_transforms(transform_variant: str | Mapping[str, Any], out_size: int, channels: int = 3) -> Augmentation:
     """The augmentation of one of `VARIANTS`, or what `_target_` names; two of them keep the image's size."""
     if not isinstance(transform_variant, str):
-        where, offered = "data.train.transform_variant", {"out_size": out_size}
+        where, offered = "data.train.transform_variant", {"out_size": out_size, "channels": channels}
         if transform_variant.get("_target_") is None:
             raise InputError(f"{where}: expected a name or a mapping with _target_, got {dict(transform_variant)}")
         return build_target(transform_variant, where=where, interface=Augmentation, offered=offered)
@@ -101,24 +104,74 @@ def get_transforms(transform_variant: str | Mapping[str, Any], out_size: int) ->
         raise InputError(
             f"transform_variant: unknown {transform_variant!r}; {did_you_mean(transform_variant, VARIANTS)}"
         )
-    return Transform(VARIANTS[transform_variant], out_size)
+    return Transform(VARIANTS[transform_variant], out_size, channels)
 
 
 def change_colours(image: np.ndarray, rng: random.Random) -> np.ndarray:
-    """CLAHE, brightness and contrast, hue, saturation and value, each with probability .5; uint8 (H, W, 3)."""
+    """CLAHE, brightness and contrast, hue, saturation and value, each with probability .5.
+
+    image: uint8 or uint16 (H, W, C), grey, RGB, or these with alpha, which stays as it is. Grey has no hue and no
+    saturation; what is drawn for them is left out.
+    """
+    colours, alpha = (image, None) if image.shape[2] % 2 else (image[..., :-1], image[..., -1:])
+    plain = colours.dtype == np.uint8 and colours.shape[2] == 3
     if rng.random() < 0.5:
-        image = pixel.clahe(image, rng.uniform(1, 4), (8, 8))
+        limit = rng.uniform(1, 4)
+        colours = pixel.clahe(colours, limit, (8, 8)) if plain else equalize(colours, limit)
     if rng.random() < 0.5:
         contrast, brightness = 1 + rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)
-        image = multiply_add(image, contrast, brightness * 255, inplace=False)
+        if plain:
+            colours = multiply_add(colours, contrast, brightness * 255, inplace=False)
+        else:
+            most = np.iinfo(colours.dtype).max
+            colours = _like(colours, colours * np.float32(contrast) + np.float32(brightness * most))
     if rng.random() < 0.5:
-        image = pixel.shift_hsv(image, rng.uniform(-5, 5), rng.uniform(-30, 30), rng.uniform(-5, 5))
-    return image
+        hue, saturation, value = rng.uniform(-5, 5), rng.uniform(-30, 30), rng.uniform(-5, 5)
+        colours = pixel.shift_hsv(colours, hue, saturation, value) if plain else shift(colours, hue, saturation, value)
+    return colours if alpha is None else np.dstack([colours, alpha])
+
+
+def equalize(colours: np.ndarray, limit: float) -> np.ndarray:
+    """CLAHE in 8 x 8 tiles of grey, or of RGB's lightness; uint8 or uint16 (H, W, 1 or 3), whose levels are kept."""
+    clahe = cv2.createCLAHE(limit, (8, 8))
+    if colours.shape[2] == 1:
+        return clahe.apply(colours[..., 0])[..., None]
+    lab = cv2.cvtColor(_unit(colours), cv2.COLOR_RGB2LAB)  # lightness from 0 to 100
+    lab[..., 0] = clahe.apply(np.rint(lab[..., 0] * 655.35).astype(np.uint16)) / np.float32(655.35)
+    return _like(colours, cv2.cvtColor(lab, cv2.COLOR_LAB2RGB) * np.iinfo(colours.dtype).max)
+
+
+def shift(colours: np.ndarray, hue: float, saturation: float, value: float) -> np.ndarray:
+    """Add to hue, in OpenCV's half degrees, saturation and value, of 255; uint8 or uint16 (H, W, 1 or 3).
+
+    What has no saturation gets none.
+    """
+    most = np.iinfo(colours.dtype).max
+    if colours.shape[2] == 1:
+        return _like(colours, colours + np.float32(value / 255 * most))
+    h, s, v = cv2.split(cv2.cvtColor(_unit(colours), cv2.COLOR_RGB2HSV))
+    s = np.where(s > 0, np.clip(s + np.float32(saturation / 255), 0, 1), s)
+    shifted = cv2.merge([np.mod(h + np.float32(2 * hue), 360), s, np.clip(v + np.float32(value / 255), 0, 1)])
+    return _like(colours, cv2.cvtColor(shifted, cv2.COLOR_HSV2RGB) * most)
+
+
+def _unit(colours: np.ndarray) -> np.ndarray:
+    """float32 in [0, 1]."""
+    return colours.astype(np.float32) / np.iinfo(colours.dtype).max
+
+
+def _like(colours: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """`changed`, rounded and cut to the range of the integers that `colours` has."""
+    return np.rint(changed).clip(0, np.iinfo(colours.dtype).max).astype(colours.dtype)
 
 
 def to_float(image: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]."""
-    planes = np.empty((3, *image.shape[:2]), np.float32)
+    """uint8 or uint16 (H, W, C) -> float32 (C, H, W) in [0, 1]."""
+    planes = np.empty((image.shape[2], *image.shape[:2]), np.float32)
+    scale = np.float32(1 / 255) if image.dtype == np.uint8 else None
     for plane, channel in zip(planes, cv2.split(image), strict=True):
-        np.multiply(channel, np.float32(1 / 255), out=plane)
+        if scale is not None:
+            np.multiply(channel, scale, out=plane)
+        else:  # as `io.images.planes_of`
+            np.divide(channel, np.float32(65535), out=plane)
     return planes

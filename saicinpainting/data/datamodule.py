@@ -77,8 +77,9 @@ class InpaintingDataModule(pl.LightningDataModule):
     """Builds the loaders of config section `data`.
 
     `train`, `val`, `visual_test` and the entries of `extra_val`: arguments of the data sets' makers, and
-    `dataloader_kwargs`. `prepare_hint`: the command that prepares the data, told where a folder is missing. `seed`
-    decides order, augmentation and masks. `val_titles`: the names of the evaluation sets in the order of
+    `dataloader_kwargs`. `prepare_hint`: the command that prepares the data, told where a folder is missing.
+    `image_channels`: of all images, see `io.images.in_channels`. `seed` decides order, augmentation and masks.
+    `val_titles`: the names of the evaluation sets in the order of
     `val_dataloader()`. The processes of a trainer share the images among them.
     """
 
@@ -91,9 +92,10 @@ class InpaintingDataModule(pl.LightningDataModule):
         extra_val: Mapping[str, Settings] | None = None,
         prepare_hint: str = "",
         seed: int = 0,
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
-        self.prepare_hint, self.seed = prepare_hint, seed
+        self.prepare_hint, self.seed, self.image_channels = prepare_hint, seed, image_channels
         self._train_settings = plain(train)
         self._train_loader = plain(self._train_settings.pop("dataloader_kwargs", None))
         sections = {"val": ("data.val", val)} if val else {}
@@ -282,6 +284,9 @@ class InpaintingDataModule(pl.LightningDataModule):
         settings = {key: value for key, value in self._train_settings.items() if key != "epoch_images"}
         if settings.get("kind", "default") in FOLDER_KINDS and (settings.get("indir") or not settings.get("file_list")):
             self._require_folders("data.train", settings)
+        if "image_channels" in settings:
+            raise InputError("data.train.image_channels: unknown config key; generator.output_nc decides it")
+        settings["image_channels"] = self.image_channels
         return call_with_settings(make_train_dataset, settings, where="data.train")
 
     def _make_val_set(self, where: str, settings: dict[str, Any]) -> _EvaluationSet:
@@ -290,6 +295,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         dataset = make_default_val_dataset(**own, where=where)
         sizes: list[tuple[int, int]] = []
         for part in _parts(dataset):
+            part.channels = self.image_channels
             # Another image cannot take an image's place as in training, and the first validation is hours away.
             masks = part.mask_filenames if isinstance(part, InpaintingDataset) else None
             found = verify_images(part.img_filenames, masks, where=where)

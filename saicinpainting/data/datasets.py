@@ -32,7 +32,7 @@ LOGGER = logging.getLogger(__name__)
 class InpaintingTrainDataset(Dataset[Sample]):
     """Augmented crops of a source's images with random masks.
 
-    Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 = hole; `segm` int64 (H, W), classes,
+    Samples: `image` float32 (C, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 = hole; `segm` int64 (H, W), classes,
     where the source has semantic maps. A `SampleKey` decides all of a sample; asked for by its plain index, a sample
     takes its randomness from torch's generator, which a loader seeds in each worker and epoch.
 
@@ -40,6 +40,7 @@ class InpaintingTrainDataset(Dataset[Sample]):
         mask_generator: draws the masks; None takes each image's own, which the source must have.
         out_size: the side that every image must have after `transform`; None leaves it open.
         max_failures: the share of unusable images that stops a run.
+        channels: of the images, which `transform` has to take.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class InpaintingTrainDataset(Dataset[Sample]):
         transform: Augmentation,
         out_size: int | None = None,
         max_failures: float = 0.05,
+        channels: int = 3,
     ) -> None:
         wanted = [name for name in (SEGM, *([MASK] if mask_generator is None else [])) if name in source.labels]
         if mask_generator is None and MASK not in wanted:
             raise InputError(f"{WHERE}.mask_generator_kind: paired needs each image's own mask; set {WHERE}.mask_indir")
-        fitting = Fitting(out_size, crops=transform.crops)
+        fitting = Fitting(out_size, crops=transform.crops, channels=channels)
         self.images = ImageLoader(source, fitting=fitting, max_failures=max_failures, labels=wanted)
         self.mask_generator, self.transform = mask_generator, transform
         self._random = MaskRandom.seeded(0)
@@ -119,6 +121,7 @@ def make_train_dataset(
     transform_variant: str | Mapping[str, Any] = "default",
     mask_generator_kind: str = "mixed",
     max_failures: float = 0.05,
+    image_channels: int = 3,
     **source: Any,
 ) -> InpaintingTrainDataset:
     """The training data set; arguments are the keys of config section `data.train`.
@@ -127,6 +130,7 @@ def make_train_dataset(
         kind: of the source, one of `TRAIN_SOURCES`; `source` and `indir` are its settings.
         mask_generator_kind: a kind of mask generator, or `paired` for each image's own mask.
         max_failures: the share of unusable images that stops a run.
+        image_channels: no key: `generator.output_nc`.
     """
     if kind == "default_web":  # the official code's shards
         raise InputError(
@@ -138,7 +142,8 @@ def make_train_dataset(
         check_whole(f"{WHERE}.out_size", out_size, least=1)
         check_kind(kind, TRAIN_SOURCES, where=WHERE)  # before its settings, which another kind may not have
         makers: list[Callable[..., Any]] = [make_train_dataset, TRAIN_SOURCES[kind]]
-        known = {name for maker in makers for name in inspect.signature(maker).parameters} - {"source"}
+        known = {name for maker in makers for name in inspect.signature(maker).parameters}
+        known -= {"source", "image_channels"}
         check_known_keys(settings, known, where=WHERE)
     if kind == "img_with_segm" and not source.get("segm_indir"):
         raise InputError(f"{WHERE}.segm_indir: missing config key; set it to the folder of the semantic maps")
@@ -152,9 +157,10 @@ def make_train_dataset(
     return InpaintingTrainDataset(
         build(TRAIN_SOURCES, settings, where=WHERE, interface=ImageSource),
         masks,
-        get_transforms(transform_variant, out_size),
+        get_transforms(transform_variant, out_size, image_channels),
         out_size,
         max_failures,
+        image_channels,
     )
 
 

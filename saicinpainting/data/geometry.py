@@ -124,15 +124,19 @@ class Geometry:
     out_size: int
 
     def warp(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3 or 4) -> (out_size, out_size, 3), linearly interpolated; beyond its borders the image mirrors.
+        """uint8 or uint16 (H, W, C) -> (out_size, out_size, C), linearly interpolated; beyond its borders it mirrors.
 
-        A fourth channel is left out; with it OpenCV reads a pixel at once.
+        To three channels OpenCV wants a fourth, whatever it holds, for it reads a pixel at once then.
         """
         if self._copies:
-            return to_rgb(self._cut(image))
+            return self._cut(image)
         if image.shape[2] == 3 and image.shape[0] * image.shape[1] <= FOUR_BYTES_PIXELS:
-            image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
-        return to_rgb(cv2.remap(image, *self._origins, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101))
+            return to_rgb(self._moved(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)))
+        return self._moved(image)
+
+    def _moved(self, image: np.ndarray) -> np.ndarray:
+        moved = cv2.remap(image, *self._origins, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        return moved.reshape(self.out_size, self.out_size, -1)  # OpenCV drops a single channel
 
     def warp_labels(self, labels: np.ndarray) -> np.ndarray:
         """A mask or a map of classes (H, W), any dtype of OpenCV -> (out_size, out_size), nearest neighbour."""

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from saicinpainting.data.sources import MASK, WHERE, ImageSource, SourceError
-from saicinpainting.io.images import LONGEST_SIDE, decode_image
+from saicinpainting.io.images import LONGEST_SIDE, in_channels
 from saicinpainting.io.masks import decode_hole
-from saicinpainting.io.pixels import orientation_of
+from saicinpainting.io.pixels import decode_pixels, is_deep, orientation_of
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -58,9 +58,9 @@ class ImageIssue(IntEnum):
 
 
 WORDS = {
-    ImageIssue.GREY: "grey; its channel is used for all three",
+    ImageIssue.GREY: "grey",
     ImageIssue.CMYK: "CMYK; converted to RGB",
-    ImageIssue.SIXTEEN_BIT: "16 bits a channel; scaled to 8",
+    ImageIssue.SIXTEEN_BIT: "16 bits a channel",
     ImageIssue.PALETTE: "with a palette; converted to RGB",
     ImageIssue.ALPHA: "with transparency; its colours are used as they are",
     ImageIssue.TURNED: "turned by its EXIF orientation; stood upright",
@@ -72,28 +72,28 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """pixels: uint8 RGB (H, W, 3), or (H, W, 4) with a byte to leave out; labels: (H, W), by label."""
+    """pixels: uint8 or uint16 (H, W, C), of RGB also (H, W, 4) with a byte to leave out; labels: (H, W), by label."""
 
     pixels: np.ndarray
     issue: ImageIssue
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def decode(data: bytes, name: str) -> Decoded:
-    """Any image file; its colours are those of `io.images.decode_image`.
+def decode(data: bytes, name: str, channels: int = 3) -> Decoded:
+    """Any image file in so many channels, as `io.images.in_channels` has them; 16 bits are kept.
 
     Raises:
         InputError: it cannot be read; truncated files count as such.
     """
     issue = _of_plain_jpeg(data)
-    if issue is not None:
+    if issue is not None and (channels == 3 or (channels == 1 and issue == ImageIssue.GREY)):
         try:
-            return Decoded(simplejpeg.decode_jpeg(data, "RGBX", strict=True), issue)
+            return Decoded(simplejpeg.decode_jpeg(data, "RGBX" if channels == 3 else "GRAY", strict=True), issue)
         except MemoryError as error:
             raise InputError(f"cannot read the image {name}: it is too large for the memory") from error
         except ValueError:  # whatever libjpeg warns of; Pillow tells what is harmless
             pass
-    return Decoded(np.asarray(decode_image(data, name)), _issue_of(data))
+    return Decoded(in_channels(decode_pixels(data, name), channels, name), _issue_of(data))
 
 
 def _of_plain_jpeg(data: bytes) -> ImageIssue | None:
@@ -118,10 +118,10 @@ def _orientation(data: bytes) -> int:
 def _issue_of(data: bytes) -> ImageIssue:
     """Of a file that Pillow can read."""
     with Image.open(io.BytesIO(data)) as file:
-        mode, transparent = file.mode, "transparency" in file.info
+        mode, transparent, deep = file.mode, "transparency" in file.info, is_deep(file)
     if _orientation(data) != 1:
         return ImageIssue.TURNED
-    if mode.startswith("I"):
+    if deep:
         return ImageIssue.SIXTEEN_BIT
     if mode == "CMYK":
         return ImageIssue.CMYK
@@ -153,8 +153,9 @@ def enlarged(image: Decoded, shorter_side: int) -> Decoded:
     height, width = image.pixels.shape[:2]
     scale = shorter_side / min(height, width)
     size = max(round(width * scale), shorter_side), max(round(height * scale), shorter_side)
+    pixels = cv2.resize(image.pixels, size, interpolation=cv2.INTER_CUBIC)
     return Decoded(
-        cv2.resize(image.pixels, size, interpolation=cv2.INTER_CUBIC),
+        pixels.reshape(*pixels.shape[:2], -1),  # OpenCV drops a single channel
         ImageIssue.TINY,
         {name: cv2.resize(values, size, interpolation=cv2.INTER_NEAREST) for name, values in image.labels.items()},
     )
@@ -166,12 +167,14 @@ class Fitting:
 
     Args:
         out_size: the side of the samples; None leaves images as they are.
+        channels: of the images.
         crops: whether images are cropped to `out_size`; otherwise they must have that size. Images less than half as
             large as a crop are enlarged to it, those between are left to the crop's mirrored border.
     """
 
     out_size: int | None = None
     crops: bool = True
+    channels: int = 3
 
     def load(self, source: ImageSource, index: int, labels: Sequence[str] = ()) -> Decoded:
         """Image `index` of `source`, with these of its labels.
@@ -180,7 +183,7 @@ class Fitting:
             InputError: it is broken, of the wrong size, or longer than can be warped.
             OSError: its file cannot be read.
         """
-        decoded = decode(source.read(index), source.name(index))
+        decoded = decode(source.read(index), source.name(index), self.channels)
         if labels:
             decoded = replace(decoded, labels=_load_labels(source, index, labels, decoded))
         height, width = decoded.pixels.shape[:2]

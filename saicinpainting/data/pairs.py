@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 
 from saicinpainting.data.naming import ImageFiles, describe, pairs_beside, pairs_with_masks, some
 from saicinpainting.io.folders import IMAGE_SUFFIXES, list_files
-from saicinpainting.io.images import ceil_modulo, load_image, pad_img_to_modulo, scale_image
+from saicinpainting.io.images import ceil_modulo, load_planes, pad_img_to_modulo, scale_image
 from saicinpainting.io.masks import read_hole
-from saicinpainting.io.pixels import turned_note
+from saicinpainting.io.pixels import decode_pixels, read_bytes, turned_note
 from saicinpainting.masks.generators import MaskGenerator, MaskRandom
 from saicinpainting.utils import InputError
 
@@ -46,7 +46,13 @@ def batches_of_equal_size(
 
 
 class _SizedSamples(Dataset[Sample]):
-    """What the data sets below share: scaling, then padding, of an image and its mask."""
+    """What the data sets below share: reading, scaling, then padding, of an image and its mask.
+
+    Attributes:
+        channels: of the images, 3 unless whoever knows the network sets another number; see `io.images.in_channels`.
+    """
+
+    channels = 3
 
     def __init__(self, *, pad_out_to_modulo: int | None, scale_factor: float | None) -> None:
         self.pad_out_to_modulo = pad_out_to_modulo
@@ -58,6 +64,10 @@ class _SizedSamples(Dataset[Sample]):
             height, width = (max(1, round(side * self.scale_factor)) for side in (height, width))
         mod = self.pad_out_to_modulo or 1
         return ceil_modulo(height, mod), ceil_modulo(width, mod)
+
+    def _read(self, file: str) -> np.ndarray:
+        """float32 (C, H, W) in [0, 1]."""
+        return load_planes(decode_pixels(read_bytes(file), file), file, self.channels)
 
     def _scaled(self, image: np.ndarray, mask: np.ndarray) -> Sample:
         if self.scale_factor is None:
@@ -77,7 +87,7 @@ class _SizedSamples(Dataset[Sample]):
 class InpaintingDataset(_SizedSamples):
     """Images `NAME.*` with masks `NAME_mask*.*` beside them, in nested folders.
 
-    Samples: `image` float32 (3, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 where the mask file says hole (see
+    Samples: `image` float32 (C, H, W) in [0, 1]; `mask` float32 (1, H, W), 1 where the mask file says hole (see
     `read_hole`), soft edges too; with padding, `unpad_to_size`: (H, W).
 
     Args:
@@ -132,7 +142,7 @@ class InpaintingDataset(_SizedSamples):
 
     def _read_pair(self, i: int) -> Sample:
         image_file, mask_file = self.img_filenames[i], self.mask_filenames[i]
-        image = load_image(image_file)
+        image = self._read(image_file)
         mask = read_hole(mask_file)[None].astype(np.float32)
         _check_same_size(image_file, image, mask_file, mask, remedy="give the mask the size of its image")
         return self._scaled(image, mask)
@@ -169,7 +179,7 @@ class OurInpaintingDataset(InpaintingDataset):
 
 
 class PrecomputedInpaintingResultsDataset(InpaintingDataset):
-    """`InpaintingDataset` with `inpainted`: float32 (3, H, W), read from predictions that carry the mask's name."""
+    """`InpaintingDataset` with `inpainted`: float32 (C, H, W), read from predictions that carry the mask's name."""
 
     def __init__(
         self,
@@ -206,7 +216,7 @@ class PrecomputedInpaintingResultsDataset(InpaintingDataset):
 
     def __getitem__(self, i: int) -> Sample:
         sample = self._read_pair(i)
-        inpainted = load_image(self.pred_filenames[i])
+        inpainted = self._read(self.pred_filenames[i])
         _check_same_size(
             self.img_filenames[i],
             sample["image"],
@@ -247,7 +257,7 @@ class InpaintingEvalOnlineDataset(_SizedSamples):
         return len(self.img_filenames)
 
     def __getitem__(self, i: int) -> Sample:
-        image = load_image(self.img_filenames[i])
+        image = self._read(self.img_filenames[i])
         name = Path(self.img_filenames[i]).relative_to(self.indir).as_posix()
         rng = MaskRandom.seeded(zlib.crc32(os.fsencode(name)))
         mask = self.mask_generator(image, raw_image=image, rng=rng)

@@ -27,7 +27,7 @@ from saicinpainting.evaluation.predictions import (
 )
 from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_report
 from saicinpainting.evaluation.sets import draw_set, find_sets
-from saicinpainting.inference.backends import Backend, checkpoint_file, load_backend, warn_of_unrefined
+from saicinpainting.inference.backends import Backend, checkpoint_file, image_channels, load_backend, warn_of_unrefined
 from saicinpainting.inference.folders import origin, predict_folder
 from saicinpainting.inference.results import results_in
 from saicinpainting.io.connection import is_address, settings_without_secrets
@@ -129,6 +129,7 @@ def _predict(
     print(f"predictions of {one.name}: {outdir}", flush=True)
     dataset_settings = {key: value for key, value in settings["dataset"].items() if key != "kind"}
     dataset = InpaintingDataset(one.folder, **dataset_settings)
+    dataset.channels = image_channels(backend)
     made_of = {**made_by, "set": digest_of_files([*dataset.img_filenames, *dataset.mask_filenames], one.folder)}
     if results_in(outdir).difference(made_of):
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Set
-from functools import partial
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,7 +31,12 @@ from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
 Backend = Callable[[Batch], torch.Tensor]
-"""Images of one padded size with masks to the filled images (B, 3, H, W) in [0, 1], on whatever device."""
+"""Images of one padded size with masks to the filled images (B, C, H, W) in [0, 1], on whatever device."""
+
+
+def image_channels(backend: Backend) -> int:
+    """Of the images that `backend` fills: its attribute `image_channels`, 3 if it has none."""
+    return getattr(backend, "image_channels", 3)
 
 
 def checkpoint_file(model: Mapping[str, Any]) -> Path:
@@ -93,9 +98,19 @@ def _load(
 
         if edge.match_colors:
             refuse_matching(exported)
-        return OnnxInpainter(checkpoint_file(model), device).fill_batch
+        return OnnxInpainter(checkpoint_file(model), device)
     inpainter = Inpainter.from_pretrained(model["path"], model["checkpoint"], trust=trust, device=device, **options)
-    return partial(inpainter.fill_batch, out_key=out_key)
+    return NetworkBackend(inpainter, out_key)
+
+
+class NetworkBackend:
+    """Fills batches with `inpainter`; out_key: as in `Inpainter.fill_batch`."""
+
+    def __init__(self, inpainter: Inpainter, out_key: str) -> None:
+        self.inpainter, self.out_key, self.image_channels = inpainter, out_key, inpainter.image_channels
+
+    def __call__(self, batch: Batch, *, match_colors: bool = False) -> torch.Tensor:
+        return self.inpainter.fill_batch(batch, self.out_key, match_colors=match_colors)
 
 
 def _refuse(options: Mapping[str, Any], whom: str, *, but: Set[str] = frozenset()) -> None:
@@ -121,7 +136,7 @@ def _refining(
     settings = read_section(RefinerSettings, {"precision": precision, **refiner}, where="refiner")
     warn_of_emulation(dtype_of(settings.precision), device)
     generator, generator_input = load_model(model["path"], model["checkpoint"], trust=trust)
-    if generator_input != GeneratorInput():
+    if replace(generator_input, image_channels=3) != GeneratorInput():
         raise InputError(
             "refine=true: refinement gives a network image and mask, but this one takes noise, or no mask; "
             "set refine=false"
@@ -137,17 +152,17 @@ def _refining(
             f"refiner.modulo: expected a multiple of {network.size_multiple}, which this network needs, got "
             f"{settings.modulo}; set refiner.modulo={network.size_multiple}"
         )
-    return RefinementBackend(network, settings)
+    return RefinementBackend(network, settings, generator_input.image_channels)
 
 
 class RefinementBackend:
     """Fills batches with refinement; counts the images, and those that were filled plainly, at least in part.
 
-    generator: (B, 4, H, W) to (B, 3, H, W).
+    generator: (B, C + 1, H, W) to (B, C, H, W); image_channels: C.
     """
 
-    def __init__(self, generator: Any, settings: RefinerSettings) -> None:
-        self.generator, self.settings = generator, settings
+    def __init__(self, generator: Any, settings: RefinerSettings, image_channels: int = 3) -> None:
+        self.generator, self.settings, self.image_channels = generator, settings, image_channels
         self.n_images = self.n_plain = 0
         self._least = max(settings.modulo, generator.min_size)
         self._attempts = Attempts()
@@ -222,7 +237,7 @@ def warn_of_unrefined(backend: Backend) -> None:
 
 
 class ArrayBackend(Protocol):
-    """Fills an image, float32 (3, H, W) in [0, 1], where its hole, bool (H, W), is true.
+    """Fills an RGB image, float32 (3, H, W) in [0, 1], where its hole, bool (H, W), is true.
 
     The result is uint8 (H, W, 3), or uint16 if deep.
     """
@@ -235,6 +250,8 @@ class ArrayBackend(Protocol):
 def load_array_backend(model: Mapping[str, Any], device: torch.device | str, **options: Any) -> ArrayBackend:
     """Load a function that fills one image after the other; options: of `load_backend`."""
     fill = _load(model, device, edge=EdgeSettings(), **options)
+    if (channels := image_channels(fill)) != 3:
+        raise InputError(f"model.path={model['path']}: it fills images of {channels} channels, not RGB; use predict")
 
     def fill_array(image: np.ndarray, hole: np.ndarray, edge: EdgeSettings, *, deep: bool = False) -> np.ndarray:
         batch: Batch = {

@@ -125,6 +125,7 @@ class EdgedBackend:
 
     def __init__(self, backend: MatchingBackend, edge: EdgeSettings) -> None:
         self.backend, self.edge = backend, edge
+        self.image_channels = getattr(backend, "image_channels", 3)
 
     def __call__(self, batch: Batch) -> Tensor:
         return fill_with_edge(self.backend, batch, self.edge)

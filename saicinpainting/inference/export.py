@@ -34,7 +34,7 @@ ROUNDING_FACTOR = 3
 class ExportableInpainter(nn.Module):
     """`forward(image, mask)`: the filled image.
 
-    image: float32 (B, 3, H, W) in [0, 1]; mask: (B, 1, H, W), 1 = hole; H and W multiples of `multiple`. No Fourier
+    image: float32 (B, C, H, W) in [0, 1]; mask: (B, 1, H, W), 1 = hole; H and W multiples of `multiple`. No Fourier
     operator is left: transforms are products with matrices that are made from the sizes. The result is as `interface`
     says. dtype: what `network` computes in, if not in the image's.
     """
@@ -115,6 +115,8 @@ def export(
         raise InputError(f"interface: unknown value {interface!r}; {did_you_mean(interface, INTERFACES)}")
     if interface != "default" and kind != "onnx":
         raise InputError(f"{out}: interface={interface} is one of ONNX files; name the file .onnx, or leave it out")
+    if interface != "default" and (channels := model.generator_input.image_channels) != 3:
+        raise InputError(f"interface={interface}: it is one of RGB images, this network's have {channels} channels")
     if precision not in TOLERANCES:
         raise InputError(f"precision: unknown value {precision!r}; {did_you_mean(precision, TOLERANCES)}")
     if size is not None:
@@ -170,7 +172,12 @@ class Difference(NamedTuple):
 
 
 def largest_difference(
-    model: nn.Module, other: Run, sizes: Sequence[tuple[int, int, int]], *, levels: bool = False, name: str = "export"
+    model: ExportableInpainter,
+    other: Run,
+    sizes: Sequence[tuple[int, int, int]],
+    *,
+    levels: bool = False,
+    name: str = "export",
 ) -> Difference:
     """Of `other`, which is called `name`, over random images (batch, height, width) with a box-shaped hole.
 
@@ -178,7 +185,7 @@ def largest_difference(
     """
     worst = Difference(-1.0, sizes[0])
     for size in sizes:
-        image, mask = example(*size)
+        image, mask = example(*size, channels=model.generator_input.image_channels)
         with torch.no_grad():
             difference = _difference(model(image, mask), other(image, mask), levels)
         LOGGER.info("%s, %d x %d x %d: largest difference %.2g of 255 levels", name, *size, 255 * difference)
@@ -188,7 +195,11 @@ def largest_difference(
 
 
 def _try(
-    runtime: Runtime, path: Path, model: nn.Module, interface: Interface, sizes: Sequence[tuple[int, int, int]]
+    runtime: Runtime,
+    path: Path,
+    model: ExportableInpainter,
+    interface: Interface,
+    sizes: Sequence[tuple[int, int, int]],
 ) -> None:
     """Log how another runtime does, and no more: nobody has to use it."""
     try:
@@ -198,10 +209,10 @@ def _try(
         LOGGER.warning("%s cannot run this file (%s)", runtime.name, " ".join(str(error).split())[:200])
 
 
-def example(batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+def example(batch: int, height: int, width: int, channels: int = 3) -> tuple[Tensor, Tensor]:
     """A random image and a mask with a box-shaped hole."""
     generator = torch.Generator().manual_seed(batch * height + width)
-    image, mask = torch.rand(batch, 3, height, width, generator=generator), torch.zeros(batch, 1, height, width)
+    image, mask = torch.rand(batch, channels, height, width, generator=generator), torch.zeros(batch, 1, height, width)
     mask[:, :, height // 4 : height // 2, width // 3 : width // 2] = 1
     return image, mask
 
@@ -222,7 +233,7 @@ def _accept(
     """
     if worst.difference <= tolerance:
         return
-    image, mask = example(*worst.size)
+    image, mask = example(*worst.size, channels=model.generator_input.image_channels)
     with torch.no_grad():
         exact = copy.deepcopy(model).double()(image.double(), mask.double())
         plain = ExportableInpainter(written.network, written.generator_input, dtype=written.dtype)

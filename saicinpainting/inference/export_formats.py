@@ -56,12 +56,13 @@ def metadata(model: ExportableInpainter, *, size: Size | None = None, bounded: b
     least = -(-model.min_size // model.multiple) * model.multiple
     sides = f"multiples of {model.multiple}, {least} " + (f"to {LARGEST_SIDE}" if bounded else "or more")
     interface = model.interface
-    channels = "BGR" if interface.bgr else "RGB"
+    count = model.generator_input.image_channels
+    channels = "BGR" if interface.bgr else {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}.get(count, str(count))
     values = f"{channels}, whole numbers 0 to 255" if interface.levels else f"{channels} in [0, 1]"
     return {
-        "image": f"float32 (batch, 3, height, width), {channels} in [0, 1]",
+        "image": f"float32 (batch, {count}, height, width), {channels} in [0, 1]",
         "mask": "float32 (batch, 1, height, width), 1 = hole, 0 = known",
-        interface.output: f"float32 (batch, 3, height, width), {values}; known pixels are those of the image",
+        interface.output: f"float32 (batch, {count}, height, width), {values}; known pixels are those of the image",
         "batch": "1" if size else f"1 to {LARGEST_BATCH}" if bounded else "1 or more",
         "height": str(size[0]) if size else sides,
         "width": str(size[1]) if size else sides,
@@ -78,7 +79,8 @@ def _example(model: ExportableInpainter, size: Size | None) -> tuple[Tensor, Ten
     batch, height, width = (1, *size) if size else (2, 11 * model.multiple, 13 * model.multiple)
     mask = torch.zeros(batch, 1, height, width)
     mask[:, :, height // 4 : height // 2, width // 3 : width // 2] = 1
-    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0)), mask
+    shape = (batch, model.generator_input.image_channels, height, width)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)), mask
 
 
 def _dynamic_shapes(model: ExportableInpainter) -> dict[str, dict[int, Any]]:

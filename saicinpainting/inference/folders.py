@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -80,8 +80,8 @@ def predict_folder(
     An image that cannot be read or filled, or does not fit its mask or into the memory, is skipped.
 
     Args:
-        backend: a batch of images of one padded size in, the filled images (B, 3, H, W) in [0, 1] out, on any device.
-        dataset: images with masks, as `make_default_val_dataset` makes them.
+        backend: a batch of images of one padded size in, the filled images (B, C, H, W) in [0, 1] out, on any device.
+        dataset: images in its channels, with masks, as `make_default_val_dataset` makes them.
         indir: the folder the data set was made from, or one image.
         outdir: where the results go.
         out: the file of the only result, which is overwritten, in place of `outdir`.
@@ -223,7 +223,10 @@ class _Tolerant(Dataset[_Read]):
         try:
             # The digest first: of a file that changes in between, the next start says so.
             inputs = inputs_digest(self.pairs[index])
-            return _Read(index, self.dataset[index], inputs, read_extras(self.pairs[index][0]))
+            sample, extras = self.dataset[index], read_extras(self.pairs[index][0])
+            if sample["image"].shape[0] in (2, 4):  # alpha is painted too
+                extras = replace(extras, alpha=None)
+            return _Read(index, sample, inputs, extras)
         except InputError as error:
             return _Read(index, str(error))
         except MemoryError:

@@ -40,8 +40,8 @@ class Inpainter:
     """Fills the holes of images; everything outside them comes back as it was.
 
     Args:
-        generator: a trained one, (B, C, H, W) to (B, 3, H, W).
-        generator_input: what makes its input, as in training.
+        generator: a trained one, (B, channels, H, W) to (B, C, H, W).
+        generator_input: what makes its input, as in training; of how many channels C images are.
         device: `auto`, `cpu`, `cuda`, ….
         precision: `fp32`, `bf16` or `fp16`; the transforms and the output stay in float32.
         fold: multiply out what only training keeps apart, see `fast.folding`.
@@ -116,13 +116,19 @@ class Inpainter:
 
     from_run = from_pretrained
 
+    @property
+    def image_channels(self) -> int:
+        """Of the images that the network fills."""
+        return self.generator_input.image_channels
+
     # ---- arrays and tensors ----------------------------------------------------------------------------------------
 
     def __call__(self, image: Any, mask: Any, *, grow: int = 0, feather: int = 0, match_colors: bool = False) -> Any:
         """The filled image, of the kind of `image`.
 
         image: a Pillow image, an array of uint8 or uint16, (H, W), (H, W, 1) or (H, W, 3), the last two also with
-            alpha, or float tensors (B, 3, H, W) in [0, 1]. Any size.
+            alpha, or float tensors (B, C, H, W) in [0, 1]. Any size. A network of colours fills grey too; one of grey,
+            or of channels with alpha, takes arrays of just these.
         mask: an image or an array of any type, hole where a colour is not 0, see `hole_of`; of tensors (B, 1, H, W),
             hole where above 0.
         grow, feather, match_colors: grow the mask, fade the fill in, match its colours; see `EdgeSettings`.
@@ -149,12 +155,12 @@ class Inpainter:
         if (
             not image.is_floating_point()
             or image.dim() != 4
-            or image.shape[1] != 3
+            or image.shape[1] != self.image_channels
             or mask.shape != (len(image), 1, *image.shape[2:])
         ):
             raise InputError(
-                f"expected floats (B, 3, H, W) in [0, 1] with a mask (B, 1, H, W), got {image.dtype} "
-                f"{tuple(image.shape)} and {tuple(mask.shape)}"
+                f"expected floats (B, {self.image_channels}, H, W) in [0, 1] with a mask (B, 1, H, W), got "
+                f"{image.dtype} {tuple(image.shape)} and {tuple(mask.shape)}"
             )
         if image.numel() and (image.max() > OUT_OF_RANGE or image.min() < -0.5):
             raise InputError(
@@ -167,9 +173,16 @@ class Inpainter:
 
     def _fill_pixels(self, image: FilePixels, mask: Any, edge: EdgeSettings, turned: str = "") -> np.ndarray:
         """(H, W, C), filled, with its alpha; turned: for an error about the sizes."""
-        colours, depth = image.colours, image.colours.dtype
+        colours, alpha, depth = image.colours, image.alpha, image.colours.dtype
         if depth not in (np.uint8, np.uint16):
             raise InputError(f"expected pixels of uint8 or uint16, or tensors in [0, 1], got {depth} {colours.shape}")
+        if self.image_channels in (2, 4) and alpha is not None:  # it is painted too
+            colours, alpha = np.dstack([colours, alpha]), None
+        if colours.shape[2] != self.image_channels and (colours.shape[2], self.image_channels) != (1, 3):
+            raise InputError(
+                f"this network fills images of {self.image_channels} channels, got {colours.shape[2]} and "
+                f"{'no alpha' if alpha is None else 'alpha'}; convert the image"
+            )
         pixels = pixels_of(mask) if isinstance(mask, Image.Image) else split_alpha(np.asarray(mask))
         hole = hole_of(pixels.colours, pixels.alpha, "given")
         if hole.shape != colours.shape[:2]:
@@ -177,7 +190,7 @@ class Inpainter:
                 f"expected a mask of the image's size {colours.shape[:2]}, got one of {hole.shape}{turned}"
             )
         warn_of_mask("given", odd_hole(hole))
-        x = torch.from_numpy(planes_of(colours).repeat(3 // colours.shape[2], axis=0))
+        x = torch.from_numpy(planes_of(colours).repeat(self.image_channels // colours.shape[2], axis=0))
         grown = grow_hole(hole, edge.grow)
         predicted = self._predict(
             x[None], torch.from_numpy(grown)[None, None].float(), self.strategy, match_colors=edge.match_colors
@@ -186,19 +199,19 @@ class Inpainter:
         weight = torch.from_numpy(fill_weight(hole, grown, edge.feather))
         predicted = fade(x[None], predicted, weight[None, None])[0]
         painted = to_pixels(predicted) if depth == np.uint8 else to_levels(predicted).cpu().permute(1, 2, 0).numpy()
-        if colours.shape[2] == 1:
+        if colours.shape[2] != self.image_channels:
             painted = np.rint(painted.mean(axis=2, keepdims=True))
         filled = np.where(grown[..., None], painted.astype(depth), colours)
-        return filled if image.alpha is None else np.dstack([filled, image.alpha])
+        return filled if alpha is None else np.dstack([filled, alpha])
 
     def _check(self, painted: Tensor) -> None:
         if self.dtype == torch.float16 and not painted.isfinite().all():
             raise InputError("precision=fp16: this network has numbers that are too large for it; set bf16 or fp32")
 
     def predict(self, image: Tensor, mask: Tensor) -> Tensor:
-        """What the network predicts, float32 (B, 3, H, W) on the image's device; outside the holes it may be anything.
+        """What the network predicts, float32 (B, C, H, W) on the image's device; outside the holes it may be anything.
 
-        image: (B, 3, H, W) in [0, 1]; mask: (B, 1, H, W), 1 = hole.
+        image: (B, C, H, W) in [0, 1]; mask: (B, 1, H, W), 1 = hole.
         """
         return self._predict(image, mask, self.strategy)
 
@@ -268,7 +281,7 @@ class Inpainter:
         return torch.cat([self.generator_input(*pair, batch_rng(0, 0, 0)) for pair in pairs])
 
     def fill_batch(self, batch: Mapping[str, Any], out_key: str = "inpainted", *, match_colors: bool = False) -> Tensor:
-        """`inpainted` or `predicted_image` of a batch of a data set: `image` and `mask`, float32 (B, 3, H, W).
+        """`inpainted` or `predicted_image` of a batch of a data set: `image` and `mask`, float32 (B, C, H, W).
 
         match_colors: see `EdgeSettings`.
         On CUDA the result stays there, and may not have been computed yet, if the images go through the network whole.

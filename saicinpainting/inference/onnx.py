@@ -75,7 +75,8 @@ class OnnxInpainter:
         about: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         self.modulo = int(about.get("size_multiple", 8))
         self.min_size = int(about.get("min_size", 8))
-        batch, _, height, width = self.image.shape
+        batch, channels, height, width = self.image.shape
+        self.image_channels = channels if isinstance(channels, int) else 3
         self.batch = batch if isinstance(batch, int) else None
         self.size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         # Files of this program say what their results are in; those of its first versions were in [0, 1].
@@ -105,7 +106,7 @@ class OnnxInpainter:
         batch = self.batch or 1
         mask = np.zeros((batch, 1, height, width), np.float32)
         mask[:, :, height // 2 :, width // 2 :] = 1
-        result = self._run(np.ones((batch, 3, height, width), np.float32), mask)
+        result = self._run(np.ones((batch, self.image_channels, height, width), np.float32), mask)
         return 255.0 if np.abs(result).max() > 2 else 1.0
 
     def _run(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -121,8 +122,11 @@ class OnnxInpainter:
             raise InputError(f"{self.path}: expected a result {image.shape}, as the image is, got {result.shape}")
         return np.asarray(result, np.float32)
 
+    def __call__(self, batch: Mapping[str, Any], *, match_colors: bool = False) -> Tensor:
+        return self.fill_batch(batch, match_colors=match_colors)
+
     def fill_batch(self, batch: Mapping[str, Any], *, match_colors: bool = False) -> Tensor:
-        """The filled images, (B, 3, H, W) on the CPU, of a batch: `image` and `mask`."""
+        """The filled images, (B, C, H, W) on the CPU, of a batch: `image` and `mask`."""
         if match_colors:
             refuse_matching(str(self.path))
         image, mask = batch["image"].float(), (batch["mask"] > 0).float()

@@ -34,7 +34,7 @@ def upload(x: Tensor, device: torch.device) -> Tensor:
 class Download:
     """Filled images as pixels, which are made where the images are and come back while the next are computed.
 
-    images: (B, 3, H, W) in [0, 1]. deep: as 16 bits a channel, not 8.
+    images: (B, C, H, W) in [0, 1]. deep: as 16 bits a channel, not 8.
     """
 
     def __init__(self, images: Tensor, *, deep: bool = False) -> None:
@@ -59,7 +59,7 @@ class Download:
         return self._arrived is not None
 
     def pixels(self) -> np.ndarray:
-        """uint8, or uint16 if deep, (B, H, W, 3), when they are there.
+        """uint8, or uint16 if deep, (B, H, W, C), when they are there.
 
         Raises:
             InputError: there are numbers that are not finite.

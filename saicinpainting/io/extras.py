@@ -54,8 +54,11 @@ class ImageExtras:
         return replace(kept, grey=False, profile=None) if self.grey and ending == ".webp" else kept
 
     def fit(self, pixels: np.ndarray, ending: str) -> np.ndarray:
-        """uint8 or uint16 RGB (H, W, 3) with alpha, or grey, or in 8 bits where the format has no more."""
-        if self.grey:
+        """uint8 or uint16 (H, W, 1 to 4) with this alpha, or grey, or in 8 bits where the format has no more.
+
+        Alpha is left out where the format has none. Grey with alpha becomes RGB with alpha where nothing here writes it.
+        """
+        if self.grey and pixels.shape[2] == 3:
             pixels = np.rint(pixels.mean(axis=2, keepdims=True)).astype(pixels.dtype)
         if self.alpha is not None:
             alpha, (height, width) = self.alpha, pixels.shape[:2]
@@ -64,6 +67,10 @@ class ImageExtras:
             pixels = np.dstack([pixels, alpha.astype(pixels.dtype)])
         if pixels.dtype == np.uint16 and ending not in DEEP:
             pixels = np.round(pixels / 257).astype(np.uint8)
+        if pixels.shape[2] in (2, 4) and ending not in TRANSPARENT:
+            pixels = pixels[..., :-1]
+        if pixels.shape[2] == 2 and (pixels.dtype == np.uint16 if ending == ".png" else self.alpha is None):
+            pixels = pixels[..., [0, 0, 0, 1]]
         return pixels
 
 

@@ -18,6 +18,8 @@ from saicinpainting.io.files import whole, write_whole
 from saicinpainting.io.pixels import FilePixels, decode_pixels, read_bytes
 from saicinpainting.utils import InputError
 
+CHANNELS = (1, 2, 3, 4)
+"""What image files have: grey, grey with alpha, RGB, RGB with alpha."""
 LONGEST_SIDE = (1 << 15) - 2
 """What OpenCV can warp, in pixels."""
 
@@ -57,10 +59,35 @@ def load_image(path: str | os.PathLike[str], mode: str = "RGB") -> np.ndarray:
     return planes_of(np.asarray(decode_image(data, name, mode)))
 
 
-def load_planes(pixels: FilePixels, name: str) -> np.ndarray:
-    """The colours of the file `name`, float32 (3, H, W) in [0, 1]."""
+def load_planes(pixels: FilePixels, name: str, channels: int = 3) -> np.ndarray:
+    """The pixels of the file `name`, float32 (channels, H, W) in [0, 1]; see `in_channels`."""
+    return planes_of(in_channels(pixels, channels, name))
+
+
+def in_channels(pixels: FilePixels, channels: int, name: str) -> np.ndarray:
+    """The pixels of the file `name` in so many channels: uint8 or uint16 (H, W, channels), the values of the file.
+
+    Args:
+        channels: 1 for grey, 3 for RGB, 2 and 4 for these with alpha. Grey is repeated for RGB, RGB is weighed for grey
+            (ITU-R BT.601), alpha is left out, or full where a file has none.
+
+    Raises:
+        InputError: another number of channels, or pixels of another type.
+    """
+    if channels not in CHANNELS:
+        raise InputError(
+            f"cannot read the image {name} in {channels} channels (generator.output_nc): files have 1 (grey), 3 (RGB), "
+            "2 or 4 (with alpha)"
+        )
     colours = _colours(pixels, name)
-    return planes_of(colours if colours.shape[2] == 3 else colours.repeat(3, axis=2))
+    if channels <= 2 and colours.shape[2] == 3:
+        colours = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)[..., None]
+    elif channels > 2 and colours.shape[2] == 1:
+        colours = colours.repeat(3, axis=2)
+    if channels % 2:
+        return colours
+    full = np.full(colours.shape[:2], np.iinfo(colours.dtype).max, colours.dtype)
+    return np.dstack([colours, full if pixels.alpha is None else pixels.alpha.astype(colours.dtype)])
 
 
 def planes_of(pixels: np.ndarray) -> np.ndarray:
@@ -132,7 +159,7 @@ def to_levels(image: Tensor) -> Tensor:
 
 
 def to_pixels(image: Tensor | np.ndarray) -> np.ndarray:
-    """(3, H, W) in [0, 1] -> uint8 (H, W, 3), see `to_bytes`."""
+    """(C, H, W) in [0, 1] -> uint8 (H, W, C), see `to_bytes`."""
     return to_bytes(torch.as_tensor(image).cpu()).permute(1, 2, 0).contiguous().numpy()
 
 
@@ -143,7 +170,9 @@ def check_ending(ending: str) -> None:
 
 
 def write_image(path: str | Path, image: np.ndarray, extras: ImageExtras | None = None) -> None:
-    """Write a uint8 or uint16 RGB image (H, W, 3) and the folders above it; the ending picks the format.
+    """Write a uint8 or uint16 image (H, W, 1 to 4) and the folders above it; the ending picks the format.
+
+    Channels: grey, RGB, or these with alpha.
 
     The file appears when it is whole. extras: what it keeps of another file, as far as its format can.
     """

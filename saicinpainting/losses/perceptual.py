@@ -20,6 +20,7 @@ from saicinpainting.io.weights import fetch_weights, torch_home, weights_file
 from saicinpainting.networks.base import at_least_float32
 from saicinpainting.networks.batch_norm import fold_batch_norms
 from saicinpainting.networks.efficientnet_lite import load_efficientnet_lite
+from saicinpainting.networks.inputs import as_rgb
 from saicinpainting.networks.resnet_encoder import (
     ImageNetNormalization,
     ResNetEncoder,
@@ -62,10 +63,10 @@ class ResNetPL(nn.Module):
             self.impl.to(dtype)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """weight · sum over the maps of their mean squared difference; pred, target: (B, 3, H, W) in [0, 1]."""
+        """weight · sum over the maps of their mean squared difference; pred, target: (B, 1 or 3, H, W) in [0, 1]."""
         with torch.no_grad():
-            target_maps = self.impl(self.normalize(target))
-        pred_maps = self.impl(self.normalize(pred))
+            target_maps = self.impl(self.normalize(as_rgb(target)))
+        pred_maps = self.impl(self.normalize(as_rgb(pred)))
         distances = [F.mse_loss(p, t) for p, t in zip(pred_maps, target_maps, strict=True)]
         return self.weight * torch.stack(distances).sum()
 
@@ -85,11 +86,11 @@ class PerceptualLoss(nn.Module):
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B,): per image, the sum over the maps of their mean squared difference.
 
-        pred, target: (B, 3, H, W) in [0, 1]. With mask: (B, 1, H, W), 1 = hole, only what lies outside counts.
+        pred, target: (B, 1 or 3, H, W) in [0, 1]. With mask: (B, 1, H, W), 1 = hole, only what lies outside counts.
         """
         with torch.no_grad():
-            target_maps = self.vgg(self.normalize(target))
-        pred_maps = self.vgg(self.normalize(pred))
+            target_maps = self.vgg(self.normalize(as_rgb(target)))
+        pred_maps = self.vgg(self.normalize(as_rgb(pred)))
         distances = [_distance_per_item(p, t, mask) for p, t in zip(pred_maps, target_maps, strict=True)]
         return torch.stack(distances).sum(dim=0)
 
@@ -126,16 +127,16 @@ class StageFeatureLoss(nn.Module):
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """(): mean over the images of the sum over the maps of their mean squared distance, each in [0, 4].
 
-        pred, target: (B, 3, H, W) in [0, 1]. mask: (B, 1, H, W), 1 = hole; unlike `PerceptualLoss`, which leaves the
-        hole out, this compares whole images with it and without it, as `ResNetPL` does.
+        pred, target: (B, 1 or 3, H, W) in [0, 1]. mask: (B, 1, H, W), 1 = hole; unlike `PerceptualLoss`, which leaves
+        the hole out, this compares whole images with it and without it, as `ResNetPL` does.
         """
         return self.distances(pred, target).mean()
 
     def distances(self, pred: Tensor, target: Tensor) -> Tensor:
         """(B,): the sum of each image; shapes and ranges as in `forward`."""
         with torch.no_grad():
-            target_maps = self._maps(target)
-        maps = zip(self._maps(pred), target_maps, strict=True)
+            target_maps = self._maps(as_rgb(target))
+        maps = zip(self._maps(as_rgb(pred)), target_maps, strict=True)
         return torch.stack([(p - t).square().sum(dim=1).mean(dim=(1, 2)) for p, t in maps]).sum(dim=0)
 
     def _maps(self, image: Tensor) -> list[Tensor]:

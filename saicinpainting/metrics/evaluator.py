@@ -14,6 +14,7 @@ from saicinpainting.io.files import write_whole
 from saicinpainting.io.memory import Attempts
 from saicinpainting.metrics import SEGMENTATION, make_metrics
 from saicinpainting.metrics.base import TOTAL, ImageMetric, NetworkMetric, Statistics
+from saicinpainting.networks.inputs import as_rgb
 from saicinpainting.utils import InputError, build, check_bool, did_you_mean
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ class InpaintingEvaluator(nn.Module):
 
     @torch.no_grad()
     def update(self, batch: Mapping[str, Any]) -> None:
-        """Add a batch: `image` and `inpainted_key` (B, 3, H, W) in [0, 1], `mask` (B, 1, H, W), 1 = hole.
+        """Add a batch: `image` and `inpainted_key` (B, C, H, W) in [0, 1], `mask` (B, 1, H, W), 1 = hole.
+
+        One channel is repeated to three; of other numbers than these LPIPS and FID make nothing.
 
         Padding that `unpad_to_size` tells of is not measured.
         """
@@ -147,7 +150,7 @@ class InpaintingEvaluator(nn.Module):
 
     def _unpadded_parts(self, batch: Mapping[str, Any]) -> Iterator[tuple[dict[str, Tensor], list[int]]]:
         """The metrics' inputs and their places in the batch, split where sizes differ without padding."""
-        inputs = {"pred": batch[self.inpainted_key], "target": batch["image"], "mask": batch["mask"]}
+        inputs = {"pred": as_rgb(batch[self.inpainted_key]), "target": as_rgb(batch["image"]), "mask": batch["mask"]}
         if "unpad_to_size" not in batch:
             yield inputs, list(range(len(inputs["mask"])))
             return

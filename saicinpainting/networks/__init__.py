@@ -34,7 +34,10 @@ class GeneratorInterface(Protocol):
     min_size: int
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x`: (B, C, H, W), by default the masked image and the mask, C = 4; to an image (B, 3, H, W) in [0, 1]."""
+        """`x`: (B, C, H, W), by default the masked image and the mask, C = 4; to an image (B, 3, H, W) in [0, 1].
+
+        A setting `output_nc` of the class says of how many channels images are, if not of 3.
+        """
         ...
 
 

@@ -1,11 +1,12 @@
 """What a generator is given, and what is made of its output.
 
-Batches hold `image` (B, 3, H, W) in [0, 1] and `mask` (B, 1, H, W), 1 = hole.
+Batches hold `image` (B, C, H, W) in [0, 1], C being `GeneratorInput.image_channels`, and `mask` (B, 1, H, W),
+1 = hole.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from saicinpainting.schema import NO_KEY
 from saicinpainting.utils import InputError
 
 
@@ -69,18 +71,20 @@ class GeneratorInput:
     Args:
         concat_mask: append the mask.
         add_noise_kwargs: channels of noise; null for none, as every published model has it.
-        noise_fill_hole: put the first three channels of noise into the hole, which is black otherwise.
+        noise_fill_hole: put the first channels of noise into the hole, which is black otherwise.
+        image_channels: of the images, `generator.output_nc`: 3 for RGB, 1 for grey, 2 and 4 for these with alpha.
     """
 
     concat_mask: bool = True
     add_noise_kwargs: NoiseInput | None = None
     noise_fill_hole: bool = False
+    image_channels: int = field(default=3, metadata=NO_KEY)
 
     def __post_init__(self) -> None:
-        if self.noise_fill_hole and (self.add_noise_kwargs is None or self.add_noise_kwargs.scales < 3):
+        if self.noise_fill_hole and self.noise_channels < self.image_channels:
             raise InputError(
                 "training_model.noise_fill_hole: there is too little noise to fill the hole with; set "
-                "training_model.add_noise_kwargs.scales to 3 or more"
+                f"training_model.add_noise_kwargs.scales to {self.image_channels} or more"
             )
 
     @property
@@ -90,7 +94,7 @@ class GeneratorInput:
     @property
     def channels(self) -> int:
         """What `generator.input_nc` has to be."""
-        return 3 + self.noise_channels + int(self.concat_mask)
+        return self.image_channels + self.noise_channels + int(self.concat_mask)
 
     def __call__(self, image: Tensor, mask: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """(B, channels, H, W); `rng` draws the noise and may be None where there is none."""
@@ -98,9 +102,14 @@ class GeneratorInput:
         if self.add_noise_kwargs is not None:
             assert rng is not None
             noise = self.add_noise_kwargs(x, rng)
-            filled = x + mask * noise[:, :3] if self.noise_fill_hole else x
+            filled = x + mask * noise[:, : image.shape[1]] if self.noise_fill_hole else x
             x = torch.cat([filled, noise], dim=1)
         return torch.cat([x, mask], dim=1) if self.concat_mask else x
+
+
+def as_rgb(image: Tensor) -> Tensor:
+    """(B, 1 or 3, H, W) -> (B, 3, H, W) for networks that were trained on colours; one channel is repeated."""
+    return image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
 
 
 def blend(predicted: Tensor, image: Tensor, mask: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,17 +41,24 @@ def build_generator(settings: Mapping[str, Any], model_settings: Mapping[str, An
         InputError: an unknown setting, or `generator.input_nc` does not fit the input.
     """
     generator_input = read_section(GeneratorInput, model_settings, where="training_model", only=False)
+    generator_input = replace(generator_input, image_channels=image_channels_of(settings))
     generator = make_generator(**settings)
     ours = settings.get("_target_") is None
     if (ours or "input_nc" in settings) and settings.get("input_nc") != generator_input.channels:
         raise InputError(
-            f"generator.input_nc={settings.get('input_nc')}: with training_model.concat_mask="
-            f"{str(generator_input.concat_mask).lower()} and {generator_input.noise_channels} noise channels the input "
-            f"has {generator_input.channels}"
+            f"generator.input_nc={settings.get('input_nc')}: with {generator_input.image_channels} channels of the "
+            f"image (generator.output_nc), training_model.concat_mask={str(generator_input.concat_mask).lower()} and "
+            f"{generator_input.noise_channels} noise channels the input has {generator_input.channels}"
         )
     options = read_section(FourierOptions, model_settings, where="training_model", only=False)
     set_fft_backend(generator, options.fft_backend)
     return TrainedGenerator(generator, generator_input)
+
+
+def image_channels_of(settings: Mapping[str, Any]) -> int:
+    """Channels of the images that the config section `generator` is made for: `output_nc`, 3 where it has none."""
+    channels = settings.get("output_nc", 3)
+    return channels if isinstance(channels, int) else 3
 
 
 def load_generator(

@@ -17,7 +17,7 @@ from saicinpainting.networks import make_discriminator
 from saicinpainting.networks.ema import EMAOptions, GeneratorEMA
 from saicinpainting.networks.fourier import FourierOptions
 from saicinpainting.networks.inputs import GeneratorInput
-from saicinpainting.networks.load import build_generator
+from saicinpainting.networks.load import build_generator, image_channels_of
 from saicinpainting.schema import known_keys, read_section
 from saicinpainting.training.batch_transforms import BatchOptions
 from saicinpainting.training.module import InpaintingModule
@@ -87,8 +87,10 @@ def _training_parts(settings: Settings) -> TrainingParts:
     perceptual.pop("weight", None)  # the module weighs it
     data, trainer = settings.get("data") or {}, settings.get("trainer") or {}
     make = partial(_evaluator, settings.get("evaluator"))
+    discriminator = _section(settings, "discriminator")
+    _check_channels(image_channels_of(_section(settings, "generator")), discriminator, losses, settings)
     return TrainingParts(
-        discriminator=make_discriminator(**_section(settings, "discriminator")),
+        discriminator=make_discriminator(**discriminator),
         adversarial_loss=make_discrim_loss(**losses.adversarial),
         losses=losses,
         loss_pl=make_perceptual(**perceptual) if losses.perceptual_weight > 0 else None,
@@ -103,6 +105,26 @@ def _training_parts(settings: Settings) -> TrainingParts:
         gradient_clip_val=(trainer.get("kwargs") or {}).get("gradient_clip_val"),
         seed=trainer.get("seed", 0),
     )
+
+
+def _check_channels(channels: int, discriminator: Settings, losses: Losses, settings: Settings) -> None:
+    """An `InputError` for parts that cannot take images of so many channels."""
+    images = f"the images have {channels} channels (generator.output_nc)"
+    if discriminator.get("_target_") is None and discriminator.get("input_nc", channels) != channels:
+        raise InputError(f"discriminator.input_nc={discriminator['input_nc']}: {images}; set it to {channels}")
+    if channels in (1, 3):  # one is repeated
+        return
+    resnet_pl = losses.resnet_pl or {"weight": 0}
+    ours = {"losses.resnet_pl.weight=0": resnet_pl.get("_target_") is None and resnet_pl.get("weight", 1) > 0}
+    perceptual = losses.perceptual or {}
+    ours["losses.perceptual.weight=0"] = perceptual.get("_target_") is None and losses.perceptual_weight > 0
+    evaluator = settings.get("evaluator") or {}
+    for name in ("lpips", "fid") if evaluator and evaluator.get("_target_") is None else ():
+        ours[f"evaluator.{name}=false"] = evaluator.get(name, True)
+    for remedy, used in ours.items():
+        if used:
+            key = remedy.partition("=")[0].removesuffix(".weight")
+            raise InputError(f"{key}: its network takes 1 or 3 channels, but {images}; set {remedy}")
 
 
 def _resnet_pl(settings: dict[str, Any]) -> nn.Module:

@@ -39,7 +39,7 @@ class InpaintingModule(pl.LightningModule):
     """LaMa's training (Suvorov et al. 2022, section 2.3): supervised, adversarial and perceptual losses.
 
     Args:
-        generator: (B, C, H, W) of `generator_input` in, (B, 3, H, W) image in [0, 1] out.
+        generator: (B, channels, H, W) of `generator_input` in, image (B, C, H, W) in [0, 1] out.
         generator_input: what the generator is given.
         training: what training needs; None for a model that only predicts.
         options: what is trained and how a step is computed.
@@ -137,11 +137,11 @@ class InpaintingModule(pl.LightningModule):
         """Fill the hole.
 
         Args:
-            batch: `image` (B, 3, H, W) in [0, 1] and `mask` (B, 1, H, W), 1 = hole.
+            batch: `image` (B, C, H, W) in [0, 1] and `mask` (B, 1, H, W), 1 = hole.
 
         Returns:
             A new dict that also has `predicted_image`, the generator's output, and `inpainted`, the image with the
-            prediction in the hole; both (B, 3, H, W).
+            prediction in the hole; both (B, C, H, W).
         """
         return self._fill(batch, self._current_generator(), batch_rng(0, 0, 0))
 

@@ -24,6 +24,7 @@ from saicinpainting.io.checkpoint import remove_parts
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.signals import EXIT_STATUS, StopSignals
 from saicinpainting.networks.base import Generator
+from saicinpainting.networks.load import image_channels_of
 from saicinpainting.schema import read_section
 from saicinpainting.training.checkpoints import CheckpointSettings, TensorsOnlyCheckpointIO, make_checkpoint_callback
 from saicinpainting.training.epoch_loop import use_exact_epochs
@@ -221,10 +222,11 @@ def _resolve(config: DictConfig) -> dict[str, Any]:
 
 
 def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> InpaintingDataModule:
-    """The data module of the sections `data` and `location`."""
+    """The data module of the sections `data` and `location`; `generator` says how many channels images have."""
     data = read_section(DataSettings, settings["data"], where="data")
     sets = {name: getattr(data, name) for name in ("train", "val", "visual_test", "extra_val")}
-    return InpaintingDataModule(**sets, prepare_hint=settings["location"].get("prepare", ""), seed=seed)
+    channels, hint = image_channels_of(settings.get("generator") or {}), settings["location"].get("prepare", "")
+    return InpaintingDataModule(**sets, prepare_hint=hint, seed=seed, image_channels=channels)
 
 
 def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignals | None = None) -> pl.Trainer:

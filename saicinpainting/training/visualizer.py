@@ -28,7 +28,8 @@ def visualize_batch(
 ) -> np.ndarray:
     """Draw the first `max_items` of a batch; uint8 (rows · H, columns · W, 3), RGB.
 
-    batch: the keys are (B, 1 or 3, h, w) in [0, 1], mask is (B, 1, H, W), 1 = hole. Keys that the batch lacks
+    batch: the keys are (B, C, h, w) in [0, 1], of which the first three channels are shown, or the first alone where
+    there are fewer; mask is (B, 1, H, W), 1 = hole. Keys that the batch lacks
     are left out. Images of `rescale_keys` (scores, in any range) are stretched to 0..1 one by one. The hole is
     outlined in all columns, save the last one where `last_without_mask`.
     """
@@ -52,8 +53,8 @@ def visualize_batch(
 
 
 def _to_uint8(image: Tensor, *, size: Sequence[int], rescale: bool) -> np.ndarray:
-    """(C, h, w) with C = 1 or 3 -> uint8 (H, W, 3)."""
-    image = image.detach().float().cpu()
+    """(C, h, w) -> uint8 (H, W, 3)."""
+    image = image[: 3 if len(image) >= 3 else 1].detach().float().cpu()
     if rescale:
         low, high = image.min(), image.max()
         image = (image - low) / (high - low).clamp(min=1e-5)

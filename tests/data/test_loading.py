@@ -61,7 +61,7 @@ def test_unusual_images_become_rgb():
         decoded = decode(data, "a")
         assert decoded.issue == expected
         assert to_rgb(decoded.pixels).shape == (100, 100, 3)
-        assert decoded.pixels.dtype == np.uint8
+        assert decoded.pixels.dtype == (np.uint16 if expected == ImageIssue.SIXTEEN_BIT else np.uint8)
         upright = np.asarray(picture()) if expected != ImageIssue.TURNED else np.rot90(np.asarray(picture()), k=-1)
         error = np.abs(to_rgb(decoded.pixels).astype(float).mean(2) - upright.mean(2)).mean()
         assert error < 12, expected  # luminance instead of the mean, JPEG losses
@@ -205,7 +205,7 @@ def images_before_the_stop(bad: float, seed: int, images: int = 1500) -> int:
 
 def test_chance_alone_stops_no_run(monkeypatch):
     pixels = np.zeros((1, 1, 3), np.uint8)
-    monkeypatch.setattr(loading, "decode", lambda data, name: Decoded(pixels, ImageIssue.ORDINARY))
+    monkeypatch.setattr(loading, "decode", lambda data, name, channels: Decoded(pixels, ImageIssue.ORDINARY))
     monkeypatch.setattr(loading.LOGGER, "disabled", True)
     assert [images_before_the_stop(0.045, seed) for seed in range(12)] == [1500] * 12
     assert max(images_before_the_stop(0.055, seed) for seed in range(4)) < 1500
@@ -214,7 +214,7 @@ def test_chance_alone_stops_no_run(monkeypatch):
 
 def test_bad_files_side_by_side_stop_no_run(monkeypatch):
     good = Decoded(np.zeros((1, 1, 3), np.uint8), ImageIssue.ORDINARY)
-    monkeypatch.setattr(loading, "decode", lambda data, name: good)
+    monkeypatch.setattr(loading, "decode", lambda data, name, channels: good)
     source = Shares(5000, 0, 0)
     source.bad = set(range(1000, 1150))
     loader = ImageLoader(source, max_failures=1)
@@ -226,7 +226,7 @@ def test_bad_files_side_by_side_stop_no_run(monkeypatch):
 
 def test_images_of_the_same_shard_come_first(monkeypatch):
     good = Decoded(np.zeros((1, 1, 3), np.uint8), ImageIssue.ORDINARY)
-    monkeypatch.setattr(loading, "decode", lambda data, name: good)
+    monkeypatch.setattr(loading, "decode", lambda data, name, channels: good)
     source = Shares(900, 0, 0)
     source.bad = {100, *range(200, 300)}
     monkeypatch.setattr(source, "near", lambda index: range(index // 100 * 100, index // 100 * 100 + 100))
