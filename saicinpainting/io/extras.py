@@ -56,7 +56,7 @@ class ImageExtras:
     def fit(self, pixels: np.ndarray, ending: str) -> np.ndarray:
         """uint8 or uint16 (H, W, 1 to 4) with this alpha, or grey, or in 8 bits where the format has no more.
 
-        Alpha is left out where the format has none. Grey with alpha becomes RGB with alpha where nothing here writes it.
+        Alpha is left out where the format has none. Grey with alpha becomes RGB with alpha where only that is written.
         """
         if self.grey and pixels.shape[2] == 3:
             pixels = np.rint(pixels.mean(axis=2, keepdims=True)).astype(pixels.dtype)
@@ -69,6 +69,8 @@ class ImageExtras:
             pixels = np.round(pixels / 257).astype(np.uint8)
         if pixels.shape[2] in (2, 4) and ending not in TRANSPARENT:
             pixels = pixels[..., :-1]
+        if pixels.shape[2] == 1 and ending == ".webp":  # which knows colours only
+            pixels = pixels.repeat(3, axis=2)
         if pixels.shape[2] == 2 and (pixels.dtype == np.uint16 if ending == ".png" else self.alpha is None):
             pixels = pixels[..., [0, 0, 0, 1]]
         return pixels

@@ -30,7 +30,11 @@ def deep_grey(name: str, offset: int) -> np.ndarray:
 
 def write_deep_data(root: Path) -> Path:
     """The layout of a training location, of one-channel 16-bit PNGs."""
-    for folder, name, count in (("train", "astronaut.png", 4), ("val", "coffee.png", 2), ("visual_test", "coffee.png", 1)):
+    for folder, name, count in (
+        ("train", "astronaut.png", 4),
+        ("val", "coffee.png", 2),
+        ("visual_test", "coffee.png", 1),
+    ):
         (root / folder).mkdir(parents=True)
         for i in range(count):
             cv2.imwrite(str(root / folder / f"{i}.png"), deep_grey(name, 12 * i))
@@ -81,14 +85,13 @@ def test_training_and_validation_see_all_sixteen_bits(trained: Path) -> None:
 def test_results_are_one_channel_of_sixteen_bits_and_known_pixels_stay(trained: Path, tmp_path: Path) -> None:
     indir = trained / "data" / "val"
     run = run_script(
-        "predict.py", f"model.path={trained / 'run'}", f"indir={indir}", f"outdir={tmp_path}", "device=cpu", cwd=tmp_path
+        "predict.py", f"model.path={trained / 'run'}", f"indir={indir}", f"outdir={tmp_path}", "device=cpu",
+        "num_workers=0", cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     inpainter = Inpainter.from_pretrained(trained / "run", device="cpu")
     for i in range(2):
-        image, mask = (
-            cv2.imread(str(indir / name), cv2.IMREAD_UNCHANGED) for name in (f"{i}.png", f"{i}_mask000.png")
-        )
+        image, mask = (cv2.imread(str(indir / name), cv2.IMREAD_UNCHANGED) for name in (f"{i}.png", f"{i}_mask000.png"))
         filled = cv2.imread(str(tmp_path / f"{i}_mask000.png"), cv2.IMREAD_UNCHANGED)
         assert filled.shape == (SIZE, SIZE)
         assert filled.dtype == np.uint16
