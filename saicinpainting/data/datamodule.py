@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -195,7 +195,24 @@ class InpaintingDataModule(pl.LightningDataModule):
             world_size=world_size,
             epoch_images=self.epoch_images(),
             shuffler=self._images().source.shuffler(),
+            mixture=self._images().source.mixture(),
         )
+
+    def shares(self) -> list[float]:
+        """Of the training folders, with the sum 1; empty where a pass has each image once."""
+        mixture = self._images().source.mixture()
+        return [] if mixture is None else mixture.shares.tolist()
+
+    def describe_shares(self) -> Iterator[str]:
+        """A line on each training folder that has a share: what it means in images."""
+        mixture, epoch = self._images().source.mixture(), self.epoch_images()
+        if mixture is None:
+            return
+        for folder, share, size in zip(self._train_settings["indir"], self.shares(), mixture.sizes, strict=True):
+            yield (
+                f"{folder}: {share:.1%}, {share * epoch:,.0f} of an epoch's {epoch:,} images; each of its {size:,} "
+                f"comes {share * epoch / size:.2f} times"
+            )
 
     def _processes(self) -> tuple[int, int]:
         """Rank and number of the trainer's processes."""

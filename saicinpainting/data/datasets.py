@@ -91,7 +91,7 @@ class InpaintingTrainDataset(Dataset[Sample]):
 
 def _folder_source(
     *,
-    indir: PathLike | Sequence[PathLike] | None = None,
+    indir: PathLike | Sequence[PathLike] | Mapping[str, float] | None = None,
     file_list: PathLike | None = None,
     mask_indir: PathLike | None = None,
     segm_indir: PathLike | None = None,
@@ -114,7 +114,7 @@ FOLDER_KINDS = ("default", "img_with_segm")
 
 
 def make_train_dataset(
-    indir: PathLike | Sequence[PathLike] | None = None,
+    indir: PathLike | Sequence[PathLike] | Mapping[str, float] | None = None,
     kind: str = "default",
     out_size: int = 512,
     mask_gen_kwargs: Mapping[str, Any] | None = None,
@@ -140,6 +140,8 @@ def make_train_dataset(
     settings = {**source, "kind": kind, **({"indir": indir} if indir else {})}
     if source.get("_target_") is None:
         check_whole(f"{WHERE}.out_size", out_size, least=1)
+        if isinstance(indir, Mapping) and kind not in FOLDER_KINDS:
+            raise InputError(f"{WHERE}.indir: only folders of images have shares, not kind={kind}; name one place")
         check_kind(kind, TRAIN_SOURCES, where=WHERE)  # before its settings, which another kind may not have
         makers: list[Callable[..., Any]] = [make_train_dataset, TRAIN_SOURCES[kind]]
         known = {name for maker in makers for name in inspect.signature(maker).parameters}

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 # First words of the entropy, so that permutations and samples never draw from the same stream.
-_PERMUTATION, _SAMPLE = 0, 1
+_PERMUTATION, _SAMPLE, _PART = 0, 1, 2
 
 
 class SampleKey(NamedTuple):
@@ -41,6 +41,7 @@ class TrainSampler(Sampler[SampleKey]):
         world_size: how many processes there are.
         epoch_images: images of an epoch, over all processes; None: all of them.
         shuffler: permutes a pass, `ShardShuffler` where images lie in shards; None: any image may follow any.
+        mixture: draws parts of the images by shares; a pass then has as many images as there are, not each once.
     """
 
     def __init__(
@@ -53,11 +54,12 @@ class TrainSampler(Sampler[SampleKey]):
         world_size: int = 1,
         epoch_images: int | None = None,
         shuffler: Shuffler | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
         self.n_images, self.seed, self.shuffle = n_images, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch_images = epoch_images or n_images
-        self.shuffler = shuffler
+        self.shuffler, self.mixture = shuffler, mixture
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
@@ -84,23 +86,73 @@ class TrainSampler(Sampler[SampleKey]):
     def __iter__(self) -> Iterator[SampleKey]:
         # Read once: a loader that has begun to read ahead stays in its epoch.
         first = self.epoch * self.epoch_images
-        current_pass, permutation = -1, np.empty(0, np.int64)
+        current_pass, images, passes = -1, np.empty(0, np.int64), np.empty(0, np.int64)
         for own in range(self.start, len(self)):
             samples_before = first + own * self.world_size + self.rank
             pass_number, place = divmod(samples_before, self.n_images)
             if pass_number != current_pass:
-                current_pass, permutation = pass_number, self._permutation(pass_number)
-            image = int(permutation[place])
-            yield SampleKey(image, sample_seed(self.seed, pass_number, image), samples_before)
+                current_pass, (images, passes) = pass_number, self._draws(pass_number)
+            image = int(images[place])
+            yield SampleKey(image, sample_seed(self.seed, int(passes[place]), image), samples_before)
+
+    def _draws(self, pass_number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The images of a pass in their order, and in which pass over all images, or over its part, each of them is."""
+        if self.mixture is not None:
+            return self.mixture.draw(self.seed, pass_number, shuffle=self.shuffle)
+        return self._permutation(pass_number), np.broadcast_to(pass_number, self.n_images)
 
     def _permutation(self, pass_number: int) -> np.ndarray:
         """The images of a pass in their order: int64 (N,)."""
         if not self.shuffle:
             return np.arange(self.n_images)
-        # Unlike Generator's, the streams of RandomState are the same in every version of numpy.
-        bits = np.random.MT19937(np.random.SeedSequence((_PERMUTATION, self.seed, pass_number)))
-        rng = np.random.RandomState(bits)
+        rng = _random(_PERMUTATION, self.seed, pass_number)
         return self.shuffler.draw(rng) if self.shuffler else rng.permutation(self.n_images)
+
+
+def _random(*entropy: int) -> np.random.RandomState:
+    # Unlike Generator's, the streams of RandomState are the same in every version of numpy.
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(entropy)))
+
+
+class Mixture:
+    """Draws the parts of a data set by shares, whatever their sizes.
+
+    Draws come in rounds of as many images as the data set has. A part has its share of the draws of any number of
+    rounds, to one image. They go on through passes over the part, each a permutation of its own, so that no image of a
+    part comes again before all others of it have come.
+
+    Args:
+        sizes: images of each part; the data set has them one part after another.
+        shares: of each part, above 0; they are normalised to sum to 1.
+    """
+
+    def __init__(self, sizes: Sequence[int], shares: Sequence[float]) -> None:
+        self.sizes, self.shares = np.asarray(sizes, np.int64), np.asarray(shares, np.float64) / sum(shares)
+        self.first = np.concatenate([[0], np.cumsum(self.sizes)])
+        self._bounds = np.concatenate([[0], np.cumsum(self.shares)[:-1], [1]])
+
+    def drawn(self, rounds: int) -> np.ndarray:
+        """How many images of each part come in the first `rounds` rounds: int64, one for each part."""
+        return np.diff(np.rint(rounds * self.first[-1] * self._bounds).astype(np.int64))
+
+    def draw(self, seed: int, number: int, *, shuffle: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """The images of a round in their order, and in which pass over its part each of them is: int64 (N,) both."""
+        images, passes = [], []
+        for part, (begin, end) in enumerate(zip(self.drawn(number), self.drawn(number + 1), strict=True)):
+            size = int(self.sizes[part])
+            for pass_number in range(int(begin) // size, -(-int(end) // size)):
+                order = np.arange(size)
+                if shuffle:
+                    order = _random(_PART, seed, part, pass_number).permutation(size)
+                before = pass_number * size
+                own = self.first[part] + order[max(begin - before, 0) : max(end - before, 0)]
+                images.append(own)
+                passes.append(np.full(len(own), pass_number))
+        together = np.concatenate(images), np.concatenate(passes)
+        if not shuffle:
+            return together
+        order = _random(_PERMUTATION, seed, number).permutation(len(together[0]))
+        return together[0][order], together[1][order]
 
 
 class Shuffler(Protocol):

@@ -10,7 +10,7 @@ from typing import overload
 
 import numpy as np
 
-from saicinpainting.data.sampler import Shuffler
+from saicinpainting.data.sampler import Mixture, Shuffler
 from saicinpainting.io.folders import IMAGE_SUFFIXES, list_files
 from saicinpainting.utils import InputError
 
@@ -59,6 +59,10 @@ class ImageSource(ABC):
         """What permutes a pass over the images; None: any image may follow any other."""
         return None
 
+    def mixture(self) -> Mixture | None:
+        """What draws the images by shares of parts; None: a pass has each image once."""
+        return None
+
     def near(self, index: int) -> range:
         """The images, `index` among them, that are read without opening another shard; all, if there are none.
 
@@ -97,7 +101,7 @@ class FolderSource(ImageSource):
     """The images under `indir`, nested folders too, or those of them that a list names.
 
     Args:
-        indir: a folder or several; None takes the folder of `file_list`.
+        indir: a folder or several; a mapping draws from each folder by its share; None takes the folder of `file_list`.
         file_list: a text file with a path a line. Paths count from the first folder of `indir` that has the file.
             Empty lines and lines that begin with # are skipped.
         labels: folders of label files, by label. They lie as the images do under `indir`: `a/b.jpg` has `a/b.png`.
@@ -105,17 +109,23 @@ class FolderSource(ImageSource):
 
     def __init__(
         self,
-        indir: PathLike | Sequence[PathLike] | None,
+        indir: PathLike | Sequence[PathLike] | Mapping[str, float] | None,
         *,
         file_list: PathLike | None = None,
         labels: Mapping[str, PathLike] | None = None,
     ) -> None:
         folders = [] if indir is None else folders_of(indir)
+        self._mixture: Mixture | None = None
         # One list over all folders, so that a pass and the masks' ramps run over all of them.
         if file_list is not None:
+            if isinstance(indir, Mapping):
+                raise InputError(f"{WHERE}.file_list: shares of {WHERE}.indir draw from whole folders; leave one out")
             self.files = PathList(_listed(file_list, folders))
         else:
-            self.files = PathList(file for folder in folders for file in _training_images(folder))
+            found = [_training_images(folder) for folder in folders]
+            self.files = PathList(file for each in found for file in each)
+            if isinstance(indir, Mapping):
+                self._mixture = Mixture([len(each) for each in found], _shares(indir))
         self._labels = {label: self._label_files(label, folder, folders) for label, folder in (labels or {}).items()}
         self.labels = tuple(self._labels)
 
@@ -124,6 +134,17 @@ class FolderSource(ImageSource):
 
     def name(self, index: int) -> str:
         return self.files[index]
+
+    def mixture(self) -> Mixture | None:
+        return self._mixture
+
+    def near(self, index: int) -> range:
+        """Of the same folder, where folders have shares."""
+        if self._mixture is None:
+            return range(len(self))
+        first = self._mixture.first
+        part = int(np.searchsorted(first, index, side="right")) - 1
+        return range(int(first[part]), int(first[part + 1]))
 
     def read(self, index: int) -> bytes:
         return Path(self.files[index]).read_bytes()
@@ -153,9 +174,16 @@ def _relative(file: str, folders: Sequence[PathLike]) -> str:
     return os.path.basename(file)
 
 
-def folders_of(indir: PathLike | Sequence[PathLike]) -> list[PathLike]:
-    """`indir` of a config, one folder or several, as a list."""
+def folders_of(indir: PathLike | Iterable[PathLike]) -> list[PathLike]:
+    """`indir` of a config, one folder or several, or their shares, as a list."""
     return [indir] if isinstance(indir, (str, os.PathLike)) else list(indir)
+
+
+def _shares(indir: Mapping[str, float]) -> list[float]:
+    for folder, share in indir.items():
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < float("inf"):
+            raise InputError(f"{WHERE}.indir: the share of {folder}: expected a number above 0, got {share!r}")
+    return list(indir.values())
 
 
 def _training_images(folder: PathLike) -> list[str]:

@@ -87,6 +87,7 @@ class ExactResume(pl.Callback):
             "step_ends": self._step_ends,
             "images": data.images_done(progress.epoch, progress.batches),  # of the epoch, over all processes
             "train_images": data.train_images(),
+            "shares": data.shares(),
             "batch_size": data.batch_size(),  # over all processes
             "seed": data.seed,
         }
@@ -149,6 +150,7 @@ def _report_changes(position: Mapping[str, Any], data: InpaintingDataModule) -> 
     for name, now, effect in (
         ("seed", data.seed, twice),
         ("train_images", data.train_images(), twice),
+        ("shares", data.shares(), twice),
         ("batch_size", data.batch_size(), f"the epoch goes on after {position.get('images')} of its images"),
     ):
         if position.get(name, now) != now:

@@ -144,6 +144,8 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
         remove_parts(out_dir / "models")
         write_whole(out_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
         LOGGER.info("the run:\n%s", describe_run(model, data, trainer))
+        for line in data.describe_shares():
+            LOGGER.info("data.train.indir: %s", line)
         for warning in warnings_of(model, data, trainer):
             LOGGER.warning("%s", warning)
         logs = Path(settings["location"]["tb_dir"], out_dir.name)
@@ -225,6 +227,9 @@ def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> Inpaintin
     """The data module of the sections `data` and `location`; `generator` says how many channels images have."""
     data = read_section(DataSettings, settings["data"], where="data")
     sets = {name: getattr(data, name) for name in ("train", "val", "visual_test", "extra_val")}
+    if isinstance(indir := data.train.get("indir"), Mapping):  # a config cannot have ${location…} in its keys
+        root = settings["location"].get("data_root_dir") or ""
+        sets["train"] = {**data.train, "indir": {os.path.join(root, str(key)): value for key, value in indir.items()}}
     channels, hint = image_channels_of(settings.get("generator") or {}), settings["location"].get("prepare", "")
     return InpaintingDataModule(**sets, prepare_hint=hint, seed=seed, image_channels=channels)
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from saicinpainting.data.datamodule import InpaintingDataModule
+from saicinpainting.training.run import make_data_module
 from saicinpainting.utils import InputError
 from tests.helpers import photo
 
@@ -337,3 +338,69 @@ def test_a_crop_that_the_network_cannot_take_is_named_by_its_key(sections, size,
     data.setup("fit")
     with pytest.raises(InputError, match=rf"data\.train\.out_size={size}: .* multiples of 8 from 16 .* to {better}"):
         data.require_sizes(8, 16)
+
+
+# ---- folders with shares --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(sections, tmp_path: Path) -> dict:
+    """Training folders of 8 dark and 2 bright images, drawn half and half."""
+    for folder, count, level in (("places", 8, 20), ("mine", 2, 220)):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            Image.fromarray(np.full((40, 40, 3), level, np.uint8)).save(tmp_path / folder / f"{i}.png")
+    shares = {str(tmp_path / "places"): 1, str(tmp_path / "mine"): 1}
+    return {**sections, "train": {**sections["train"], "indir": shares, "transform_variant": "default"}}
+
+
+def brightness_of(data: InpaintingDataModule) -> list[float]:
+    return [round(image.mean().item(), 4) for batch in data.train_dataloader() for image in batch["image"]]
+
+
+def test_folders_are_drawn_by_their_shares(mixed):
+    data = InpaintingDataModule(**mixed)
+    assert sum(bright > 0.5 for bright in brightness_of(data)) == 5  # of 10, though 2 of 10 images are bright
+    assert data.shares() == [0.5, 0.5]
+    places, mine = data.describe_shares()
+    assert places.endswith("places: 50.0%, 5 of an epoch's 10 images; each of its 8 comes 0.62 times")
+    assert mine.endswith("mine: 50.0%, 5 of an epoch's 10 images; each of its 2 comes 2.50 times")
+
+
+def test_draws_by_shares_are_the_same_with_workers_and_after_a_resume(mixed):
+    whole = brightness_of(InpaintingDataModule(**mixed))
+    with_workers = {**mixed["train"], "dataloader_kwargs": {**mixed["train"]["dataloader_kwargs"], "num_workers": 2}}
+    assert brightness_of(InpaintingDataModule(**{**mixed, "train": with_workers})) == whole
+    resumed = InpaintingDataModule(**mixed)
+    resumed.begin_at(0, 4)
+    assert brightness_of(resumed) == whole[4:]
+
+
+def test_an_unusable_image_is_replaced_from_its_own_folder(mixed, tmp_path: Path):
+    (tmp_path / "mine" / "0.png").write_bytes(b"no image")
+    assert sum(bright > 0.5 for bright in brightness_of(InpaintingDataModule(**mixed))) == 5
+
+
+def test_shares_count_from_the_location(mixed, tmp_path: Path):
+    train = {**mixed["train"], "indir": {"places": 3, str(tmp_path / "mine"): 1}}
+    settings = {"data": {"train": train, "val": mixed["val"]}, "location": {"data_root_dir": str(tmp_path)}}
+    data = make_data_module(settings)
+    assert data.shares() == [0.75, 0.25]
+    assert [line.split(":")[0] for line in data.describe_shares()] == [str(tmp_path / n) for n in ("places", "mine")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"indir": {"PLACE/places": 0}}, r"the share of .*places: expected a number above 0, got 0"),
+        ({"indir": {"PLACE/places": "much"}}, r"expected a number above 0, got 'much'"),
+        ({"indir": {"PLACE/nowhere": 1}}, r"data\.train\.indir: no folder .*nowhere"),
+        ({"file_list": "list.txt"}, r"data\.train\.file_list: shares of data\.train\.indir draw from whole folders"),
+        ({"kind": "shards"}, r"data\.train\.indir: only folders of images have shares, not kind=shards"),
+    ],
+)
+def test_mistakes_about_shares_are_one_line(mixed, tmp_path: Path, change: dict, message: str):
+    if "indir" in change:
+        change = {"indir": {key.replace("PLACE", str(tmp_path)): share for key, share in change["indir"].items()}}
+    with pytest.raises(InputError, match=message):
+        InpaintingDataModule(**{**mixed, "train": {**mixed["train"], **change}}).setup("fit")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
-from saicinpainting.data.sampler import SampleKey, TrainSampler, sample_seed, share_of
+from saicinpainting.data.sampler import Mixture, SampleKey, TrainSampler, sample_seed, share_of
 
 
 def keys(images: int, *, epoch: int = 0, done: int = 0, **kwargs) -> list[SampleKey]:
@@ -92,3 +93,73 @@ def test_every_evaluation_image_belongs_to_one_process(images: int, world_size: 
 
 def test_a_process_without_an_evaluation_image_of_its_own_takes_another_s():
     assert [list(share_of(2, rank=rank, world_size=5)) for rank in range(5)] == [[0], [1], [0], [1], [0]]
+
+
+# ---- shares ---------------------------------------------------------------------------------------------------------
+
+SIZES, SHARES = (50, 7, 3), (6, 3, 1)
+
+
+def drawn(n: int, **kwargs) -> list[SampleKey]:
+    """The first `n` draws of epochs of 40."""
+    found: list[SampleKey] = []
+    for epoch in range(-(-n // 40)):
+        found += keys(sum(SIZES), epoch=epoch, epoch_images=40, mixture=Mixture(SIZES, SHARES), **kwargs)
+    return found[:n]
+
+
+def parts_of(samples: list[SampleKey]) -> list[int]:
+    return [int(np.searchsorted([50, 57], key.image, side="right")) for key in samples]
+
+
+def test_parts_are_drawn_by_their_shares_whatever_their_sizes():
+    for rounds in (1, 2, 7, 20):
+        counts = np.bincount(parts_of(drawn(60 * rounds)), minlength=3)
+        np.testing.assert_allclose(counts, 60 * rounds * np.array([0.6, 0.3, 0.1]), atol=1)
+    # A round is shuffled: no part comes in one piece.
+    assert np.count_nonzero(np.diff(parts_of(drawn(60)))) > 15
+
+
+def test_shares_that_do_not_divide_leave_no_image_out():
+    mixture = Mixture((3, 5), (1, 2))  # 8 draws a round, 2 2/3 and 5 1/3 of them
+    for rounds in range(1, 30):
+        first = mixture.drawn(rounds)
+        assert first.sum() == 8 * rounds
+        np.testing.assert_allclose(first, [8 * rounds / 3, 16 * rounds / 3], atol=0.5)
+        assert len(mixture.draw(0, rounds)[0]) == 8
+
+
+def test_no_image_of_a_part_comes_again_before_its_others():
+    seen: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    samples = drawn(600)
+    for number in range(10):  # within a round the order is shuffled, so passes are compared at the ends of rounds
+        for key, part in zip(samples[60 * number : 60 * (number + 1)], parts_of(samples)[60 * number :], strict=False):
+            seen[part].append(key.image)
+        for part, images in seen.items():
+            times = np.bincount(images, minlength=60)[{0: slice(50), 1: slice(50, 57), 2: slice(57, 60)}[part]]
+            assert times.max() - times.min() <= 1
+
+
+def test_images_that_come_often_look_different_each_time():
+    samples = drawn(1200)
+    assert len({(key.image, key.seed) for key in samples}) == len(samples)
+
+
+def test_draws_by_shares_do_not_depend_on_processes_and_can_begin_anywhere():
+    whole, mixture = drawn(120), Mixture(SIZES, SHARES)
+    for world_size in (2, 4):
+        found = []
+        for epoch in range(3):
+            ranks = [
+                keys(60, epoch=epoch, epoch_images=40, mixture=mixture, rank=rank, world_size=world_size)
+                for rank in range(world_size)
+            ]
+            found += [key for turn in zip(*ranks, strict=True) for key in turn]
+        assert found == whole
+    assert keys(60, epoch=2, done=13, epoch_images=40, mixture=mixture) == whole[80 + 13 :]
+    assert drawn(120, seed=1) != whole
+
+
+def test_unshuffled_parts_come_in_their_own_order():
+    images = [key.image for key in keys(60, mixture=Mixture(SIZES, SHARES), shuffle=False)]
+    assert images == [*range(36), *range(50, 57), *range(50, 57), *range(50, 54), *range(57, 60), *range(57, 60)]
