@@ -132,13 +132,21 @@ def change_colours(image: np.ndarray, rng: random.Random) -> np.ndarray:
 
 
 def equalize(colours: np.ndarray, limit: float) -> np.ndarray:
-    """CLAHE in 8 x 8 tiles of grey, or of RGB's lightness; uint8 or uint16 (H, W, 1 or 3), whose levels are kept."""
-    clahe = cv2.createCLAHE(limit, (8, 8))
-    if colours.shape[2] == 1:
-        return clahe.apply(colours[..., 0])[..., None]
-    lab = cv2.cvtColor(_unit(colours), cv2.COLOR_RGB2LAB)  # lightness from 0 to 100
-    lab[..., 0] = clahe.apply(np.rint(lab[..., 0] * 655.35).astype(np.uint16)) / np.float32(655.35)
-    return _like(colours, cv2.cvtColor(lab, cv2.COLOR_LAB2RGB) * np.iinfo(colours.dtype).max)
+    """CLAHE in 8 x 8 tiles of grey, or of RGB's lightness; uint8 or uint16 (H, W, 1 or 3).
+
+    What it adds to the level of 8 bits is added to 16 bits: in as many bins as these have, its limit would cut nothing.
+    """
+    unit = _unit(colours)
+    lab = None if colours.shape[2] == 1 else cv2.cvtColor(unit, cv2.COLOR_RGB2LAB)
+    lightness = unit[..., 0] if lab is None else lab[..., 0] / 100
+    levels = np.rint(lightness * 255).astype(np.uint8)
+    lightness = lightness + (cv2.createCLAHE(limit, (8, 8)).apply(levels).astype(np.float32) - levels) / 255
+    if lab is None:
+        unit = lightness[..., None]
+    else:
+        lab[..., 0] = 100 * lightness
+        unit = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+    return _like(colours, unit * np.iinfo(colours.dtype).max)
 
 
 def shift(colours: np.ndarray, hue: float, saturation: float, value: float) -> np.ndarray:

@@ -126,3 +126,49 @@ def test_import_asks_no_server():
     done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+# ---- other images than 8-bit RGB ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_sixteen_bits_are_augmented_as_eight_are_but_finer(seed: int):
+    image = photo("astronaut.png", 96, 40)
+    plain = change_colours(image, random.Random(seed)).astype(float)
+    deep = change_colours(image.astype(np.uint16) * 257, random.Random(seed))
+    assert deep.dtype == np.uint16
+    # CLAHE makes much of what the lightness and the colours of 8 bits are rounded by.
+    assert np.abs(deep / 257 - plain).mean() <= max(1, np.abs(plain - image).mean() / 4)
+    if not np.array_equal(plain, image):
+        assert len(np.unique(deep % 257)) > 20
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_other_channels_keep_their_number_and_alpha_its_values(channels: int, dtype: type, variant: str):
+    image = np.random.RandomState(0).randint(0, np.iinfo(dtype).max, (64, 64, channels)).astype(dtype)
+    if channels > 1:
+        image[..., -1] = np.iinfo(dtype).max // 3
+    transform = get_transforms(variant, 64, channels)
+    for seed in range(4):
+        result, _ = transform(image, seed)
+        assert result.shape == (channels, 64, 64)
+        assert result.dtype == np.float32
+        assert 0.5 < result.max() <= 1
+        if channels > 1:
+            np.testing.assert_allclose(result[-1], 1 / 3, atol=1e-2)
+    if variant == "no_augs":
+        np.testing.assert_array_equal((result.astype(float) * np.iinfo(dtype).max).round(), image.transpose(2, 0, 1))
+
+
+def test_grey_is_augmented_as_rgb_of_three_equal_channels_is(monkeypatch):
+    """Brightness and contrast are the same; grey has no lightness apart from itself, and no hue."""
+    monkeypatch.setattr(aug.pixel, "clahe", lambda image, *_: image)
+    monkeypatch.setattr(aug, "equalize", lambda image, *_: image)
+    grey = photo("astronaut.png", 64)[..., :1]
+    for seed in range(10):
+        single = change_colours(grey, random.Random(seed)).astype(int)
+        triple = change_colours(grey.repeat(3, axis=2), random.Random(seed)).astype(int)
+        assert single.shape == grey.shape
+        assert np.abs(single - triple).max() <= 2  # OpenCV rounds saturation and value to 8 bits

@@ -19,6 +19,7 @@ from saicinpainting.inference.export import ExportableInpainter, export
 from saicinpainting.inference.fast.folding import fold
 from saicinpainting.inference.onnx import OnnxInpainter
 from saicinpainting.inference.runtimes import Runtime
+from saicinpainting.networks.inputs import GeneratorInput
 from saicinpainting.utils import InputError
 from tests.disks import largest_file
 from tests.helpers import rand
@@ -147,3 +148,20 @@ def test_unknown_kinds_and_broken_files_are_named(model: ExportableInpainter, tm
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(InputError, match=r"broken\.onnx: ONNX Runtime cannot load it"):
         OnnxInpainter(tmp_path / "broken.onnx")
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt"])
+def test_a_network_of_one_channel_is_exported(tmp_path: Path, ending: str) -> None:
+    grey = generator("lama-fourier", "generator.input_nc=2", "generator.output_nc=1")
+    model = ExportableInpainter(fold(grey), GeneratorInput(image_channels=1)).eval()
+    path = tmp_path / f"grey{ending}"
+    assert export(model, path, sizes=[(1, 64, 96)]) < 1e-4
+    image, mask = inputs(2, 64, 96)
+    if ending == ".onnx":
+        reader = OnnxInpainter(path)
+        assert reader.image_channels == 1
+        with torch.no_grad():
+            expected = model(image[:, :1], mask)
+        torch.testing.assert_close(reader({"image": image[:, :1], "mask": mask}), expected, rtol=0, atol=1e-4)
+        with pytest.raises(InputError, match=r"interface=carve: .* this network's have 1 channels"):
+            export(model, path, interface="carve")

@@ -22,6 +22,7 @@ from saicinpainting.inference.tiling import Box, boxes_around_holes, resize_to_f
 from saicinpainting.io.device import available_memory, warn_of_emulation
 from saicinpainting.io.images import mirrored, pad_img_to_modulo
 from saicinpainting.networks import dft
+from saicinpainting.networks.inputs import GeneratorInput
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.utils import InputError
 from tests.golden_steps import golden_config
@@ -479,3 +480,47 @@ def test_wrong_images_are_named(network: Any) -> None:
         inpainter(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 1, 8, 8))
     with pytest.raises(InputError, match=r"got torch.float32 \(1, 3, 8, 8\) and \(1, 1, 8, 9\)"):
         inpainter(torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 9))
+
+
+# ---- other channels than RGB ----------------------------------------------------------------------------------------
+
+
+def network_of(channels: int) -> Any:
+    return generator("lama-fourier", f"generator.input_nc={channels + 1}", f"generator.output_nc={channels}")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("strategy", ["whole", "crop"])
+def test_a_network_of_other_channels_fills_them_all_and_keeps_the_rest(
+    channels: int, dtype: type, strategy: str
+) -> None:
+    inpainter = Inpainter(
+        network_of(channels), generator_input=GeneratorInput(image_channels=channels), device="cpu", strategy=strategy
+    )
+    most = np.iinfo(dtype).max
+    image = np.random.RandomState(0).randint(0, most, (61, 75, channels)).astype(dtype)
+    mask = soft_mask(61, 75)
+    filled = inpainter(image, mask)
+    assert filled.shape == image.shape
+    assert filled.dtype == dtype
+    np.testing.assert_array_equal(filled[mask == 0], image[mask == 0])
+    assert ((filled[mask > 0] != image[mask > 0]).mean(axis=0) > 0.5).all()  # alpha, too
+    x = torch.from_numpy(image.astype(np.float32) / most).permute(2, 0, 1)[None]
+    hole = torch.from_numpy(mask > 0)[None, None].float()
+    by_tensors = (inpainter(x, hole)[0].permute(1, 2, 0).double() * most).numpy()
+    np.testing.assert_allclose(by_tensors, filled, atol=0.51)
+
+
+def test_grey_with_alpha_keeps_its_alpha_in_a_network_of_grey() -> None:
+    inpainter = Inpainter(network_of(1), generator_input=GeneratorInput(image_channels=1), device="cpu")
+    image, mask = np.random.RandomState(0).randint(0, 65535, (64, 64, 2)).astype(np.uint16), soft_mask(64, 64)
+    filled = inpainter(image, mask)
+    np.testing.assert_array_equal(filled[..., 1], image[..., 1])
+    np.testing.assert_array_equal(filled[..., 0], inpainter(image[..., 0], mask))
+
+
+def test_a_network_of_alpha_refuses_an_image_without() -> None:
+    inpainter = Inpainter(network_of(4), generator_input=GeneratorInput(image_channels=4), device="cpu")
+    with pytest.raises(InputError, match="fills images of 4 channels, got 3 and no alpha"):
+        inpainter(photo("coffee.png", 64), soft_mask(64, 64))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saicinpainting.io.images import write_image
+from saicinpainting.io.images import in_channels, write_image
+from saicinpainting.io.pixels import FilePixels
 from saicinpainting.utils import InputError
 
 
@@ -48,3 +49,21 @@ def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
 def test_a_picture_beyond_the_format_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.jpg: an image of shape \(70000, 1, 3\) does not fit .*; use \.png"):
         write_image(tmp_path / "a.jpg", np.zeros((70000, 1, 3), np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pixels_come_in_the_channels_that_are_asked_for(dtype: type) -> None:
+    rng, most = np.random.RandomState(0), np.iinfo(dtype).max
+    rgb = rng.randint(0, most, (5, 7, 3)).astype(dtype)
+    grey, alpha = rgb[..., :1], rng.randint(0, most, (5, 7)).astype(dtype)
+    np.testing.assert_array_equal(in_channels(FilePixels(grey, alpha), 1, "a"), grey)
+    np.testing.assert_array_equal(in_channels(FilePixels(grey), 3, "a"), grey.repeat(3, axis=2))
+    np.testing.assert_array_equal(in_channels(FilePixels(rgb, alpha), 4, "a"), np.dstack([rgb, alpha]))
+    np.testing.assert_array_equal(in_channels(FilePixels(grey, alpha), 2, "a"), np.dstack([grey, alpha]))
+    full = in_channels(FilePixels(rgb), 4, "a")
+    assert full.dtype == dtype
+    assert (full[..., 3] == most).all()
+    luma = rgb.astype(float) @ [0.299, 0.587, 0.114]  # ITU-R BT.601
+    np.testing.assert_allclose(in_channels(FilePixels(rgb), 1, "a")[..., 0], luma, atol=most / 5000 + 0.51)
+    with pytest.raises(InputError, match=r"cannot read the image a in 5 channels \(generator\.output_nc\)"):
+        in_channels(FilePixels(rgb), 5, "a")

@@ -349,3 +349,25 @@ def test_kind_of_perceptual_loss_is_vgg19_unless_named():
         make_perceptual(kind="efficientnet_lite", layers=3)
     with pytest.raises(InputError, match=r"losses\.perceptual\.weights_path: no file"):
         make_stage_feature_loss(weights_path="nowhere.pth")
+
+
+def test_one_channel_is_compared_as_three_equal_ones():
+    """By the maps of a network that tells channels apart."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+
+    class Maps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return [self.network(x)]
+
+    pred, target = rand(0, 2, 1, 16, 16).requires_grad_(), rand(1, 2, 1, 16, 16)
+    for loss in (ResNetPL(Maps()), PerceptualLoss(Maps()), StageFeatureLoss(Maps())):
+        single = loss(pred, target).sum()
+        triple = loss(pred.repeat(1, 3, 1, 1), target.repeat(1, 3, 1, 1)).sum()
+        assert single > 0
+        torch.testing.assert_close(single, triple)
+        assert torch.autograd.grad(single, pred)[0].abs().sum() > 0

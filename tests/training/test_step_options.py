@@ -15,7 +15,7 @@ from saicinpainting.training.compilation import COMPILE_FROM_STEPS, compile_netw
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.utils import InputError
 from tests.golden_steps import GoldenBatches, Recorder, golden_config
-from tests.helpers import fill
+from tests.helpers import fill, rand
 
 Model = Any
 
@@ -299,3 +299,49 @@ def test_one_smaller_batch_and_the_penalty_are_computed_without_the_compiler(mon
         assert steps[i].count("FFCResNetGenerator") == 1
         penalized = i % interval == 0
         assert steps[i].count("NLayerDiscriminator") == (2 if penalized else 4)
+
+
+# ---- images of other channels ---------------------------------------------------------------------------------------
+
+
+def with_channels(channels: int, discriminator: int | None = None, **sections: Any) -> dict[str, Any]:
+    config = golden_config()
+    config["generator"] |= {"input_nc": channels + 1, "output_nc": channels}
+    config["discriminator"] = {**config["discriminator"], "input_nc": discriminator or channels}
+    config["losses"] = {**config["losses"], **sections.pop("losses", {})}
+    return {**config, **sections}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_a_step_is_computed_for_any_number_of_channels(channels: int):
+    model = make_training_model(with_channels(channels))
+    batch = {"image": rand(0, 2, channels, 64, 64), "mask": (rand(1, 2, 1, 64, 64) > 0.7).float()}
+    filled = model(batch)
+    assert filled["inpainted"].shape == batch["image"].shape
+    loss, _ = model.generator_loss(filled)
+    loss.backward()
+    assert model.generator.model[1].ffc.convl2l.weight.grad.abs().sum() > 0
+    assert model.discriminator_loss(filled)[0].isfinite()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (with_channels(1, 3), r"discriminator\.input_nc=3: the images have 1 channels .*; set it to 1"),
+        (
+            with_channels(4, losses={"resnet_pl": {"weight": 30}}),
+            r"losses\.resnet_pl: its network takes 1 or 3 channels, .* have 4 .*; set losses\.resnet_pl\.weight=0",
+        ),
+        (
+            with_channels(4, losses={"perceptual": {"weight": 1}}),
+            r"losses\.perceptual: .*; set losses\.perceptual\.weight=0",
+        ),
+        (
+            with_channels(2, evaluator={"kind": "default", "lpips": False}),
+            r"evaluator\.fid: .*; set evaluator\.fid=false",
+        ),
+    ],
+)
+def test_parts_that_cannot_take_the_channels_are_named(config: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        make_training_model(config)
