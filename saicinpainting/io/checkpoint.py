@@ -15,27 +15,29 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
+from saicinpainting.io.budgets import Budget
 from saicinpainting.io.files import disk_problem, printable, whole
-from saicinpainting.io.torchscript import read_torchscript
-from saicinpainting.io.unpickling import TENSOR_PICKLE, StateDict
+from saicinpainting.io.torch_files import NoCheckpointError, open_archive, read_archive, read_legacy
+from saicinpainting.io.unpickling import StateDict
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
 
-DOS_FOLDER = 0x10
-"""Bit of an archive entry's attributes."""
-
+MOST_IN_NAMES = 1 << 25
 # Parts of a training checkpoint that are constants (pretrained weights), by the prefix of their keys.
 EVALUATOR_PREFIXES = ("val_evaluator.", "test_evaluator.", "extra_evaluators.")
 FROZEN_PREFIXES = ("loss_resnet_pl.", "loss_pl.", "loss_extra.", *EVALUATOR_PREFIXES)
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """Read a checkpoint without executing anything in it.
 
     Reads ours, the published ones (Lightning 1.2.9, with OmegaConf objects and callback classes pickled inside,
     which come back as inert stand-ins), bare state dicts and nested ones such as {"model": state dict}, the weights of
     TorchScript archives, and `.safetensors`.
+
+    Args:
+        map_location: the device of the tensors in `state_dict`.
 
     Returns:
         A dict with at least `state_dict`: name -> tensor.
@@ -50,33 +52,37 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise InputError(f"checkpoint {path} does not exist{there}")
     if printable(str(path)) != str(path):
         raise InputError(f"checkpoint {path}: its name is no UTF-8, as torch needs it; rename it")
-    if path.suffix == ".safetensors":
-        return {"state_dict": _read_safetensors(path, map_location)}
-    check_undamaged(path)
-    if _is_program(path):
-        raise InputError(
-            f"checkpoint {path} is a program of torch.export, for torch.export.load or AOTInductor in an application; "
-            "give the checkpoint that it was exported from"
-        )
-    is_script = _is_script(path)
     try:
-        checkpoint: Any = (
-            {"state_dict": read_torchscript(path)}
-            if is_script
-            else torch.load(path, map_location=map_location, pickle_module=TENSOR_PICKLE, weights_only=False)
-        )
-    except Exception as error:  # a damaged or hostile file can fail anywhere inside the unpickler
+        if path.suffix == ".safetensors":
+            return {"state_dict": load_file(path, device=str(map_location))}
+        checkpoint = _read(path)
+        state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
+        tensors = dict(_tensors(state, Budget(MOST_IN_NAMES, "characters in the names of its weights")))
+    except NoCheckpointError as error:
+        raise InputError(f"checkpoint {path} is {error}") from error
+    except Exception as error:  # a damaged or hostile file can fail anywhere inside the readers
         raise _unreadable(path, error) from error
     if not isinstance(checkpoint, dict):
         raise InputError(f"checkpoint {path}: expected a dict with state_dict, found {type(checkpoint).__name__}")
-    tensors = dict(_tensors(checkpoint.get("state_dict", checkpoint)))
     if not tensors:
         raise InputError(f"checkpoint {path}: no weights in it (expected state_dict: name -> tensor)")
+    tensors = {name: tensor.to(map_location) for name, tensor in tensors.items()}
     return {**checkpoint, "state_dict": tensors} if "state_dict" in checkpoint else {"state_dict": tensors}
 
 
+def _read(path: Path) -> Any:
+    with open(path, "rb") as file:
+        if file.read(1) == b"\x80":
+            file.seek(0)
+            return read_legacy(file, path.stat().st_size)
+        if not zipfile.is_zipfile(file) and tarfile.is_tarfile(path):
+            raise NoCheckpointError("a tar file; expected what torch.save writes")
+        with open_archive(file) as archive:
+            return read_archive(archive)
+
+
 def check_undamaged(path: str | Path) -> None:
-    """Compare a checkpoint with the checksums inside it, which torch does not do when it reads.
+    """Compare a checkpoint with the checksums inside it.
 
     Files that have none (`.safetensors`, torch before 1.6) pass if they are there.
 
@@ -88,10 +94,8 @@ def check_undamaged(path: str | Path) -> None:
         with open(path, "rb") as file:
             if path.suffix == ".safetensors" or file.read(1) == b"\x80":  # a bare pickle
                 return
-        with zipfile.ZipFile(path) as archive:
-            # torch would take what is marked as a folder for read, and leave its tensor as the memory happens to be.
-            folders = [entry.filename for entry in archive.infolist() if entry.external_attr & DOS_FOLDER]
-            damaged = next(iter(folders), None) or archive.testzip()
+            with open_archive(file) as archive:
+                damaged = archive.testzip()
     except Exception as error:  # a damaged directory can say anything: other encodings, methods, passwords
         raise _unreadable(path, error) from error
     if damaged:
@@ -106,54 +110,15 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"checkpoint {path} cannot be read ({reason}); copy it anew")
 
 
-def _tensors(state: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(state: Any, budget: Budget, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of nested dicts, with dots between the names; `model.` of {"model": state dict}."""
     for name, value in state.items() if isinstance(state, Mapping) else ():
         if isinstance(name, str):
+            budget.spend(len(prefix) + len(name))
             if torch.is_tensor(value):
                 yield prefix + name, value
             else:
-                yield from _tensors(value, f"{prefix}{name}.")
-
-
-def _is_program(path: Path) -> bool:
-    """Whether the file is one of `torch.export.save`, a `.pt2`."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        names = [name.partition("/")[2] for name in archive.namelist()]
-    return "archive_format" in names or any("serialized_exported_program" in name for name in archive.namelist())
-
-
-def _is_script(path: Path) -> bool:
-    """Whether the file is a TorchScript archive, which `torch.load` would hand to `torch.jit.load`, code and all.
-
-    The archive is listed with torch's own reader, so that no file looks harmless here and like a program there.
-
-    Raises:
-        InputError: it is a tar file, which `torch.load` would unpack, or reading is switched off.
-    """
-    if os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0").lower() in ("1", "y", "yes", "true"):
-        raise InputError(
-            "TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, which forbids torch to read checkpoints of Lightning 1; unset it: "
-            "tensors alone are read here in any case"
-        )
-    try:
-        records = torch._C.PyTorchFileReader(str(path)).get_all_records()
-    except RuntimeError:  # no zip archive: the format of torch before 1.6, or damaged
-        if tarfile.is_tarfile(path):
-            raise InputError(f"checkpoint {path} is a tar file; expected what torch.save writes") from None
-        return False
-    except Exception as error:  # names that are no text
-        raise _unreadable(path, error) from error
-    return "constants.pkl" in records or any(record.startswith("code/") for record in records)
-
-
-def _read_safetensors(path: Path, map_location: Any) -> StateDict:
-    try:
-        return load_file(path, device=str(map_location))
-    except Exception as error:
-        raise _unreadable(path, error) from error
+                yield from _tensors(value, budget, f"{prefix}{name}.")
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:

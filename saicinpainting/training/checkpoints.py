@@ -37,8 +37,9 @@ class TensorsOnlyCheckpointIO(TorchCheckpointIO):
             raise InputError(f"{error}{hint}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        # Tensors and plain values only, whatever `weights_only` says (Lightning before 2.6 does not ask).
-        return read_checkpoint(path, map_location or "cpu")
+        # Tensors and plain values only, whatever `weights_only` says (Lightning before 2.6 does not ask). On the CPU,
+        # from where they are copied into what is on the devices.
+        return read_checkpoint(path)
 
 
 class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):

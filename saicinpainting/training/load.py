@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from saicinpainting.io.checkpoint import FROZEN_PREFIXES, read_checkpoint, without_prefixes
@@ -23,7 +23,7 @@ LOGGER = logging.getLogger(__name__)
 def load_checkpoint(
     train_config: DictConfig,
     path: str | Path,
-    map_location: Any = "cpu",
+    map_location: str | torch.device = "cpu",
     strict: bool = True,
     *,
     trust: Collection[str] = (),

@@ -1,4 +1,4 @@
-"""Weights of TorchScript archives, read without their programs."""
+"""Files of torch.save and torch.jit.save: what they hold, and what they only claim."""
 
 from __future__ import annotations
 

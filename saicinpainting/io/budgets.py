@@ -1,0 +1,52 @@
+"""How much a file may take of the machine before it is refused: bytes, values and pixels, against what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SPARE_BYTES = 64 << 20
+MOST_TIMES_PACKED = 4
+"""Weights hardly compress; what becomes many times as large is no checkpoint."""
+DEEPEST = 64
+"""Nested containers. What goes through them recurses."""
+
+
+class BudgetError(ValueError):
+    """A file asks for more than a sound one of its kind would."""
+
+
+def check_bytes(declared: int, present: int) -> None:
+    """A `BudgetError` if a file of `present` bytes says that it holds `declared`."""
+    if declared > SPARE_BYTES + MOST_TIMES_PACKED * present:
+        raise BudgetError(f"it claims {declared} bytes and has {present}")
+
+
+class Budget:
+    """Counts down from `most`; `what` is counted."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self._most, self._left, self._what = most, most, what
+
+    def spend(self, number: int = 1) -> None:
+        """A `BudgetError` once more than `most` are spent."""
+        self._left -= number
+        if self._left < 0:
+            raise BudgetError(f"it has more than {self._most} {self._what}")
+
+
+def check_nesting(value: Any, most: int) -> None:
+    """A `BudgetError` for containers that hold more than `most` values, or lie too deep.
+
+    What several containers share counts in each of them, since whoever goes through them meets it as often.
+    """
+    budget, left = Budget(most, "values"), [(value, 0)]
+    while left:
+        one, depth = left.pop()
+        budget.spend()
+        if depth > DEEPEST:
+            raise BudgetError(f"its values are nested deeper than {DEEPEST}")
+        if isinstance(one, Mapping):
+            left += [(part, depth + 1) for part in one.values()]
+        elif isinstance(one, list | tuple):
+            left += [(part, depth + 1) for part in one]
