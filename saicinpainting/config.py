@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from saicinpainting.io.interpolations import check_interpolations
 from saicinpainting.io.weights import torch_home
+from saicinpainting.io.yaml_files import read_yaml
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -31,8 +33,18 @@ def _user_name() -> str:
 _ENV_DEFAULTS: dict[str, Callable[[], str]] = {"USER": _user_name, "TORCH_HOME": lambda: str(torch_home())}
 
 
+VARIABLES = ("USER", "HOME", "TORCH_HOME")
+ALLOWING = "LAMA_CONFIG_VARIABLES"
+
+
 def _env(name: str, default: str | None = None) -> str:
     if os.environ.get(name):
+        # A config may be a stranger's, and what it says may be written or sent somewhere: tokens are in variables.
+        if name not in (*VARIABLES, *os.environ.get(ALLOWING, "").split(",")):
+            raise InputError(
+                f"config: ${{env:{name}}} reads an environment variable other than {', '.join(VARIABLES)}; if you "
+                f"trust the config with it, set {ALLOWING}={name} (several: with commas)"
+            )
         return os.path.expanduser(os.environ[name]) if name == "TORCH_HOME" else os.environ[name]
     if default is not None:
         return str(default)
@@ -43,7 +55,8 @@ def _env(name: str, default: str | None = None) -> str:
 
 def register_resolvers() -> None:
     """Make `${env:NAME}` and `${env:NAME,default}` of old and new configs resolve; safe to call twice."""
-    OmegaConf.register_new_resolver("env", _env, replace=True)
+    for name in ("env", "oc.env"):
+        OmegaConf.register_new_resolver(name, _env, replace=True)
 
 
 def published_config(path: Path) -> Path:
@@ -58,14 +71,18 @@ def read_experiment_config(folder: str | Path) -> DictConfig:
     if not path.is_file():
         raise InputError(f"{path} does not exist; model.path must be a run's folder with config.yaml and models/ in it")
     register_resolvers()
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no valid YAML: {error}") from error
+    content = read_yaml(path)
     sections = ("generator", "training_model")
     if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in sections):
         raise InputError(f"{path} is no LaMa training config: expected the sections generator and training_model")
-    return OmegaConf.create(content)
+    try:
+        return OmegaConf.create(content)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error.__cause__ if isinstance(error.__cause__, InputError) else error).split())[:300]
 
 
 def resolved_sections(config: DictConfig | Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -76,12 +93,18 @@ def resolved_sections(config: DictConfig | Mapping[str, Any], names: Iterable[st
     register_resolvers()
     if not OmegaConf.is_config(config):
         config = OmegaConf.create(dict(config))
+    names = [name for name in names if name in config]
+    check_interpolations(OmegaConf.to_container(config), names)
     # A section's interpolations (${generator.…}) go through its parent, so it is resolved where it stands.
-    return {
-        name: OmegaConf.to_container(config[name], resolve=True) if OmegaConf.is_config(config[name]) else config[name]
-        for name in names
-        if name in config
-    }
+    try:
+        sections = {name: config[name] for name in names}
+        return {
+            name: OmegaConf.to_container(section, resolve=True) if OmegaConf.is_config(section) else section
+            for name, section in sections.items()
+        }
+    except OmegaConfBaseException as error:
+        line = _one_line(error)
+        raise InputError(line if line.startswith("config:") else f"config: {line}") from error
 
 
 def without_ignored_losses(losses: Mapping[str, Any]) -> dict[str, Any]:

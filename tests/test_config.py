@@ -14,6 +14,7 @@ from saicinpainting.config import (
     published_config,
     read_experiment_config,
     register_resolvers,
+    resolved_sections,
     translate_checkpoint_kwargs,
     translate_trainer_kwargs,
 )
@@ -72,6 +73,27 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch):
     register_resolvers()
     monkeypatch.setenv("TORCH_HOME", "")
     assert Path(OmegaConf.create({"a": "${env:TORCH_HOME}"}).a) == torch_home()
+
+
+@pytest.mark.parametrize("resolver", ["env", "oc.env"])
+def test_a_variable_that_a_config_has_no_business_with_is_named_with_what_allows_it(
+    monkeypatch: pytest.MonkeyPatch, resolver: str
+):
+    monkeypatch.setenv("A_TOKEN", "secret")
+    config = {"generator": {"kind": f"${{{resolver}:A_TOKEN}}", "b": f"${{{resolver}:A_TOKEN,default}}"}}
+    with pytest.raises(InputError, match=r"A_TOKEN.*USER, HOME, TORCH_HOME.*LAMA_CONFIG_VARIABLES=A_TOKEN") as error:
+        resolved_sections(config, ["generator"])
+    assert "secret" not in str(error.value)
+    monkeypatch.setenv("LAMA_CONFIG_VARIABLES", "OTHER,A_TOKEN")
+    assert resolved_sections(config, ["generator"]) == {"generator": {"kind": "secret", "b": "secret"}}
+
+
+@pytest.mark.parametrize("value", ["${", "${a", "${env:}", "${nothing}", "${no_such:1}", "${generator.kind.x}"])
+def test_a_damaged_interpolation_is_one_line(tmp_path: Path, value: str):
+    (tmp_path / "config.yaml").write_text(f"generator: {{kind: '{value}'}}\ntraining_model: {{kind: default}}\n")
+    with pytest.raises(InputError) as error:
+        resolved_sections(read_experiment_config(tmp_path), ["generator"])
+    assert "\n" not in str(error.value)
 
 
 def test_an_unknown_variable_is_named():

@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "saicinpainting"
 ROOMS = (
     ("utils",),
-    ("schema", "overrides", "official_configs"),
+    ("schema", "overrides"),
     ("io",),
     ("config",),
+    ("official_configs",),
     ("networks", "masks"),
     ("losses", "data", "metrics"),
     ("inference", "training"),

@@ -100,3 +100,48 @@ def test_a_location_file_of_an_official_script_is_found_in_a_folder_of_ones_own(
     write_group_file(tmp_path / "location" / "mine.yaml", location("/lama"))
     done = run_script("train.py", "--config-dir", str(tmp_path), "location=mine", "--cfg", "job", cwd=tmp_path)
     assert "data_root_dir: /lama/data" in done.stdout
+
+
+# ---- a stranger's ---------------------------------------------------------------------------------------------------
+
+FILE_HANDLER = (
+    "{version: 1, handlers: {f: {class: logging.FileHandler, filename: PRECIOUS, mode: w}}, root: {handlers: [f]}}"
+)
+FOREIGN = {
+    "a section hydra": {"config.yaml": f"hydra: {{job_logging: {FILE_HANDLER}, hydra_logging: {FILE_HANDLER}}}"},
+    "a run's folder": {"config.yaml": "hydra: {run: {dir: PRECIOUS}, output_subdir: ../..}"},
+    "a callback": {"config.yaml": "hydra: {callbacks: {c: {_target_: pathlib.Path.write_text, self: PRECIOUS}}}"},
+    "a group of hydra": {
+        "config.yaml": "defaults: [override hydra/job_logging: mine, _self_]",
+        "hydra/job_logging/mine.yaml": FILE_HANDLER,
+    },
+    "a package at its head": {
+        "config.yaml": "defaults: [x: y, _self_]",
+        "x/y.yaml": f"# @package hydra.job_logging\n{FILE_HANDLER}",
+    },
+    "a package of everything": {
+        "config.yaml": "defaults: [x: y, _self_]",
+        "x/y.yaml": f"# @package _global_\nhydra: {{job_logging: {FILE_HANDLER}}}",
+    },
+    "a package in the list": {"config.yaml": "defaults: ['x@hydra.job_logging': y, _self_]", "x/y.yaml": FILE_HANDLER},
+    "a package from the top": {"config.yaml": "defaults: ['x@_global_.hydra.job_logging': y, _self_]", "x/y.yaml": FILE_HANDLER},
+    "aliases": {"config.yaml": "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))},
+    "interpolations": {"config.yaml": "".join(f"a{i}: ${{a{i - 1}}}${{a{i - 1}}}\n" for i in range(1, 60)) + "a0: x"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["--config-path", "--config-dir"])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_foreign_config_does_not_say_how_hydra_works(tmp_path: Path, name: str, how: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("as it was")
+    for file, text in FOREIGN[name].items():
+        path = tmp_path / "foreign" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("PRECIOUS", str(precious)))
+    words = [how, str(tmp_path / "foreign"), "-cn", "config", f"hydra.run.dir={tmp_path / 'run'}"]
+    done = run_script("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 1  # it is no config of a training either
+    assert "Traceback" not in done.stderr
+    assert done.stderr.rstrip().rpartition("\n")[2].startswith("error: ")
+    assert precious.read_text() == "as it was"

@@ -22,6 +22,7 @@ from saicinpainting.config import register_resolvers, translate_trainer_kwargs
 from saicinpainting.data.datamodule import DataSettings, InpaintingDataModule
 from saicinpainting.io.checkpoint import remove_parts
 from saicinpainting.io.files import write_whole
+from saicinpainting.io.interpolations import check_interpolations
 from saicinpainting.io.signals import EXIT_STATUS, StopSignals
 from saicinpainting.networks.base import Generator
 from saicinpainting.networks.load import image_channels_of
@@ -212,6 +213,7 @@ def _visualizer_in(out_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]
 
 def _resolve(config: DictConfig) -> dict[str, Any]:
     """The whole config as plain values: what runs is what is saved."""
+    check_interpolations(OmegaConf.to_container(config), map(str, config))
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(settings, dict)
     for name in ("trainer", "data", "location", "visualizer"):

@@ -1,0 +1,89 @@
+"""How much a config becomes when its interpolations are resolved, before they are: OmegaConf resolves each anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from saicinpainting.utils import InputError
+
+MOST = 300_000
+"""Characters, of which a value counts as `OF_A_VALUE`."""
+OF_A_VALUE, OF_A_RESOLVER = 10, 200
+MOST_STEPS = 50
+_INNERMOST = re.compile(r"\$\{([^${}]*)\}")
+Place = tuple[str, ...]
+
+
+def check_interpolations(content: Any, names: Iterable[str]) -> None:
+    """An `InputError` if the sections `names` of a config, plain values, would become larger than any config is."""
+    sizes = _Sizes(content)
+    for name in names:
+        sizes.of((str(name),), 0)
+
+
+class _Sizes:
+    def __init__(self, content: Any) -> None:
+        self._content, self._known = content, dict[Place, int]()
+
+    def of(self, place: Place, steps: int) -> int:
+        """The size of the value at `place`, resolved."""
+        if place not in self._known:
+            if steps > MOST_STEPS:
+                raise InputError(f"config: {'.'.join(place)}: interpolations or values more than {MOST_STEPS} deep")
+            self._known[place] = size = self._size(place, self._value(place, steps), steps + 1)
+            if size > MOST:
+                raise InputError(f"config: {'.'.join(place)}: becomes too large by its interpolations ${{…}}")
+        return self._known[place]
+
+    def _size(self, place: Place, value: Any, steps: int) -> int:
+        if isinstance(value, dict):
+            return OF_A_VALUE + sum(self.of((*place, str(key)), steps) for key in value)
+        if isinstance(value, list):
+            return OF_A_VALUE + sum(self.of((*place, str(i)), steps) for i in range(len(value)))
+        if not isinstance(value, str):
+            return OF_A_VALUE
+        size = OF_A_VALUE + len(value)
+        for found in _INNERMOST.findall(value):
+            size += self._size_of_reference(place, found, steps)
+        left = _INNERMOST.sub("", value)
+        if "${" in left and "\\${" not in left:
+            raise InputError(
+                f"config: {'.'.join(place)}: {value[:100]!r}: an interpolation in another one; write it out"
+            )
+        return size
+
+    def _size_of_reference(self, place: Place, reference: str, steps: int) -> int:
+        resolver, colon, _ = reference.partition(":")
+        if not colon:
+            return self.of(_target(place, reference), steps)
+        if resolver.startswith("oc.") and resolver != "oc.env":
+            raise InputError(f"config: {'.'.join(place)}: ${{{resolver}:…}} is not read; write the value out")
+        return OF_A_RESOLVER + len(reference)
+
+    def _value(self, place: Place, steps: int) -> Any:
+        """What stands at `place`, with interpolations on the way followed; None where there is nothing."""
+        value = self._content
+        for depth, key in enumerate(place):
+            for _ in range(MOST_STEPS):
+                found = _INNERMOST.fullmatch(value) if isinstance(value, str) else None
+                if found is None or ":" in found[1]:
+                    break
+                rest = _target(place[:depth], found[1])
+                if steps > MOST_STEPS:
+                    raise InputError(f"config: {'.'.join(place)}: interpolations more than {MOST_STEPS} deep")
+                value = self._value(rest, steps + 1)
+            if isinstance(value, dict):
+                value = value.get(key, value.get(int(key)) if key.isdecimal() and len(key) < 10 else None)
+            elif isinstance(value, list) and key.isdecimal() and len(key) < 10 and int(key) < len(value):
+                value = value[int(key)]
+            else:
+                return None
+        return value
+
+
+def _target(place: Place, reference: str) -> Place:
+    """The place that `${reference}` at `place` means; each dot before it is a level up."""
+    up = len(reference) - len(reference.lstrip("."))
+    return (*place[: len(place) - up if up else 0], *re.findall(r"[^.\[\]\s]+", reference))

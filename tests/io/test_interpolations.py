@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from saicinpainting.config import register_resolvers, resolved_sections
+from saicinpainting.utils import InputError
+
+PLAIN = {"generator": {"kind": "ffc_resnet", "ngf": 64}}
+
+
+def doubled(make: str, levels: int = 60) -> dict[str, Any]:
+    content: dict[str, Any] = {"a0": "x"}
+    for i in range(1, levels):
+        last = f"a{i - 1}"
+        content[f"a{i}"] = {
+            "text": f"${{{last}}}${{{last}}}",
+            "maps": {"l": f"${{{last}}}", "r": f"${{{last}}}"},
+            "relative": {"l": f"${{..{last}}}", "r": f"${{..{last}}}"},
+            "list": [f"${{{last}}}"] * 2,
+            "brackets": f"${{[{last}]}}${{[{last}]}}",
+        }[make]
+    return {**content, "generator": {"kind": f"${{a{levels - 1}}}"}}
+
+
+BOMBS = {
+    **{make: doubled(make) for make in ("text", "maps", "relative", "list", "brackets")},
+    "itself": {"generator": {"kind": "${generator.kind}"}},
+    "its own section": {"generator": {"kind": "${generator}"}},
+    "in another one": {"generator": {"kind": "${generator.${generator.x}}", "x": "y", "y": 1}},
+    "select": {"generator": {"kind": "${oc.select:generator.x}", "x": 1}},
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_interpolations_that_are_made_to_harm_are_refused(name: str):
+    with pytest.raises(InputError, match=r"^config: ") as error:
+        resolved_sections(BOMBS[name], ["generator"])
+    assert len(str(error.value)) < 500
+
+
+def test_interpolations_of_a_usual_kind_resolve_as_before(tmp_path: Path):
+    register_resolvers()
+    config = {
+        "generator": {"a": "${data.size}", "b": "${.a}", "c": ["${..a}", "x_${data.name}_${env:USER}"], "d": "${data}"},
+        "data": {"size": 3, "name": "${more.name}", "list": [1, 2], "first": "${.list[0]}", "e": "\\${x}"},
+        "more": {"name": "n"},
+    }  # fmt: skip
+    expected = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+    assert resolved_sections(config, ["generator"]) == {"generator": expected["generator"]}
