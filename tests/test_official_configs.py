@@ -124,8 +124,13 @@ FOREIGN = {
         "x/y.yaml": f"# @package _global_\nhydra: {{job_logging: {FILE_HANDLER}}}",
     },
     "a package in the list": {"config.yaml": "defaults: ['x@hydra.job_logging': y, _self_]", "x/y.yaml": FILE_HANDLER},
-    "a package from the top": {"config.yaml": "defaults: ['x@_global_.hydra.job_logging': y, _self_]", "x/y.yaml": FILE_HANDLER},
-    "aliases": {"config.yaml": "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))},
+    "a package from the top": {
+        "config.yaml": "defaults: ['x@_global_.hydra.job_logging': y, _self_]",
+        "x/y.yaml": FILE_HANDLER,
+    },
+    "aliases": {
+        "config.yaml": "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+    },
     "interpolations": {"config.yaml": "".join(f"a{i}: ${{a{i - 1}}}${{a{i - 1}}}\n" for i in range(1, 60)) + "a0: x"},
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ from PIL import Image
 from saicinpainting.data.sources import MASK, WHERE, ImageSource, SourceError
 from saicinpainting.io.images import LONGEST_SIDE, in_channels
 from saicinpainting.io.masks import decode_hole
-from saicinpainting.io.pixels import decode_pixels, is_deep, orientation_of
+from saicinpainting.io.pixels import check_image_size, decode_pixels, is_deep, open_image, orientation_of
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ def decode(data: bytes, name: str, channels: int = 3) -> Decoded:
     """
     issue = _of_plain_jpeg(data)
     if issue is not None and (channels == 3 or (channels == 1 and issue == ImageIssue.GREY)):
+        check_image_size(data, name)
         try:
             return Decoded(simplejpeg.decode_jpeg(data, "RGBX" if channels == 3 else "GRAY", strict=True), issue)
         except MemoryError as error:
@@ -139,7 +140,7 @@ def decode_labels(data: bytes, name: str) -> np.ndarray:
         InputError: it cannot be read, or has colours.
     """
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with open_image(io.BytesIO(data)) as file:
             if file.mode not in ("1", "L", "P") and not file.mode.startswith("I"):
                 raise InputError(f"expected grey values or a palette, got {file.mode}")
             values = np.asarray(file)

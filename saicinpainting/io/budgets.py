@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,12 @@ MOST_TIMES_PACKED = 4
 """Weights hardly compress; what becomes many times as large is no checkpoint."""
 DEEPEST = 64
 """Nested containers. What goes through them recurses."""
+
+
+MOST_PIXELS = 100_000_000
+"""Of an image, 10000 x 10000. A file of a few kilobytes may hold as many of one colour."""
+ALLOWING_PIXELS = "LAMA_MAX_PIXELS"
+"""Variable with another number, up to Pillow's own limit of 178,956,970."""
 
 
 class BudgetError(ValueError):
@@ -50,3 +57,13 @@ def check_nesting(value: Any, most: int) -> None:
             left += [(part, depth + 1) for part in one.values()]
         elif isinstance(one, list | tuple):
             left += [(part, depth + 1) for part in one]
+
+
+def check_pixels(width: int, height: int, *, sixteen_bits: bool = False) -> None:
+    """A `BudgetError` for an image of more pixels than are decoded; those of 16 bits count twice."""
+    most = os.environ.get(ALLOWING_PIXELS, "")
+    if width * height * (2 if sixteen_bits else 1) > (int(most) if most.isdecimal() else MOST_PIXELS):
+        raise BudgetError(
+            f"{width}x{height} pixels{' of 16 bits' if sixteen_bits else ''}, more than are read at once; cut it into "
+            f"parts, or set {ALLOWING_PIXELS} (up to 178956970) if you trust it"
+        )

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from saicinpainting.io.budgets import check_pixels
 from saicinpainting.utils import InputError
 
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "SUN")
+"""Of Pillow's; some of the others start programs (EPS) or read other files."""
 EXIF_ORIENTATION = 0x0112
 _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 """Orientation: quarters to turn to the left, and whether to mirror left and right afterwards."""
@@ -43,6 +48,37 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise InputError(f"cannot read the image {os.fspath(path)}: {reason}") from error
 
 
+def open_image(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
+    """An image file, of which the header is read and nothing is decoded.
+
+    Raises:
+        UnidentifiedImageError: it is of no format that is read.
+        BudgetError: it has too many pixels.
+        OSError and others: it is damaged.
+    """
+    Image.init()  # all of its formats
+    # Pillow's own limit is a warning first, which differs from ours.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    check_pixels(*image.size, sixteen_bits=is_deep(image))
+    return image
+
+
+def check_image_size(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height of an image file's content, not turned, by its header: to be asked before it is decoded.
+
+    Raises:
+        InputError: it is no image, is damaged, or has more pixels than are decoded.
+    """
+    try:
+        with open_image(io.BytesIO(data)) as file:
+            return file.size
+    except Exception as error:
+        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"cannot read the image {name}: {reason}") from error
+
+
 def decode_pixels(data: bytes, name: str) -> FilePixels:
     """The pixels of a file's content; `name` is what errors call it.
 
@@ -50,11 +86,11 @@ def decode_pixels(data: bytes, name: str) -> FilePixels:
         InputError: it is no image, or is damaged.
     """
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with open_image(io.BytesIO(data)) as file:
             return _decoded(file, data)
     # Decoders raise many kinds of errors on broken files; for the user all of them are one.
     except Exception as error:
-        pixels = _by_opencv(data) if isinstance(error, UnidentifiedImageError) else None  # TIFF with float colours
+        pixels = _float_tiff(data) if isinstance(error, UnidentifiedImageError) else None
         if pixels is not None:
             return FilePixels(*_split(pixels))
         reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
@@ -85,6 +121,21 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode == "1":
         return image.convert("L")
     return image if image.mode in ("L", "LA", "RGB", "RGBA", "F") or image.mode[0] == "I" else image.convert("RGB")
+
+
+def _float_tiff(data: bytes) -> np.ndarray | None:
+    """Of a TIFF with colours that are floats, which Pillow does not know; None of anything else."""
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        check_pixels(int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH]), sixteen_bits=True)
+    except Exception:  # of damaged tags
+        return None
+    return _by_opencv(data)
 
 
 def _by_opencv(data: bytes) -> np.ndarray | None:
