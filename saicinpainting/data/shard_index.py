@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 INDEX = "index.json"
 FORMAT = "lama-shards-1"
 SHA256 = re.compile("[0-9a-f]{64}")
+MOST_BYTES, MOST_INDEX_BYTES, MOST_COUNTED = 1 << 46, 1 << 26, 1_000_000
+"""Of a shard; of an index, of half a million shards; of what {000..146} counts."""
 IMAGE_KINDS = tuple(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES)
 
 
@@ -48,11 +50,22 @@ class Shard:
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Shard:
         """What an index says of a shard; KeyError, TypeError or ValueError if it says something else."""
+        if not isinstance(entry["name"], str) or not isinstance(entry["companions"], list | tuple):
+            raise TypeError(f"not a shard: {str(entry)[:200]}")
         shard = cls(**{**entry, "companions": tuple(entry["companions"])})
         counts = all(type(number) is int and number >= 0 for number in (shard.bytes, shard.images))
-        # The checksum becomes a file's name where shards are cached.
-        if not counts or not isinstance(shard.name, str) or not SHA256.fullmatch(shard.sha256):
-            raise ValueError(f"not a shard: {entry}")
+        labels = all(isinstance(label, str) for label in shard.companions)
+        # An image takes a block and more of a tar file. The checksum becomes a file's name where shards are cached.
+        fits = counts and shard.images <= shard.bytes < MOST_BYTES
+        if not fits or not labels or not SHA256.fullmatch(shard.sha256):
+            raise ValueError(f"not a shard: {str(entry)[:200]}")
+        path = shard.name.partition("?")[0]
+        if (
+            not path
+            or "\0" in shard.name
+            or ".." in re.split(r"[/\\]|%2[fF]", path.replace("%2e", ".").replace("%2E", "."))
+        ):
+            raise ValueError(f"{shard.name[:200]!r} leads out of the index's folder")
         return shard
 
     def place(self, index: str) -> str:
@@ -160,9 +173,15 @@ def read_index(place: str) -> list[Shard]:
     try:
         if is_address(place):
             with open_address(place) as answer:
-                text = b"".join(iter(answer.read, b"")).decode("utf-8")
+                data = answer.read(MOST_INDEX_BYTES + 1)
+                while len(data) <= MOST_INDEX_BYTES and (more := answer.read(1 << 20)):
+                    data += more
         else:
-            text = Path(place).read_text(encoding="utf-8")
+            with open(place, "rb") as file:
+                data = file.read(MOST_INDEX_BYTES + 1)
+        if len(data) > MOST_INDEX_BYTES:
+            raise ValueError(f"more than {MOST_INDEX_BYTES} bytes")
+        text = data.decode("utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{shown}: cannot read the index of the shards ({error}); see bin/make_shards.py") from error
     try:
@@ -170,8 +189,14 @@ def read_index(place: str) -> list[Shard]:
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r}")
         shards = [Shard.of(shard) for shard in content["shards"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{shown} is no index of shards ({error}); make it with bin/make_shards.py --index") from error
+        for shard in shards:
+            if is_address(place) and (os.path.isabs(shard.name) or shard.name.startswith("file:")):
+                raise ValueError(f"{shard.name[:200]!r} is a file of this machine, and the index is not")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{shown} is no index of shards ({reason}); make it with bin/make_shards.py --index"
+        ) from error
     if not any(shard.images for shard in shards):
         raise InputError(f"{shown}: the shards hold no images")
     return shards
@@ -195,6 +220,8 @@ def expand(patterns: Iterable[str]) -> Iterator[str]:
         counted = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
         if counted and not os.path.exists(pattern):
             first, last = counted.groups()
+            if int(last[:18]) - int(first[:18]) > MOST_COUNTED or len(last) > 18:
+                raise InputError(f"{without_secrets(pattern)[:200]}: counts more than {MOST_COUNTED} shards")
             numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
             yield from expand(pattern.replace(counted[0], number, 1) for number in numbers)
         elif os.path.isfile(pattern) or is_address(pattern):

@@ -12,13 +12,24 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 BLOCK = 512
 MOST_ZEROS = 1 << 20
 """At the end of a tar file: programs fill up records, of 10 kB mostly."""
-PACKED = 1 << 14
-"""Bytes that are unpacked at once: few, since they may become thousands of times as many."""
+PACKED = 1 << 10
+"""Bytes that are unpacked at once: few, since bzip2 may make forty thousand times as many of them."""
+MOST_FOR_XZ = 1 << 28
+"""Bytes of memory: an xz file says how much it needs."""
+EXTENSIONS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+LONGEST_EXTENSION = 1 << 20
+"""Bytes of what a tar file puts before a member: a long name, its attributes."""
+LONGEST_NAME = 255
+"""Bytes of a part of a path, as file systems take them."""
 DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -47,6 +58,18 @@ def damage_as(make_error: Callable[[str], Exception]) -> Iterator[None]:
         raise make_error(str(error)) from error
 
 
+def check_name(name: str) -> None:
+    """A ValueError for a name of an archive's member that no file can have, or that leads out of a folder."""
+    path = PurePosixPath(name)
+    parts = [part for part in path.parts if part != "."]
+    if path.is_absolute() or ".." in parts or "\\" in name:
+        raise ValueError(f"its file {name[:200]!r} would lie outside of the folder")
+    if not parts:
+        raise ValueError(f"its file {name[:200]!r} has no name")
+    if "\0" in name or len(os.fsencode(name)) > 1000 or any(len(os.fsencode(part)) > LONGEST_NAME for part in parts):
+        raise ValueError(f"its file {name[:50]!r}… has a name that no file can have")
+
+
 # ---- tar -----------------------------------------------------------------------------------------------------------
 
 
@@ -55,7 +78,10 @@ class _Header(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         """Only a block of zeros ends an archive; `tarfile` takes any block for its end that is no header."""
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
+            if header.type not in EXTENSIONS or header.size <= LONGEST_EXTENSION:
+                return header
+            raise tarfile.ReadError(f"{header.size} bytes of attributes")
         except tarfile.HeaderError as error:
             if len(buf) == BLOCK and not any(buf):
                 raise
@@ -76,6 +102,8 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for info in tar:
         if info.size < 0:
             raise tarfile.ReadError(f"{info.name} has the size {info.size}")
+        if info.sparse is not None:  # a few bytes that say they are a terabyte of zeros
+            raise tarfile.ReadError(f"{info.name} is stored as a sparse file; pack it as an ordinary one")
         yield info
     following, file = 0, cast(IO[bytes], tar.fileobj)
     while rest := file.read(1 << 20):
@@ -91,7 +119,7 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
     b"\x1f\x8b": lambda: zlib.decompressobj(wbits=31),
     b"BZh": bz2.BZ2Decompressor,
-    b"\xfd7zXZ\0": lzma.LZMADecompressor,
+    b"\xfd7zXZ\0": lambda: lzma.LZMADecompressor(memlimit=MOST_FOR_XZ),
 }
 """By the first bytes of a file: gzip, bzip2, xz."""
 

@@ -50,6 +50,10 @@ class Checksum:
     algorithm: str
     hexadecimal: str
 
+    def __post_init__(self) -> None:
+        if not self.hexadecimal:  # every file has a digest that begins with nothing
+            raise InputError(f"an empty {self.algorithm}: expected the hexadecimal digits of a checksum")
+
     def __str__(self) -> str:
         return f"{self.algorithm} {self.hexadecimal}"
 

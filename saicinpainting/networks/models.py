@@ -22,7 +22,8 @@ import yaml
 from filelock import FileLock
 
 from saicinpainting.config import CONFIGS
-from saicinpainting.io.archives import damage_as, zip_members
+from saicinpainting.io.archives import check_name, damage_as, zip_members
+from saicinpainting.io.budgets import check_bytes
 from saicinpainting.io.connection import is_address, without_secrets
 from saicinpainting.io.download import Checksum, digest_of, fetch
 from saicinpainting.io.files import disk_problem, whole
@@ -183,7 +184,13 @@ def _unpack(archive: Path, folder: Path, wanted: Mapping[str, str] | None = None
     damaged = damage_as(lambda reason: InputError(f"{archive} is damaged ({reason}); remove it and copy it anew"))
     with damaged, open(archive, "rb") as file, zipfile.ZipFile(file) as packed:
         members = {member.filename: member for member in zip_members(packed, file)}
-        for name, member in (_run_in(members, archive) if wanted is None else wanted).items():
+        files = _run_in(members, archive) if wanted is None else wanted
+        check_bytes(
+            sum(members[member].file_size for member in files.values() if member in members),
+            os.fstat(file.fileno()).st_size,
+        )
+        for name, member in files.items():
+            check_name(name)
             if member not in members:
                 raise InputError(f"{archive} has no {member}; expected the zip of a run's folder")
             target = folder / name
@@ -202,7 +209,7 @@ def _run_in(members: Mapping[str, zipfile.ZipInfo], archive: Path) -> dict[str, 
         raise InputError(f"{archive} has no config.yaml; expected the zip of a run's folder")
     root = min(roots, key=lambda path: len(path.parts))
     inside = {path.relative_to(root): name for path, name in paths.items() if path.is_relative_to(root)}
-    return {str(path): name for path, name in inside.items() if ".." not in path.parts}
+    return {str(path): name for path, name in inside.items() if path.parts and ".." not in path.parts}
 
 
 def verify_model(model: PublishedModel, *, again: bool = False) -> None:

@@ -17,7 +17,7 @@ import pytest
 from saicinpainting.data.preparation.extraction import extract
 from saicinpainting.data.shard_index import describe, read_samples
 from saicinpainting.data.sources import SourceError
-from saicinpainting.io.archives import MOST_ZEROS
+from saicinpainting.io.archives import MOST_ZEROS, check_name, open_tar, tar_members
 from saicinpainting.utils import InputError
 
 RNG = np.random.RandomState(0)
@@ -174,3 +174,35 @@ def test_a_shard_that_is_not_whole_has_no_index(kind: str, read: Callable[[bytes
     for wrong in (bytes(flipped), *cuts, data + b"x"):
         with pytest.raises((InputError, SourceError), match=r"a\.tar is no whole tar file: "):
             read(wrong, tmp_path)
+
+
+# ---- made to harm ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", ".", "./.", "..", "a/../../b", "/a", "a\\b", "a\0b", "n" * 300, "a/" * 600 + "b"])
+def test_a_name_that_no_file_can_have_is_refused(name: str):
+    check_name("a/./b.jpg")
+    with pytest.raises(ValueError, match="its file"):
+        check_name(name)
+
+
+def test_a_sparse_file_is_refused():
+    header = tarfile.TarInfo("zeros.jpg").tobuf(tarfile.GNU_FORMAT)
+    fields = bytearray(header)
+    fields[156:157] = b"S"
+    fields[386:410] = b"%011o\0%011o\0" % (0, 0)
+    fields[483:495] = b"%011o\0" % (1 << 32)
+    fields[148:156] = b"        "
+    fields[148:156] = b"%06o\0 " % sum(fields)
+    file = io.BytesIO(bytes(fields) + bytes(1024))
+    with open_tar(file, stream=False) as tar, pytest.raises(tarfile.TarError, match="sparse"):
+        list(tar_members(tar))
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_attributes_of_gigabytes_are_refused(kind: bytes):
+    info = tarfile.TarInfo("a")
+    info.type, info.size = kind, 1 << 32
+    file = io.BytesIO(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(tarfile.TarError, match="bytes of attributes"), open_tar(file, stream=True) as tar:
+        list(tar_members(tar))

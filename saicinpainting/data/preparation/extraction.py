@@ -17,11 +17,13 @@ from saicinpainting.io.archives import (
     DECOMPRESSORS,
     ZIP_BEGINS,
     Decompressed,
+    check_name,
     damage_as,
     open_tar,
     tar_members,
     zip_members,
 )
+from saicinpainting.io.budgets import check_bytes
 from saicinpainting.io.files import whole
 from saicinpainting.utils import InputError
 
@@ -52,7 +54,7 @@ def extract(archive: Path, folder: Path, *, strip: int = 1) -> int:
         InputError: the archive is damaged or cut off, which may show at its end alone, or has a name that leads out of
             `folder`. What came before that is whole and stays.
     """
-    count = 0
+    count, claimed = 0, 0
     with (
         damage_as(lambda what: InputError(f"{archive} is no whole archive: {what}; {ANEW}")),
         tqdm(desc=f"unpacking {archive.name}", unit="file") as progress,
@@ -60,6 +62,8 @@ def extract(archive: Path, folder: Path, *, strip: int = 1) -> int:
     ):
         for member in _members(file):
             target = folder / _place(member.name, strip, archive)
+            claimed += member.size
+            check_bytes(claimed, archive.stat().st_size)
             if not target.is_file() or target.stat().st_size != member.size:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with member.open() as source, whole(target) as part, part.open("wb") as copy:
@@ -70,12 +74,11 @@ def extract(archive: Path, folder: Path, *, strip: int = 1) -> int:
 
 
 def _place(name: str, strip: int, archive: Path) -> Path:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise InputError(f"{archive}: its file {name!r} would lie outside of the folder; this is not the right archive")
-    parts = [part for part in path.parts if part != "."]
-    if not parts:
-        raise InputError(f"{archive}: its file {name!r} has no name; this is not the right archive")
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise InputError(f"{archive}: {error}; this is not the right archive") from error
+    parts = [part for part in PurePosixPath(name).parts if part != "."]
     return Path(*parts[min(strip, len(parts) - 1) :])
 
 
