@@ -22,6 +22,12 @@ from saicinpainting.networks.unfolding import unfolded, with_idle_norms
 from saicinpainting.schema import read_section
 from saicinpainting.utils import InputError, check_trusted
 
+LAYERS = ("n_blocks", "n_downsampling", "dilation_num")
+SPARE_WEIGHTS = 1 << 26
+"""Of a network that a config may describe beside any file: 256 MiB. What does not fit is named weight by weight."""
+MOST_OF_ANYTHING = 1 << 16
+"""Channels, sizes and the like of a network."""
+
 
 class TrainedGenerator(NamedTuple):
     """A generator and what makes its input."""
@@ -84,6 +90,7 @@ def load_generator(
     else:
         sections = resolved_sections(config, ("training_model", "generator"))
         check_trusted(sections, trust)
+        _check_buildable(sections, state, path)
         trained = build_generator(sections["generator"], sections["training_model"])
     holder = torch.nn.ModuleDict({"generator": trained.generator})
     if not any(name.endswith(".running_mean") for name in read):  # exported: the norms are in the kernels
@@ -91,6 +98,34 @@ def load_generator(
     check_fit(holder, state, path, prefix="generator.", has_config=config is not None)
     holder.load_state_dict({name: tensor for name, tensor in state.items() if name.startswith("generator.")})
     return trained
+
+
+def _check_buildable(sections: Mapping[str, Any], state: StateDict, path: str | Path) -> None:
+    """An `InputError` if the config describes another network than the file's, before any of it takes memory.
+
+    A `_target_` of others may not know how to be built without memory; its package is trusted.
+    """
+    for name in ("generator", "training_model"):
+        if not isinstance(sections.get(name), Mapping):
+            raise InputError(f"{name}: this section is missing from the config; expected a mapping of settings")
+    if sections["generator"].get("_target_") is not None:
+        return
+    for name, value in sections["generator"].items():
+        # Each block and level has weights of its own; none of ours is wider than 1024.
+        most = len(state) if name in LAYERS else MOST_OF_ANYTHING
+        if isinstance(value, int | float) and not abs(value) <= most:
+            raise InputError(f"checkpoint {path} does not fit its config: generator.{name}={value}")
+    try:
+        with torch.device("meta"):
+            generator = build_generator(sections["generator"], sections["training_model"]).generator
+    except InputError:
+        raise
+    except Exception as error:  # whatever a layer says of text or numbers it cannot take
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"checkpoint {path}: its config's generator cannot be built: {reason}") from error
+    present = sum(tensor.numel() for tensor in state.values())
+    if sum(tensor.numel() for tensor in generator.state_dict().values()) > max(2 * present, SPARE_WEIGHTS):
+        raise InputError(f"checkpoint {path} does not fit its config, which describes a larger network")
 
 
 def load_model(place: str | Path, checkpoint: str | None = None, *, trust: Collection[str] = ()) -> TrainedGenerator:
