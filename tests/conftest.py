@@ -18,9 +18,13 @@ TESTS = Path(__file__).parent
 # what is marked as slow by itself, a second or more.
 SLOW = (
     *("bin", "commands", "benchmarks", "gpu", "data/preparation", "evaluation", "inference", "training"),
-    *("test_outside.py", "test_full_disk.py", "test_configs.py", "test_official_configs.py"),
+    *("test_fuzz.py", "test_outside.py", "test_full_disk.py", "test_configs.py", "test_official_configs.py"),
     *("networks/test_conv_double_backward.py", "masks/test_segmentation.py", "metrics/test_segmentation.py"),
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounds", type=int, default=1500, help="damaged files that tests/test_fuzz.py reads")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
