@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from pathlib import Path
 
@@ -16,11 +15,9 @@ from omegaconf import DictConfig, open_dict
 from saicinpainting.config import CONFIGS
 from saicinpainting.io.interpolations import check_interpolations
 from saicinpainting.io.yaml_files import read_yaml
-from saicinpainting.utils import InputError, check_trusted
+from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
-TRUSTING = "LAMA_TRUST"
-"""Variable with the packages that a `_target_` in a file of another folder may name, with commas."""
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
@@ -58,12 +55,6 @@ class FileConfigSource(file_config_source.FileConfigSource):
                     if "hydra" in str(word).partition("@")[2]:
                         raise InputError(f"{refusal} (defaults: {word})")
             check_interpolations(content, map(str, content))
-            try:
-                check_trusted(content, [name for name in os.environ.get(TRUSTING, "").split(",") if name])
-            except InputError as error:
-                raise InputError(
-                    f"{file}: {str(error).partition('; ')[0]}; if you trust it, set {TRUSTING} to its package"
-                ) from error
         result = self._load(config_path)
         if _is_hydra(result.header.get("package") or ""):
             raise InputError(refusal)

@@ -128,8 +128,6 @@ FOREIGN = {
         "config.yaml": "defaults: ['x@_global_.hydra.job_logging': y, _self_]",
         "x/y.yaml": FILE_HANDLER,
     },
-    "a target": {"config.yaml": "generator: {_target_: pathlib.Path.write_text, self: PRECIOUS, data: x}"},
-    "a target by a name": {"config.yaml": "x: pathlib.Path\ngenerator: {_target_: '${x}', data: PRECIOUS}"},
     "aliases": {
         "config.yaml": "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
     },

@@ -136,15 +136,7 @@ def train(root: Path, *more: str) -> None:
     overrides = [each for each in shrunk(root, *more) if each not in OFFICIAL]
     overrides += [f"hydra.run.dir={root / 'run'}", "trainer.resume_from_checkpoint=auto"]
     done = run_script(
-        "train.py",
-        "--config-dir",
-        "configs",
-        "-cn",
-        "my_run",
-        *overrides,
-        cwd=root,
-        PYTHONPATH=str(root),
-        LAMA_TRUST="my_lab,pytorch_lightning",
+        "train.py", "--config-dir", "configs", "-cn", "my_run", *overrides, cwd=root, PYTHONPATH=str(root)
     )
     assert done.returncode == 0, done.stderr
 
