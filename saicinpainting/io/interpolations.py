@@ -55,9 +55,11 @@ class _Sizes:
         return size
 
     def _size_of_reference(self, place: Place, reference: str, steps: int) -> int:
-        resolver, colon, _ = reference.partition(":")
+        resolver, colon, argument = reference.partition(":")
         if not colon:
             return self.of(_target(place, reference), steps)
+        if resolver == "oc.select":
+            return OF_A_RESOLVER + len(argument) + self.of(_target(place, argument.partition(",")[0].strip()), steps)
         if resolver.startswith("oc.") and resolver != "oc.env":
             raise InputError(f"config: {'.'.join(place)}: ${{{resolver}:…}} is not read; write the value out")
         return OF_A_RESOLVER + len(reference)

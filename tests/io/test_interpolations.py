@@ -31,7 +31,8 @@ BOMBS = {
     "itself": {"generator": {"kind": "${generator.kind}"}},
     "its own section": {"generator": {"kind": "${generator}"}},
     "in another one": {"generator": {"kind": "${generator.${generator.x}}", "x": "y", "y": 1}},
-    "select": {"generator": {"kind": "${oc.select:generator.x}", "x": 1}},
+    "select": {"generator": {"kind": "${oc.select:generator.kind}"}},
+    "decode": {"generator": {"kind": "${oc.decode:'[1, 2]'}"}},
 }
 
 
@@ -51,3 +52,11 @@ def test_interpolations_of_a_usual_kind_resolve_as_before(tmp_path: Path):
     }  # fmt: skip
     expected = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
     assert resolved_sections(config, ["generator"]) == {"generator": expected["generator"]}
+
+
+def test_a_selected_value_counts_as_a_reference() -> None:
+    sections = resolved_sections({"a": {"x": "${oc.select:b.y,3}", "z": "${oc.select:b.none,3}"}, "b": {"y": 4}}, ["a"])
+    assert sections == {"a": {"x": 4, "z": 3}}
+    content: dict[str, Any] = {f"k{i}": f"${{oc.select:k{i + 1}}}${{oc.select:k{i + 1}}}" for i in range(40)}
+    with pytest.raises(InputError, match="too large"):
+        resolved_sections({**content, "k40": "x" * 100, "a": {"x": "${k0}"}}, ["a"])
