@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 
 from saicinpainting.data.sources import MASK, WHERE, ImageSource, SourceError
+from saicinpainting.io.budgets import BudgetError, check_pixels
 from saicinpainting.io.images import LONGEST_SIDE, in_channels
 from saicinpainting.io.masks import decode_hole
-from saicinpainting.io.pixels import check_image_size, decode_pixels, is_deep, open_image, orientation_of
+from saicinpainting.io.pixels import decode_pixels, is_deep, open_image, orientation_of
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -85,9 +86,8 @@ def decode(data: bytes, name: str, channels: int = 3) -> Decoded:
     Raises:
         InputError: it cannot be read; truncated files count as such.
     """
-    issue = _of_plain_jpeg(data)
+    issue = _of_plain_jpeg(data, name)
     if issue is not None and (channels == 3 or (channels == 1 and issue == ImageIssue.GREY)):
-        check_image_size(data, name)
         try:
             return Decoded(simplejpeg.decode_jpeg(data, "RGBX" if channels == 3 else "GRAY", strict=True), issue)
         except MemoryError as error:
@@ -97,12 +97,16 @@ def decode(data: bytes, name: str, channels: int = 3) -> Decoded:
     return Decoded(in_channels(decode_pixels(data, name), channels, name), _issue_of(data))
 
 
-def _of_plain_jpeg(data: bytes) -> ImageIssue | None:
+def _of_plain_jpeg(data: bytes, name: str) -> ImageIssue | None:
     """None unless it is an upright JPEG with one or three colour channels."""
     try:
-        colours = simplejpeg.decode_jpeg_header(data, strict=True)[2]
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     except ValueError:
         return None
+    try:
+        check_pixels(width, height)
+    except BudgetError as error:
+        raise InputError(f"cannot read the image {name}: {error}") from error
     if colours not in ("YCbCr", "Gray") or (data.find(b"Exif\0\0", 0, EXIF_BEGINS) >= 0 and _orientation(data) != 1):
         return None
     return ImageIssue.ORDINARY if colours == "YCbCr" else ImageIssue.GREY
