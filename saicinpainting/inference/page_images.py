@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from saicinpainting.io.budgets import BudgetError
 from saicinpainting.io.extras import ImageExtras, read_extras
 from saicinpainting.io.images import decode_image, load_planes, write_image
 from saicinpainting.io.masks import decode_hole
-from saicinpainting.io.pixels import decode_pixels
+from saicinpainting.io.pixels import decode_pixels, open_image
 from saicinpainting.utils import InputError
 
 PREVIEW_SIDE = 1600
@@ -74,9 +75,9 @@ def check_header(file: Path, name: str, *, max_megapixels: float) -> None:
         InputError: it is no image, or a larger one.
     """
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             width, height = image.size
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, BudgetError) as error:
         raise InputError(f"{name} has more than {max_megapixels:g} megapixels; bin/predict.py fills it") from error
     except Exception as error:  # decoders raise many kinds of errors on broken files
         raise InputError(f"cannot read {name}: it is no image") from error
