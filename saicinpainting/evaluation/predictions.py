@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
@@ -19,6 +18,7 @@ from saicinpainting.data.naming import some
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset, batches_of_equal_size
 from saicinpainting.io.device import move_to_device, pick_device
 from saicinpainting.io.files import set_up_reader
+from saicinpainting.io.yaml_files import read_yaml
 from saicinpainting.metrics import METRICS, make_metrics
 from saicinpainting.metrics.base import TOTAL
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results, bin_label
@@ -184,13 +184,11 @@ def read_evaluation_config(path: str | Path) -> dict[str, dict[str, Any]]:
     """A file like configs/eval2_gpu.yaml; both sections may be absent. `configs/…` is found from any folder."""
     sections: dict[str, dict[str, Any]] = {"evaluator_kwargs": {}, "dataset_kwargs": {}}
     try:
-        content = yaml.safe_load(published_config(Path(path)).read_text(encoding="utf-8")) or {}
+        content = read_yaml(published_config(Path(path))) or {}
     except OSError as error:
         raise InputError(
             f"{path}: cannot read the evaluation config ({error.strerror}); {CONFIGS} holds eval2*.yaml"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected the sections {' and '.join(sections)}, got {content!r}")
     for name, section in content.items():

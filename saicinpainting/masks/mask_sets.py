@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from saicinpainting.io.files import LONGEST_NAME, disk_problem, map_in_processes
 from saicinpainting.io.folders import IMAGE_SUFFIXES, images_in
 from saicinpainting.io.images import LONGEST_SIDE, read_image, save_image
 from saicinpainting.io.provenance import Provenance
+from saicinpainting.io.yaml_files import read_yaml
 from saicinpainting.masks.generators import MaskRandom
 from saicinpainting.masks.mixed import MixedMaskGenerator
 from saicinpainting.masks.segmentation import SegmentationMasks
@@ -203,11 +203,9 @@ def read_recipe(path: Path, *, device: str | None = None) -> dict[str, Any]:
     device: where the network of segmentation masks runs, `cpu` or `cuda`; other masks have none.
     """
     try:
-        config = yaml.safe_load(published_config(path).read_text(encoding="utf-8"))
+        config = read_yaml(published_config(path))
     except OSError as error:
         raise InputError(f"no config {path}; {RECIPES} holds the published ones") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(config, dict):
         raise InputError(f"{path}: expected keys such as generator_kind, found {type(config).__name__}")
     if device and config.get("generator_kind") == "segmentation":
