@@ -28,7 +28,7 @@ ROOMS = (
 OFFICIAL = (
     *("training.modules", "training.data", "training.losses", "training.trainers", "training.visualizers"),
     *("evaluation.masks", "evaluation.losses", "evaluation.data", "evaluation.evaluator", "evaluation.refinement"),
-    "evaluation.utils",
+    *("evaluation.utils", "evaluation.metrics"),
 )
 
 

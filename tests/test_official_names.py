@@ -54,6 +54,7 @@ NAMES = {
     "evaluation.losses.ssim": "SSIM",
     "evaluation.losses.lpips": "PerceptualLoss",
     "evaluation.losses.fid.inception": "InceptionV3",
+    "evaluation.metrics.inception": "FIDInception _make_inception",
 }
 
 

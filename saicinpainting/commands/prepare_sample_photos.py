@@ -1,7 +1,7 @@
 """Make the demo's data from photographs in the packages scikit-image and scikit-learn: no download, seconds.
 
 OUTDIR gets photos/ (six that lama-small was not trained on), large/ (one of them, enlarged), train/ (tiles of two
-others, for fine-tuning) and val/ (one more, with masks).
+others, for fine-tuning), val/ and visual_test/ (one more, with masks).
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
     from saicinpainting.masks.generators import MaskRandom, RandomIrregularMaskGenerator
     from saicinpainting.masks.mask_sets import make_mask_set, read_recipe
 
-    for folder in ("photos", "large", "train", "val"):
+    for folder in ("photos", "large", "train", "val", "visual_test"):
         if (outdir / folder).exists():
             shutil.rmtree(outdir / folder)
         (outdir / folder).mkdir(parents=True)
@@ -60,7 +60,9 @@ def main() -> None:
     watched.mkdir(exist_ok=True)
     for name in VAL:
         save_image(photos[name], watched / f"{Path(name).stem}.png")
-    print(f"{outdir / 'val'}: {make_mask_set(read_recipe(MASKS), watched, outdir / 'val', ext='png')}")
+    for seed, folder in enumerate(("val", "visual_test")):
+        made = make_mask_set(read_recipe(MASKS), watched, outdir / folder, ext="png", seed=seed)
+        print(f"{outdir / folder}: {made}")
     print(f"{outdir / 'photos'}: {len(SHOWN)} photographs; {outdir / 'train'}: {tiles} tiles")
 
 

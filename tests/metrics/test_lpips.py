@@ -6,14 +6,17 @@ import copy
 from pathlib import Path
 
 import lpips
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torchvision.models.vgg import cfgs, make_layers
 
+from saicinpainting.evaluation.predictions import evaluate_predictions
 from saicinpainting.metrics import LPIPSScore
 from saicinpainting.utils import InputError
-from tests.helpers import fill, rand
+from tests.helpers import fill, photo, rand
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +106,26 @@ def test_images_too_small_for_the_network_are_continued_by_their_border(metric: 
     rows = metric.measured("values", {"pred": pred.expand(-1, -1, 16, -1), "target": target.expand(-1, -1, 16, -1)})
     torch.testing.assert_close(measured, rows)
     assert measured.isfinite().all()
+
+
+def test_images_too_small_for_the_network_are_named_and_the_table_is_whole(
+    tmp_path: Path, vgg16_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "predicted").mkdir()
+    for name, size in (("little", 15), ("large", 16)):
+        pixels, mask = photo(size=size), np.zeros((size, size), np.uint8)
+        mask[4:9, 4:9] = 255
+        Image.fromarray(pixels).save(tmp_path / "set" / f"{name}.png")
+        Image.fromarray(mask).save(tmp_path / "set" / f"{name}_mask000.png")
+        Image.fromarray(255 - pixels).save(tmp_path / "predicted" / f"{name}_mask000.png")
+    config = {
+        "dataset_kwargs": {"img_suffix": ".png", "inpainted_suffix": ".png"},
+        "evaluator_kwargs": {"fid": False, "lpips_weights": str(vgg16_file), "device": "cpu"},
+    }
+    results = evaluate_predictions(config, tmp_path / "set", tmp_path / "predicted")
+    assert results["lpips", "total"]["mean"] > 0
+    assert results["ssim", "total"]["mean"] < 1
+    assert "lpips: 1 images are too small for it, under 16 pixels" in caplog.text
+    assert "little.png" in caplog.text
+    assert "large.png" not in caplog.text

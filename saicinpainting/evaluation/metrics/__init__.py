@@ -1,0 +1,1 @@
+"""A former path of metrics, for scripts that use it."""
