@@ -3,7 +3,7 @@
     bin/make_shards.py DATA/train SHARDS --shuffle 0 --n-jobs 8      # go on after an interruption: the same command
     bin/make_shards.py --index SHARDS      # of shards that have none: writes SHARDS/index.json
     bin/make_shards.py --index 'http://HOST/set/shard-{000000..000146}.tar' --out index.json
-    bin/make_shards.py --verify SHARDS
+    bin/make_shards.py --verify SHARDS      # or s3://BUCKET/SHARDS, gs://…, az://… with the extra buckets
 
 Train from them with data.train.kind=shards data.train.indir=SHARDS (or the address of the index).
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saicinpainting.cli import command
-from saicinpainting.io.connection import is_address, open_address, without_secrets
+from saicinpainting.io.connection import is_remote, open_address, without_secrets
 from saicinpainting.utils import InputError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def index(patterns: list[str], out: Path | None) -> None:
 
     from saicinpainting.data.shard_index import INDEX, Shard, expand, write_index
 
-    places = [place if is_address(place) else absolute(Path(place)) for place in expand(patterns)]
+    places = [place if is_remote(place) else absolute(Path(place)) for place in expand(patterns)]
     out = out or folder_of(places) / INDEX
     shards = [read_through(place) for place in tqdm(places, unit="shard")]
     # Shards that lie beside the index are named without their folder, so that both can be moved together.
@@ -95,7 +95,7 @@ def absolute(path: Path) -> str:
 
 def folder_of(places: list[str]) -> Path:
     """The folder that all shards lie in, or the current one if they lie in several or behind addresses."""
-    folders = {None if is_address(place) else Path(place).parent for place in places}
+    folders = {None if is_remote(place) else Path(place).parent for place in places}
     return (folders.pop() if len(folders) == 1 else None) or Path()
 
 
@@ -103,7 +103,7 @@ def read_through(place: str) -> Shard:
     from saicinpainting.data.shard_index import describe
 
     try:
-        if is_address(place):
+        if is_remote(place):
             with open_address(place) as answer:
                 return describe(place, answer)
         with open(place, "rb") as file:

@@ -15,7 +15,8 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from saicinpainting.data.sources import SourceError
 from saicinpainting.io.archives import damage_as, open_tar, tar_members
-from saicinpainting.io.connection import is_address, open_address, without_secrets
+from saicinpainting.io.buckets import bucket_of, is_bucket
+from saicinpainting.io.connection import is_address, is_remote, open_address, without_secrets
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.folders import IMAGE_SUFFIXES
 from saicinpainting.utils import InputError
@@ -70,7 +71,7 @@ class Shard:
 
     def place(self, index: str) -> str:
         """The file or address of the shard, for the index at `index`: it lies beside it unless its name says where."""
-        if is_address(self.name) or os.path.isabs(self.name):
+        if is_remote(self.name) or os.path.isabs(self.name):
             return self.name
         place, query = _without_query(index_place(index))
         folder, slash, _ = place.rpartition("/")
@@ -167,11 +168,11 @@ def write_index(path: Path, shards: Iterable[Shard]) -> None:
 
 
 def read_index(place: str) -> list[Shard]:
-    """The shards of an index: a file, a folder that holds `index.json`, or an address of one."""
+    """The shards of an index: a file, a folder that holds `index.json`, or an address of one, in a bucket too."""
     place = index_place(place)
     shown = without_secrets(place)
     try:
-        if is_address(place):
+        if is_remote(place):
             with open_address(place) as answer:
                 data = answer.read(MOST_INDEX_BYTES + 1)
                 while len(data) <= MOST_INDEX_BYTES and (more := answer.read(1 << 20)):
@@ -190,8 +191,10 @@ def read_index(place: str) -> list[Shard]:
             raise ValueError(f"format {content['format']!r}")
         shards = [Shard.of(shard) for shard in content["shards"]]
         for shard in shards:
-            if is_address(place) and (os.path.isabs(shard.name) or shard.name.startswith("file:")):
+            if is_remote(place) and (os.path.isabs(shard.name) or shard.name.startswith("file:")):
                 raise ValueError(f"{shard.name[:200]!r} is a file of this machine, and the index is not")
+            if is_remote(place) and is_bucket(shard.name) and bucket_of(shard.name) != bucket_of(place):
+                raise ValueError(f"{shard.name[:200]!r} is in another bucket than the index")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
@@ -224,7 +227,7 @@ def expand(patterns: Iterable[str]) -> Iterator[str]:
                 raise InputError(f"{without_secrets(pattern)[:200]}: counts more than {MOST_COUNTED} shards")
             numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
             yield from expand(pattern.replace(counted[0], number, 1) for number in numbers)
-        elif os.path.isfile(pattern) or is_address(pattern):
+        elif os.path.isfile(pattern) or is_remote(pattern):
             yield pattern
         elif os.path.isdir(pattern) or glob.has_magic(pattern):
             files = os.path.join(glob.escape(pattern), "*.tar") if os.path.isdir(pattern) else pattern

@@ -21,7 +21,7 @@ from filelock import FileLock
 from saicinpainting.data.sampler import ShardShuffler, Shuffler
 from saicinpainting.data.shard_index import SHA256, Member, Shard, ShardSample, names_in_all, read_index, read_samples
 from saicinpainting.data.sources import WHERE, ImageSource, PathLike, SourceError
-from saicinpainting.io.connection import is_address, without_secrets
+from saicinpainting.io.connection import is_remote, without_secrets
 from saicinpainting.io.download import PATIENT_ATTEMPTS, Checksum, fetch
 from saicinpainting.io.files import disk_problem
 from saicinpainting.utils import InputError
@@ -57,7 +57,7 @@ class ShardSource(ImageSource):
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
 
     def _make_cache(self, cache_dir: str | None, cache_gb: float) -> ShardCache | None:
-        if not any(map(is_address, self._places)):
+        if not any(map(is_remote, self._places)):
             missing = [place for place in self._places if not os.path.isfile(place)]
             if missing:
                 raise InputError(f"{self.index}: the shard {missing[0]} is missing ({len(missing)} in all)")
@@ -103,7 +103,7 @@ class ShardSource(ImageSource):
         if number not in self._open:
             where, shard = self._places[number], self.shards[number]
             path = Path(where)
-            file = self._cache.open(where, shard) if self._cache and is_address(where) else path.open("rb")
+            file = self._cache.open(where, shard) if self._cache and is_remote(where) else path.open("rb")
             self._open[number] = _OpenShard(file, shard)
             if len(self._open) > OPEN_SHARDS:
                 self._open.popitem(last=False)[1].file.close()

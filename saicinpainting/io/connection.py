@@ -15,6 +15,8 @@ from concurrent.futures import TimeoutError as NotDone
 from typing import Any
 from urllib.parse import unquote
 
+from saicinpainting.io.buckets import BucketObject, is_bucket
+
 TIMEOUT_SECONDS = 30.0
 """How long a server may be silent."""
 SLOW_SECONDS = 30.0
@@ -35,6 +37,11 @@ class StalledError(TransferError):
 def is_address(place: str) -> bool:
     """Whether this is to be fetched, not opened."""
     return place.startswith(SCHEMES)
+
+
+def is_remote(place: str) -> bool:
+    """Whether this is an address, or one of an object in a bucket."""
+    return is_address(place) or is_bucket(place)
 
 
 def without_secrets(address: str) -> str:
@@ -122,12 +129,17 @@ class Answer:
 
 
 def open_address(address: str, headers: Mapping[str, str] | None = None, *, method: str = "GET") -> Answer:
-    """What the server of an `http://` or `https://` address (or a `file://` one) answers.
+    """What the server of an `http://` or `https://` address (or a `file://` one) answers, or the store of a bucket.
 
     Raises:
         TransferError: it does not answer; its cause is an `HTTPError` if it refuses.
         ValueError: this is no address, or `Answer` says so.
     """
+    if is_bucket(address):
+        try:
+            return Answer(BucketObject(address, headers or {}))
+        except OSError as error:
+            raise TransferError(str(error)) from error
     found = re.fullmatch(r"(https?://|file://)(?:([^\s/?#]*)@)?(\S*)", address)
     if found is None or not address.isprintable():
         raise ValueError("expected an address that begins with http:// or https:// and has no spaces")
