@@ -32,9 +32,9 @@ def literal_words(arguments: Sequence[str]) -> list[str]:
     """The arguments of a Hydra command, with values that Hydra would misread in quotes.
 
     A key that holds a path takes its value letter by letter. Unless a file of that name is there, these keep Hydra's
-    meaning: a value in quotes or with the backslashes of its notation, a list where the key takes several folders, and
-    values to sweep over with `--multirun`; so do `null` and `${…}` always. `~/` is the home folder, which shells leave
-    to the command after `model.path=`. Other keys: a value that Hydra cannot read is text.
+    meaning: a value in quotes or with the backslashes of its notation, a list, or folders with shares, where the key
+    takes several folders, and values to sweep over with `--multirun`; so do `null` and `${…}` always. `~/` is the home
+    folder, which shells leave to the command after `model.path=`. Other keys: a value that Hydra cannot read is text.
     """
     multirun = any(word in ("-m", "--multirun") for word in arguments)
     before = ("", *arguments)
@@ -68,7 +68,7 @@ def _is_notation(key: str, value: str, override: Override, *, multirun: bool) ->
     """Whether the value of a path's key is written for Hydra."""
     if override.is_sweep_override():
         return multirun
-    if isinstance(override.value(), list):
+    if isinstance(override.value(), list | dict):
         return bool(_PATH_OR_LIST.fullmatch(key))
     return bool(_QUOTED.fullmatch(value) or _ESCAPED.search(value))
 

@@ -72,6 +72,7 @@ def test_the_home_folder_is_found_after_an_equals_sign(monkeypatch) -> None:
     ("word", "value"),
     [
         ("data.train.indir=[a,'b (1)']", ["a", "b (1)"]),
+        ("data.train.indir={places: .8, /my/photos.2: .2}", {"places": 0.8, "/my/photos.2": 0.2}),
         ("data.train.indir='a b'", "a b"),
         ('location.tb_dir="a (1)"', "a (1)"),
         (r"location.tb_dir=a\=b\ (c)", None),  # half of it is escaped: as it stands

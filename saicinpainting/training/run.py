@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessExitedException
@@ -229,11 +230,26 @@ def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> Inpaintin
     """The data module of the sections `data` and `location`; `generator` says how many channels images have."""
     data = read_section(DataSettings, settings["data"], where="data")
     sets = {name: getattr(data, name) for name in ("train", "val", "visual_test", "extra_val")}
-    if isinstance(indir := data.train.get("indir"), Mapping):  # a config cannot have ${location…} in its keys
+    indir = _folders(data.train.get("indir"))
+    if isinstance(indir, Mapping):  # a config cannot have ${location…} in its keys
         root = settings["location"].get("data_root_dir") or ""
-        sets["train"] = {**data.train, "indir": {os.path.join(root, str(key)): value for key, value in indir.items()}}
+        indir = {os.path.join(root, str(key)): value for key, value in indir.items()}
+    if indir is not None:
+        sets["train"] = {**data.train, "indir": indir}
     channels, hint = image_channels_of(settings.get("generator") or {}), settings["location"].get("prepare", "")
     return InpaintingDataModule(**sets, prepare_hint=hint, seed=seed, image_channels=channels)
+
+
+def _folders(indir: Any) -> Any:
+    """Folders of a command line whose names have letters that Hydra does not take between brackets or braces."""
+    if not isinstance(indir, str) or indir[:1] + indir[-1:] not in ("{}", "[]") or os.path.lexists(indir):
+        return indir
+    try:
+        folders = yaml.safe_load(indir)
+    except yaml.YAMLError:
+        return indir
+    shares = folders.values() if isinstance(folders, dict) else [1]
+    return folders if all(isinstance(share, int | float) for share in shares) else indir
 
 
 def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignals | None = None) -> pl.Trainer:

@@ -72,6 +72,36 @@ def test_a_killed_run_resumes(tmp_path: Path):
     assert [scalar.step for scalar in board.Scalars("train_gen_l1")] == list(range(2 * STEPS, 4 * STEPS))
 
 
+def test_a_killed_run_of_folders_with_shares_is_the_undisturbed_run(tmp_path: Path):
+    write_data(tmp_path / "data", train_images=6)
+    (tmp_path / "data" / "mine (2)").mkdir()
+    for i in range(3):
+        (tmp_path / "data" / "train" / f"{i}.png").rename(tmp_path / "data" / "mine (2)" / f"{i}.png")
+    words = [
+        *("-cn", "lama-fourier"),
+        *shrunk(tmp_path, "data.train.indir={train: .75, mine (2): .25}", "+data.train.epoch_images=16"),
+        *("data.num_workers=1", "trainer.kwargs.max_epochs=2", "training_model.visualize_each_iters=1"),
+        *("trainer.checkpoint_kwargs.every_n_train_steps=3", "trainer.resume_from_checkpoint=auto"),
+    ]
+    command = [sys.executable, str(ROOT / "bin" / "train.py"), *words, f"hydra.run.dir={tmp_path / 'killed'}"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=log, stderr=log)
+    try:
+        wait_for((tmp_path / "killed/samples/epoch0000_train/batch0000004.jpg").is_file, process)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 3 <= read_checkpoint(tmp_path / "killed/models/last.ckpt")["global_step"] < STEPS
+    for name in ("killed", "whole"):
+        done = run_script("train.py", *words, f"hydra.run.dir={tmp_path / name}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "75.0%, 12 of an epoch's 16 images" in (tmp_path / "whole" / "train.log").read_text()
+    ours, expected = (read_checkpoint(tmp_path / name / "models" / "last.ckpt") for name in ("killed", "whole"))
+    assert expected["global_step"] == 2 * STEPS
+    for part in ("state_dict", "optimizer_states", "global_step", "epoch"):
+        assert_same(ours[part], expected[part], part)
+
+
 def test_a_run_that_is_killed_again_and_again_is_the_undisturbed_run(tmp_path: Path):
     """SIGKILL at random moments, every other one in the middle of writing; LAMA_KILLS=50 for as many as that."""
     script = Path(__file__).with_name("killed_run.py")
