@@ -10,7 +10,8 @@ from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
+from yaml.constructor import ConstructorError
 
 from saicinpainting.config import CONFIGS
 from saicinpainting.io.interpolations import check_interpolations
@@ -36,7 +37,14 @@ class FileConfigSource(file_config_source.FileConfigSource):
         return self._load(config_path)
 
     def _load(self, config_path: str) -> ConfigResult:
-        result = super().load_config(config_path)
+        try:
+            result = super().load_config(config_path)
+        except ConstructorError:
+            # Official preparation scripts append their keys to a location file that is there.
+            if not config_path.startswith("location/"):
+                raise
+            settings = OmegaConf.create(read_yaml(Path(self.path, self._normalize_file_name(config_path))))
+            result = ConfigResult(self.provider, f"{self.scheme()}://{self.path}", settings, {"package": None})
         if result.header.get("package") == "_group_":
             result.header["package"] = None  # then a group's name is its package
         return result
