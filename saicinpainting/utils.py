@@ -257,15 +257,15 @@ def get_shape(value: Any) -> Any:
     raise ValueError(f"expected tensors, numbers, mappings or sequences, got {type(value).__name__}")
 
 
-def register_debug_signal_handlers(sig: int | None = None, callback: Any = None) -> None:
+def register_debug_signal_handlers(sig: int | None = None, handler: Any = None) -> None:
     """On the signal `sig` (SIGUSR1), print where every thread is; nothing on systems without it.
 
-    callback: a signal handler to call instead.
+    handler: a signal handler to call instead.
     """
     sig = getattr(signal, "SIGUSR1", None) if sig is None else sig
     if sig is None:
         return
-    if callback is not None:
-        signal.signal(sig, callback)
+    if handler is not None:
+        signal.signal(sig, handler)
     elif hasattr(faulthandler, "register"):
         faulthandler.register(sig, all_threads=True)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from saicinpainting.metrics.evaluator import INTEGRALS, InpaintingEvaluator, fid100_f1
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from saicinpainting.data.pairs import batches_of_equal_size
+from saicinpainting.io.device import move_to_device, pick_device
+from saicinpainting.metrics import evaluator
+from saicinpainting.metrics.evaluator import INTEGRALS, fid100_f1
 
 __all__ = ["InpaintingEvaluator", "InpaintingEvaluatorOnline", "lpips_fid100_f1", "ssim_fid100_f1"]
 
@@ -28,11 +34,11 @@ def _integral(name: str, metrics: Metrics, fid_scale: float) -> float:
     return fid100_f1(to_quality(metrics[(metric, "total")]["mean"]), fid)
 
 
-class InpaintingEvaluatorOnline(InpaintingEvaluator):
+class InpaintingEvaluatorOnline(evaluator.InpaintingEvaluator):
     """The official way to evaluate: called with every batch, then asked for the results once.
 
     Args:
-        scores: metrics by name, such as `saicinpainting.metrics.SSIMScore()`.
+        scores: metrics by name, such as `evaluation.losses.base_loss.SSIMScore()`.
         bins: groups of images by the share of the hole.
         image_key, inpainted_key: of a batch, (B, 3, H, W) in [0, 1]; it has `mask` (B, 1, H, W) too.
         integral_func, integral_title: a score of all results, such as `ssim_fid100_f1`, and its name.
@@ -59,6 +65,8 @@ class InpaintingEvaluatorOnline(InpaintingEvaluator):
             image, inpainted = image.clamp(*self.clamp_image_range), inpainted.clamp(*self.clamp_image_range)
         self.update({**batch, "image": image, self.inpainted_key: inpainted})
 
+    process_batch = forward
+
     def evaluation_end(self, states: Any = None) -> Any:
         """The results of all batches so far; the next batch begins anew."""
         results = self.compute()
@@ -66,3 +74,51 @@ class InpaintingEvaluatorOnline(InpaintingEvaluator):
         if self.integral_func is not None:
             results[self.integral_title or "integral", "total"] = {"mean": self.integral_func(results)}
         return results
+
+
+class InpaintingEvaluator:
+    """The official way to measure a data set at once.
+
+    Args:
+        dataset: samples with `image` and, without a model, `inpainted` (3, H, W) in [0, 1], and `mask` (1, H, W).
+        scores, bins, integral_func, integral_title, clamp_image_range: as for `InpaintingEvaluatorOnline`.
+        area_grouping: measure groups of images by the share of the hole, too.
+        batch_size: images at once; those of one size are.
+        device: as in configs, `auto`, `cpu`, `cuda`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        scores: Mapping[str, Any],
+        area_grouping: bool = True,
+        bins: int = 10,
+        batch_size: int = 32,
+        device: str = "auto",
+        integral_func: Callable[[Any], float] | None = None,
+        integral_title: str | None = None,
+        clamp_image_range: tuple[float, float] | None = None,
+    ) -> None:
+        self.dataset, self.area_grouping, self.batch_size = dataset, area_grouping, batch_size
+        self.device = pick_device(device)
+        self.online = InpaintingEvaluatorOnline(
+            scores,
+            bins=bins,
+            integral_func=integral_func,
+            integral_title=integral_title,
+            clamp_image_range=clamp_image_range,
+        )
+
+    def evaluate(self, model: Callable[[Any, Any], Any] | None = None) -> Any:
+        """`{(score, group): statistics}`; model(image, mask) fills what has no `inpainted`."""
+        self.online.to(self.device).reset()
+        samples = (self.dataset[i] for i in range(len(self.dataset)))  # type: ignore[arg-type]
+        for listed in batches_of_equal_size(samples, self.batch_size, lambda sample: sample["image"].shape):
+            batch = move_to_device(default_collate(listed), self.device)
+            if model is not None:
+                with torch.no_grad():
+                    batch["inpainted"] = model(batch["image"], batch["mask"])
+            self.online(batch)
+        results = self.online.evaluation_end()
+        totals = {key: value for key, value in results.items() if key[1] == "total"}
+        return results if self.area_grouping else totals

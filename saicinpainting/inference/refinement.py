@@ -110,6 +110,7 @@ def refine_predict(
     network = _Network(generator, next(generator.parameters()).device, half)
     height, width = unpadded_size(batch)
     image, mask = (batch[key][:, :, :height, :width].to(network.device) for key in ("image", "mask"))
+    mask = mask.to(image.dtype)
     image, mask = _fit_into_budget(image, mask, refiner.px_budget)
     result: Tensor | None = None
     with _frozen(generator):

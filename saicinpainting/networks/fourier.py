@@ -41,7 +41,7 @@ class SELayer(nn.Module):
     Squeeze-and-Excitation Networks (Hu et al. 2018), eq. 2-4. `x`: (B, C, H, W), the result likewise.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+    def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
         self.fc = nn.Sequential(
             nn.Linear(channels, channels // reduction, bias=False),
@@ -86,12 +86,12 @@ class FourierUnit(TransformingModule):
         in_channels: int,
         out_channels: int,
         groups: int = 1,
-        *,
         spatial_scale_factor: float | None = None,
         spatial_scale_mode: str = "bilinear",
         spectral_pos_encoding: bool = False,
         use_se: bool = False,
         se_kwargs: Mapping[str, Any] | None = None,
+        *,
         fft_norm: str = "ortho",
     ) -> None:
         super().__init__()
@@ -222,7 +222,6 @@ class SpectralTransform(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        *,
         stride: int = 1,
         groups: int = 1,
         enable_lfu: bool = True,

@@ -139,10 +139,10 @@ class GlobalGenerator(Generator):
         self,
         input_nc: int,
         output_nc: int,
-        *,
         ngf: int = 64,
         n_downsampling: int = 3,
         n_blocks: int = 9,
+        *,
         norm_layer: str | NormLayer = "bn",
         up_norm_layer: str | NormLayer = "bn",
         padding_type: str = "reflect",
@@ -188,7 +188,7 @@ class NLayerDiscriminator(nn.Module):
     before it, which the feature-matching loss compares.
     """
 
-    def __init__(self, input_nc: int, *, ndf: int = 64, n_layers: int = 3, norm_layer: str | NormLayer = "bn") -> None:
+    def __init__(self, input_nc: int, ndf: int = 64, n_layers: int = 3, norm_layer: str | NormLayer = "bn") -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer)
         widths = [ndf, *(min(512, ndf * 2**i) for i in range(1, n_layers + 1))]

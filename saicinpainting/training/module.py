@@ -137,12 +137,13 @@ class InpaintingModule(pl.LightningModule):
         """Fill the hole.
 
         Args:
-            batch: `image` (B, C, H, W) in [0, 1] and `mask` (B, 1, H, W), 1 = hole.
+            batch: `image` (B, C, H, W) in [0, 1] and `mask` (B, 1, H, W), 1 = hole, of any type.
 
         Returns:
             A new dict that also has `predicted_image`, the generator's output, and `inpainted`, the image with the
             prediction in the hole; both (B, C, H, W).
         """
+        batch = {**batch, "mask": batch["mask"].to(batch["image"].dtype)}
         return self._fill(batch, self._current_generator(), batch_rng(0, 0, 0))
 
     def _current_generator(self) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -1,4 +1,34 @@
-"""The official path of perceptual losses."""
+"""The official path and calls of perceptual losses."""
 
-from saicinpainting.losses.perceptual import PerceptualLoss, ResNetPL
+from __future__ import annotations
+
+from pathlib import Path
+
+from saicinpainting.losses import perceptual
+from saicinpainting.losses.perceptual import make_perceptual_loss, make_resnet_pl
 from saicinpainting.networks.resnet_encoder import IMAGENET_MEAN, IMAGENET_STD
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PerceptualLoss", "ResNetPL"]
+
+
+class ResNetPL(perceptual.ResNetPL):
+    """The loss with published weights; arguments as those of `make_resnet_pl`."""
+
+    def __init__(
+        self,
+        weight: float = 1,
+        weights_path: str | Path | None = None,
+        arch_encoder: str = "resnet50dilated",
+        segmentation: bool = True,
+    ) -> None:
+        loss = make_resnet_pl(weights_path=weights_path, arch_encoder=arch_encoder, segmentation=segmentation)
+        super().__init__(loss.impl, weight=weight)
+
+
+class PerceptualLoss(perceptual.PerceptualLoss):
+    """The loss with torchvision's weights of VGG19, of images in [0, 1]; weights_path: see `make_perceptual_loss`."""
+
+    def __init__(self, normalize_inputs: bool = True, weights_path: str | Path | None = None) -> None:
+        if not normalize_inputs:
+            raise NotImplementedError("normalize_inputs=False: give images in [0, 1], which are normalized here")
+        super().__init__(make_perceptual_loss(weights_path=weights_path).vgg)
