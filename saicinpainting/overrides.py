@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
@@ -34,7 +36,8 @@ def literal_words(arguments: Sequence[str]) -> list[str]:
     A key that holds a path takes its value letter by letter. Unless a file of that name is there, these keep Hydra's
     meaning: a value in quotes or with the backslashes of its notation, a list, or folders with shares, where the key
     takes several folders, and values to sweep over with `--multirun`; so do `null` and `${…}` always. `~/` is the home
-    folder, which shells leave to the command after `model.path=`. Other keys: a value that Hydra cannot read is text.
+    folder, which shells leave to the command after `model.path=`. Other keys: a value that Hydra cannot read is text,
+    or a list of texts.
     """
     multirun = any(word in ("-m", "--multirun") for word in arguments)
     before = ("", *arguments)
@@ -44,12 +47,28 @@ def literal_words(arguments: Sequence[str]) -> list[str]:
     ]
 
 
+def folders_with_shares(indir: Any) -> Any:
+    """The mapping in a text `{/data/図: .8, mine (2): .2}`, whose letters Hydra does not take between braces.
+
+    Anything else, a folder of such a name too, is returned as it is.
+    """
+    if not isinstance(indir, str) or indir[:1] + indir[-1:] != "{}" or os.path.lexists(indir):
+        return indir
+    try:
+        folders = yaml.safe_load(indir)
+    except yaml.YAMLError:
+        return indir
+    return folders if all(isinstance(share, int | float) for share in folders.values()) else indir
+
+
 def _literal(word: str, *, multirun: bool) -> str:
     found = _OVERRIDE.fullmatch(word)
     if found is None:
         return word
     start, key, value = found.groups()
     override = _parsed(word)
+    if override is None and (listed := _list_in_quotes(key, value)):
+        return f"{start}{listed}"
     if not _PATH.fullmatch(key):
         return word if override or value[0] in "[{'\"" else f"{start}{_in_quotes(value)}"
     if value.lower() == "null" or value == "???":
@@ -71,6 +90,21 @@ def _is_notation(key: str, value: str, override: Override, *, multirun: bool) ->
     if isinstance(override.value(), list | dict):
         return bool(_PATH_OR_LIST.fullmatch(key))
     return bool(_QUOTED.fullmatch(value) or _ESCAPED.search(value))
+
+
+def _list_in_quotes(key: str, value: str) -> str | None:
+    """A list of texts that Hydra cannot read as they stand, `[/data/a (1),b]`; None where the key takes one path."""
+    if value[0] + value[-1] != "[]" or os.path.lexists(value):
+        return None
+    if _PATH.fullmatch(key) and not _PATH_OR_LIST.fullmatch(key):
+        return None
+    try:
+        texts = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return None
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    return f"[{','.join(map(_in_quotes, texts))}]"
 
 
 def _parsed(word: str) -> Override | None:

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from saicinpainting.overrides import literal_words
+from saicinpainting.overrides import folders_with_shares, literal_words
 from tests.helpers import ROOT
 
 PATHS = [
@@ -72,6 +72,8 @@ def test_the_home_folder_is_found_after_an_equals_sign(monkeypatch) -> None:
     ("word", "value"),
     [
         ("data.train.indir=[a,'b (1)']", ["a", "b (1)"]),
+        ("data.train.indir=[/a (1)/图, 'b,c', d]", ["/a (1)/图", "b,c", "d"]),
+        ("run_title=[/a (1)/图]", ["/a (1)/图"]),
         ("data.train.indir={places: .8, /my/photos.2: .2}", {"places": 0.8, "/my/photos.2": 0.2}),
         ("data.train.indir='a b'", "a b"),
         ('location.tb_dir="a (1)"', "a (1)"),
@@ -104,7 +106,6 @@ def test_what_is_written_for_hydra_stays_so(word: str, value: object) -> None:
         ["--multirun", "location.data_root_dir=a,b", "seed=1,2"],
         ["-m", "trainer.seed=range(1,4)", "location.tb_dir=choice(a,b)"],
         ["trainer.seed=1,2"],
-        ["sets=[thin,a=b]"],
         ["--config-dir", "indir=a (b)", "-cn", "indir=a (b)"],
         ["--config-dir=indir=(b)"],
         ["~data.val", "location=places_example", "refine=true", "outdir=/a/b.c-d_e"],
@@ -113,6 +114,19 @@ def test_what_is_written_for_hydra_stays_so(word: str, value: object) -> None:
 )
 def test_words_that_hydra_reads_as_meant_stay_as_they_are(words: list[str]) -> None:
     assert literal_words(words) == words
+
+
+def test_a_list_that_hydra_cannot_read_is_one_of_texts() -> None:
+    assert literal_words(["sets=[thin,a=b, /my (1)/set]"]) == ["sets=['thin','a=b','/my (1)/set']"]
+    assert literal_words(["sets=[thin,a=b"]) == ["sets=[thin,a=b"]
+
+
+def test_folders_with_shares_may_have_any_letters(tmp_path: Path, monkeypatch) -> None:
+    assert folders_with_shares("{/data/図 (1): .8, 'a, b': 2}") == {"/data/図 (1)": 0.8, "a, b": 2}
+    monkeypatch.chdir(tmp_path)
+    Path("{a: 1}").mkdir()
+    for other in ("{a: 1}", "{a,b}", "{a: x}", "{a", ["a"], None):
+        assert folders_with_shares(other) == other
 
 
 def test_names_of_no_utf_8_are_words_of_the_shell() -> None:

@@ -162,7 +162,7 @@ class Inpainter:
                 f"expected floats (B, {self.image_channels}, H, W) in [0, 1] with a mask (B, 1, H, W), got "
                 f"{image.dtype} {tuple(image.shape)} and {tuple(mask.shape)}"
             )
-        if image.numel() and (image.max() > OUT_OF_RANGE or image.min() < -0.5):
+        if image.numel() and not (image.max() <= OUT_OF_RANGE and image.min() >= -0.5):  # of NaN, too
             raise InputError(
                 f"expected an image in [0, 1], got values from {image.min():.3g} to {image.max():.3g}; scale it, 0 to "
                 "255 by 1 / 255"

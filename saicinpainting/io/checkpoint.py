@@ -47,7 +47,9 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     """
     path = Path(path)
     if not path.is_file():
-        beside = sorted(p.name for p in path.parent.glob("*") if p.suffix in (".ckpt", ".safetensors", ".pth"))
+        beside = sorted(
+            p.name for p in path.parent.glob("*") if p.suffix in (".ckpt", ".safetensors", ".pth", ".pt", ".onnx")
+        )
         there = f"; there are: {', '.join(beside)}" if beside else ""
         raise InputError(f"checkpoint {path} does not exist{there}")
     if printable(str(path)) != str(path):
@@ -72,11 +74,14 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
 
 def _read(path: Path) -> Any:
     with open(path, "rb") as file:
-        if file.read(1) == b"\x80":
+        start = file.read(2)
+        if start[:1] == b"\x80":
             file.seek(0)
             return read_legacy(file, path.stat().st_size)
         if not zipfile.is_zipfile(file) and tarfile.is_tarfile(path):
             raise NoCheckpointError("a tar file; expected what torch.save writes")
+        if start not in (b"", b"PK"):
+            raise NoCheckpointError("no file of torch.save; give the checkpoint that it was made of")
         with open_archive(file) as archive:
             return read_archive(archive)
 

@@ -46,11 +46,13 @@ def as_generator(state: StateDict) -> dict[str, Tensor]:
 
 
 _GENERATOR = re.compile(r"(^|\.)generator(_average)?\.")
+_DISCRIMINATOR = re.compile(r"(^|\.)(d|net_?d|disc\w*|critic)\.", re.IGNORECASE)
 _PREFERRED: tuple[Callable[[str], object], ...] = (
     re.compile(r"(^|\.)generator_average\.").search,
     re.compile(r"(^|[._])ema\.").search,
     PREFIX.__eq__,
     _GENERATOR.search,
+    lambda prefix: not _DISCRIMINATOR.search(prefix),
     lambda prefix: True,
 )
 """Prefixes of the generator's weights, the first that a file has exactly one of."""

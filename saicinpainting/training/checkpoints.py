@@ -88,6 +88,8 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find a wrong name now, not after the first epoch."""
         measured: set[str] | None = getattr(pl_module, "measured", None)
+        if measured is not None and "fid" in (self.monitor or "") and trainer.num_sanity_val_batches[0] == 1:
+            return  # it may be one image, which has no FID
         if self.monitor is not None and measured is not None and self.monitor not in measured:
             known = did_you_mean(self.monitor, [name for name in measured if "%" not in name])
             key = "trainer.checkpoint_kwargs.monitor"

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessExitedException
@@ -27,6 +26,7 @@ from saicinpainting.io.interpolations import check_interpolations
 from saicinpainting.io.signals import EXIT_STATUS, StopSignals
 from saicinpainting.networks.base import Generator
 from saicinpainting.networks.load import image_channels_of
+from saicinpainting.overrides import folders_with_shares
 from saicinpainting.schema import read_section
 from saicinpainting.training.checkpoints import CheckpointSettings, TensorsOnlyCheckpointIO, make_checkpoint_callback
 from saicinpainting.training.epoch_loop import use_exact_epochs
@@ -134,6 +134,12 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
     seed = settings["trainer"]["seed"] = _seed(section.seed)
     data = make_data_module(settings, seed=seed)
     data.setup("fit")  # before anything heavy is built: a wrong folder is the commonest mistake
+    judged_by = getattr(trainer.checkpoint_callback, "monitor", None) or ""
+    if "_fid" in judged_by and data.images().get("data.val") == 1:
+        raise InputError(
+            f"trainer.checkpoint_kwargs.monitor={judged_by}: data.val has one image, of which there is no FID; add "
+            "images, or set evaluator.fid=false, and checkpoints are judged by SSIM"
+        )
     model = make_training_model({**settings, "visualizer": _visualizer_in(out_dir, settings["visualizer"])})
     if isinstance(model.generator, Generator):
         data.require_sizes(model.generator.size_multiple, model.generator.min_size)
@@ -230,7 +236,7 @@ def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> Inpaintin
     """The data module of the sections `data` and `location`; `generator` says how many channels images have."""
     data = read_section(DataSettings, settings["data"], where="data")
     sets = {name: getattr(data, name) for name in ("train", "val", "visual_test", "extra_val")}
-    indir = _folders(data.train.get("indir"))
+    indir = folders_with_shares(data.train.get("indir"))
     if isinstance(indir, Mapping):  # a config cannot have ${location…} in its keys
         root = settings["location"].get("data_root_dir") or ""
         indir = {os.path.join(root, str(key)): value for key, value in indir.items()}
@@ -238,18 +244,6 @@ def make_data_module(settings: Mapping[str, Any], *, seed: int = 0) -> Inpaintin
         sets["train"] = {**data.train, "indir": indir}
     channels, hint = image_channels_of(settings.get("generator") or {}), settings["location"].get("prepare", "")
     return InpaintingDataModule(**sets, prepare_hint=hint, seed=seed, image_channels=channels)
-
-
-def _folders(indir: Any) -> Any:
-    """Folders of a command line whose names have letters that Hydra does not take between brackets or braces."""
-    if not isinstance(indir, str) or indir[:1] + indir[-1:] not in ("{}", "[]") or os.path.lexists(indir):
-        return indir
-    try:
-        folders = yaml.safe_load(indir)
-    except yaml.YAMLError:
-        return indir
-    shares = folders.values() if isinstance(folders, dict) else [1]
-    return folders if all(isinstance(share, int | float) for share in shares) else indir
 
 
 def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignals | None = None) -> pl.Trainer:
@@ -332,8 +326,13 @@ def validate_every_epoch(trainer: pl.Trainer, train_batches: int) -> None:
     epochs and may be of any length.
     """
     limit = trainer.limit_train_batches
-    if limit == 0:
-        raise InputError("trainer.kwargs.limit_train_batches: 0 leaves no step to train; expected 1 or more, or null")
+    for key, value in {
+        "limit_train_batches": limit,
+        "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps,
+    }.items():
+        if value == 0:
+            raise InputError(f"trainer.kwargs.{key}: 0 leaves no step to train; expected 1 or more, or null")
     # Lightning 2.6 takes a time, too, and has no such attribute then.
     interval = getattr(trainer, "val_check_interval", None)
     if not isinstance(interval, (int, float)) or interval <= 0:

@@ -166,11 +166,5 @@ def test_faces(lama: Checkout) -> None:
 
     python3 bin/train.py -cn lama-fourier-celeba data.batch_size=10
     """)
-    run = lama.run_folder("lama-fourier-celeba")
-    printed = lama.run(f"""
-    python3 bin/predict.py \\
-    model.path=$(pwd)/experiments/{run}/ \\
-    indir=$(pwd)/celeba-hq-dataset/val_256/random_thick_256/ \\
-    outdir=$(pwd)/inference/celeba_random_thick_256 model.checkpoint=last.ckpt
-    """)
-    assert "2 images written" in printed
+    models = lama.root / "experiments" / lama.run_folder("lama-fourier-celeba") / "models"
+    assert (models / "last.ckpt").is_file()

@@ -160,7 +160,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "cannot be read"), (b"not a checkpoint", "cannot be read"), (pickle.dumps([1]), "cannot be read|expected")],
+    [
+        (b"", "cannot be read"),
+        (b"ftrt: not a checkpoint", "is no file of torch.save; give the checkpoint"),
+        (pickle.dumps([1]), "cannot be read|expected"),
+    ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, message: str):
     (tmp_path / "last.ckpt").write_bytes(content)

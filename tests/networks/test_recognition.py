@@ -53,7 +53,7 @@ def test_a_file_without_a_config_gives_the_network_it_was_saved_from(section: di
         assert torch.equal(loaded(x), network(x))
 
 
-@pytest.mark.parametrize("layout", ["model", "generator", "nested", "beside others", "with an average"])
+@pytest.mark.parametrize("layout", ["model", "generator", "nested", "beside others", "with an average", "netG"])
 def test_weights_in_dicts_are_found(layout: str, tmp_path: Path):
     network = fill(make_generator(**FFC)).eval()
     state, other = network.state_dict(), make_generator(**FFC).state_dict()
@@ -63,6 +63,7 @@ def test_weights_in_dicts_are_found(layout: str, tmp_path: Path):
         "nested": {"net": {"module": state}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}},
         "beside others": {"state_dict": {f"module.generator.{name}": tensor for name, tensor in state.items()}},
         "with an average": {"params": other, "params_ema": state},
+        "netG": {"netG": state, "netD": {"model.0.0.weight": torch.zeros(8, 3, 4, 4)}},
     }
     torch.save(contents[layout], tmp_path / "weights.pth")
     x = rand(1, 1, 4, 64, 64)

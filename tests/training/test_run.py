@@ -23,7 +23,7 @@ from saicinpainting.training.strategy import NetworkwiseDDPStrategy
 from saicinpainting.utils import InputError
 from tests.golden_steps import golden_config
 from tests.helpers import write_data
-from tests.runs import compose_run
+from tests.runs import TinyFID, compose_run
 
 CHECKPOINTS = {"checkpoint_kwargs": {"monitor": "val_ssim_total_mean"}}
 
@@ -163,6 +163,24 @@ def test_a_useless_monitor_is_found_beforehand(finished: Path, tmp_path: Path, m
     assert not (tmp_path / "run" / "models").exists()
 
 
+def test_fid_of_one_validation_image_is_no_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_data(tmp_path / "data", val_images=1, train_images=2)
+    monkeypatch.setattr("saicinpainting.metrics.evaluator.make_metrics", lambda **_: {"fid": TinyFID()})
+    words = ["evaluator=default_inpainted", "trainer.checkpoint_kwargs.monitor=val_ssim_fid100_f1_total_mean"]
+    with pytest.raises(InputError, match=r"data\.val has one image, of which there is no FID; add images, or set"):
+        train(compose_run(tmp_path, *words), tmp_path / "run")
+    assert not (tmp_path / "run" / "models").exists()
+
+
+def test_one_image_of_the_sanity_check_says_nothing_of_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_data(tmp_path / "data", val_images=2, train_images=2)
+    monkeypatch.setattr("saicinpainting.metrics.evaluator.make_metrics", lambda **_: {"fid": TinyFID()})
+    words = ["evaluator=default_inpainted", "trainer.checkpoint_kwargs.monitor=val_fid_total_mean"]
+    words += ["trainer.checkpoint_kwargs.mode=min", "trainer.kwargs.num_sanity_val_steps=1", "data.val_batch_size=1"]
+    train(compose_run(tmp_path, *words), tmp_path / "run")
+    assert (tmp_path / "run" / "models" / "best.ckpt").is_file()
+
+
 @pytest.mark.parametrize(
     ("evaluator", "monitor", "instead"),
     [
@@ -298,6 +316,8 @@ def test_a_folder_stands_for_its_last_checkpoint(finished: Path):
         ("trainer.seed=-1", r"trainer\.seed: expected a whole number"),
         ("trainer.kwargs.val_check_interval=0", r"trainer\.kwargs\.val_check_interval: expected steps"),
         ("trainer.kwargs.limit_train_batches=0", r"trainer\.kwargs\.limit_train_batches: 0 leaves no step"),
+        ("trainer.kwargs.max_epochs=0", r"trainer\.kwargs\.max_epochs: 0 leaves no step"),
+        ("+trainer.kwargs.max_steps=0", r"trainer\.kwargs\.max_steps: 0 leaves no step"),
         ("trainer.kwargs.precision=foo", r"trainer\.kwargs: Precision 'foo' is invalid"),
         ("+trainer.kwargs.max_time=00:01:00:00", r"trainer\.kwargs\.max_time cannot be set: a run ends cleanly on SIG"),
         ("trainer.checkpoint_kwargs.every_n_train_steps=-3", r"every_n_train_steps: expected 1 or more"),
