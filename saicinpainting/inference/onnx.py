@@ -93,7 +93,12 @@ class OnnxInpainter:
             return by_channels[3], by_channels[1]
         named = {node.name: node for node in nodes}
         if floats and named.keys() == {"image", "mask"} and all(len(node.shape) == 4 for node in nodes):
-            return named["image"], named["mask"]
+            image, mask = named["image"], named["mask"]
+            colours, holes = (
+                node.shape[1] if isinstance(node.shape[1], int) else usual for node, usual in ((image, 3), (mask, 1))
+            )
+            if colours <= 4 and holes == 1:
+                return image, mask
         found = ", ".join(f"{node.name} {node.type} {tuple(node.shape)}" for node in nodes)
         raise InputError(
             f"{self.path}: expected a file that takes an image, float (batch, 3, height, width), and a mask, float "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,19 @@ def test_a_file_of_something_else_is_refused_with_what_it_takes(tmp_path: Path) 
     model = {"path": str(tmp_path / "net.onnx"), "checkpoint": "best.ckpt"}
     with pytest.raises(InputError, match=r"net\.onnx: .* this one takes x tensor\(float\) \(1, 4, 8, 8\)"):
         load_backend(model, "cpu")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [((1, 64, 64, 3), (1, 64, 64, 1)), ((1, 3, 64, 64), (1, 3, 64, 64))],
+    ids=["channels last", "colours"],
+)
+def test_inputs_of_another_layout_are_named(tmp_path: Path, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
+    torch.onnx.export(
+        Darkening(1).eval(), (torch.rand(image), torch.rand(mask)), str(tmp_path / "net.onnx"),
+        input_names=["image", "mask"], dynamo=False,
+    )  # fmt: skip
+    takes = rf"image tensor\(float\) {re.escape(str(image))}, mask tensor\(float\) {re.escape(str(mask))}"
+    with pytest.raises(InputError, match=f"this one takes {takes}"):
+        load_backend({"path": str(tmp_path / "net.onnx"), "checkpoint": "best.ckpt"}, "cpu")
