@@ -12,7 +12,7 @@ from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
 NAMED = 3
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 def list_files(folder: str | os.PathLike[str]) -> list[str]:

@@ -170,7 +170,14 @@ def test_move_to_device_keeps_the_structure():
 
 @pytest.mark.parametrize(
     ("image_suffix", "mask_suffix"),
-    [(".png", "_mask000.png"), (".jpg", "_mask000.png"), (".jpg", "_mask.jpg"), (".jpeg", "_mask_b.png")],
+    [
+        (".png", "_mask000.png"),
+        (".jpg", "_mask000.png"),
+        (".jpg", "_mask.jpg"),
+        (".jpeg", "_mask_b.png"),
+        (".jfif", "_mask000.gif"),
+        (".gif", "_mask.png"),
+    ],
 )
 def test_nested_pairs_are_found_whatever_their_endings(tmp_path, image_suffix, mask_suffix):
     pair(tmp_path / "b", "two", image_suffix, mask_suffix)
