@@ -55,12 +55,7 @@ def evaluate_predictions(
     check_known_keys(settings, EVALUATOR_KEYS, where="evaluator_kwargs")
     workload = {key: settings.pop(key) for key in ("batch_size", "num_workers") if key in settings}
     evaluator = make_measuring_evaluator(**settings)
-    results = measure_predictions(evaluator, dataset, **workload).results
-    # Rows without numbers, so that the table says why there are none.
-    return {
-        **results,
-        **{(name, f"none: {reason}"): {} for name, reason in _without_result(evaluator, results).items()},
-    }
+    return measure_predictions(evaluator, dataset, **workload).results
 
 
 @dataclass(frozen=True)
@@ -126,6 +121,7 @@ def measure_predictions(
     results = evaluator.compute()
     for name, reason in _without_result(evaluator, results).items():
         LOGGER.warning("%s: none, %s", name, reason)
+        results[name, f"none: {reason}"] = {}  # a row without numbers, so that tables say why there are none
     return Measurement(results, _by_image(dataset, evaluator))
 
 

@@ -15,12 +15,14 @@ from PIL import Image
 
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset, batches_of_equal_size
 from saicinpainting.evaluation import predictions as module
+from saicinpainting.evaluation.checkpoint import write_tables
 from saicinpainting.evaluation.predictions import (
     Measurement,
     evaluate_predictions,
     make_measuring_evaluator,
     measure_predictions,
 )
+from saicinpainting.evaluation.report import EvaluationSet, SetResult, summary_table
 from saicinpainting.metrics import FIDScore, L1Score, SSIMScore
 from saicinpainting.metrics.base import NetworkMetric, Row
 from tests.helpers import photo
@@ -93,6 +95,13 @@ def test_the_table_says_why_there_is_no_fid_of_one_image(tmp_path: Path, caplog:
     assert results["fid", "none: it needs 2 images"] == {}
     assert results["ssim", "total"]["mean"] < 1
     assert "fid: none, it needs 2 images" in caplog.text
+    measured = measure(tmp_path)
+    assert Measurement.from_json(json.loads(json.dumps(measured.as_json()))).results == measured.results
+    dataset = PrecomputedInpaintingResultsDataset(tmp_path / "data", tmp_path / "predicted", ".png", img_suffix=".png")
+    one = SetResult(EvaluationSet("mine", tmp_path / "data"), measured.results, measured.images, dataset)
+    write_tables([one], tmp_path / "tables", {})
+    assert "mine\tfid\tnone: it needs 2 images\t\t\n" in (tmp_path / "tables" / "results.csv").read_text()
+    assert "fid" not in summary_table(tmp_path / "tables" / "results.json")
 
 
 def test_images_that_a_metric_has_to_continue_are_named(
