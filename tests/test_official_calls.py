@@ -90,6 +90,34 @@ def test_the_training_module_is_loaded_as_exporters_do(published: Path) -> None:
     assert model({"image": rand(1, 1, 3, 32, 32), "mask": torch.ones(1, 1, 32, 32)})["inpainted"].shape[1] == 3
 
 
+class Exported(nn.Module):
+    """What the official `to_jit.py` wraps."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.model({"image": image, "mask": mask})["inpainted"]
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_the_module_is_traced_and_taken_apart(published: Path) -> None:
+    train_config: Any = OmegaConf.load(published / "config.yaml")
+    model = load_checkpoint(train_config, published / "models" / "best.ckpt", "cpu", False)
+    model.freeze()
+    whole = Exported(model)
+    traced = torch.jit.trace(whole, (rand(1, 1, 3, 120, 120), rand(2, 1, 1, 120, 120)), strict=False)
+    image, mask = rand(3, 1, 3, 64, 96), (rand(4, 1, 1, 64, 96) > 0.5).float()
+    torch.testing.assert_close(traced(image, mask), whole(image, mask))
+    assert model.concat_mask
+    assert not model.add_noise_kwargs
+    layers = model.generator.model
+    first = next(i for i, layer in enumerate(layers) if isinstance(layer, FFCResnetBlock))
+    x = torch.cat([image * (1 - mask), mask], dim=1)
+    torch.testing.assert_close(layers[first:](layers[:first](x)), model.generator(x))
+
+
 def test_networks_take_their_first_settings_by_position() -> None:
     ratios: dict[str, Any] = {"ratio_gin": 0.5, "ratio_gout": 0.5, "enable_lfu": False}
     none: dict[str, Any] = {"ratio_gin": 0, "ratio_gout": 0, "enable_lfu": False}

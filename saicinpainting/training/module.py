@@ -48,6 +48,9 @@ class InpaintingModule(pl.LightningModule):
             training; None for none.
     """
 
+    # Lightning's own switch: without a trainer `trainer` is None, not an error, which torch.jit.trace would meet.
+    _jit_is_scripting = True
+
     def __init__(
         self,
         *,
@@ -145,6 +148,16 @@ class InpaintingModule(pl.LightningModule):
         """
         batch = {**batch, "mask": batch["mask"].to(batch["image"].dtype)}
         return self._fill(batch, self._current_generator(), batch_rng(0, 0, 0))
+
+    @property
+    def concat_mask(self) -> bool:
+        """Whether the generator is given the mask; programs around the official module ask for it so."""
+        return self.generator_input.concat_mask
+
+    @property
+    def add_noise_kwargs(self) -> Any:
+        """The noise that the generator is given, or None; likewise."""
+        return self.generator_input.add_noise_kwargs
 
     def _current_generator(self) -> Callable[[torch.Tensor], torch.Tensor]:
         average = self.generator_average
