@@ -193,6 +193,20 @@ def test_nested_pairs_are_found_whatever_their_endings(tmp_path, image_suffix, m
     assert set(np.unique(sample["mask"])) == {0, 1}
 
 
+@pytest.mark.parametrize(
+    "value", [np.uint16(1), np.uint16(128), np.uint8([1, 0, 0]), np.uint8([0, 0, 4])], ids=["1", "128", "red", "blue"]
+)
+def test_masks_of_labels_are_holes_in_prediction_and_evaluation(tmp_path, value):
+    save(tmp_path / "set" / "a.png", picture())
+    where = hole() > 0
+    save(tmp_path / "set" / "a_mask000.png", (where[..., None] * value).squeeze().astype(value.dtype))
+    save(tmp_path / "out" / "a_mask000.png", picture(seed=1))
+    predicted = InpaintingDataset(tmp_path / "set", ".png")
+    evaluated = PrecomputedInpaintingResultsDataset(tmp_path / "set", tmp_path / "out", ".png", img_suffix=".png")
+    for dataset in (predicted, evaluated):
+        np.testing.assert_array_equal(dataset[0]["mask"], where[None].astype(np.float32))
+
+
 def test_soft_mask_edges_count_as_hole(tmp_path):
     save(tmp_path / "a.png", picture())
     soft = np.zeros((20, 30), np.uint8)

@@ -122,6 +122,18 @@ def test_an_image_s_own_mask_may_have_any_colours(root, mode):
     np.testing.assert_array_equal(mask[0], np.arange(80)[None].repeat(80, 0) < 40)
 
 
+@pytest.mark.parametrize("value", [np.uint16(1), np.uint16(128), np.uint8([0, 0, 4])], ids=["1", "128", "blue"])
+def test_masks_of_labels_are_holes_in_training(root, value):
+    for file in (root / "mask").rglob("*.png"):
+        where = np.asarray(Image.open(file).convert("L")) > 0
+        Image.fromarray((where[..., None] * value).squeeze().astype(value.dtype)).save(file)
+    paired = {"mask_generator_kind": "paired", "transform_variant": "no_augs", "out_size": 80, "max_failures": 0}
+    mask = dataset(root, mask_indir=root / "mask", **paired)[SampleKey(1, 1, 0)]["mask"]
+    np.testing.assert_array_equal(mask[0], np.arange(80)[None].repeat(80, 0) < 40)
+    drawn = dataset(root, mask_generator_kind="folder", mask_gen_kwargs={"indir": root / "mask"})
+    assert 0 < drawn[SampleKey(0, 1, 0)]["mask"].mean() < 1
+
+
 def test_an_image_and_its_mask_are_stood_upright(root):
     exif = Image.Exif()
     exif[0x0112] = 6
