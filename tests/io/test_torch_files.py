@@ -11,6 +11,7 @@ from torch import nn
 from saicinpainting.io.checkpoint import read_checkpoint
 from saicinpainting.networks import make_generator
 from saicinpainting.networks.load import load_generator
+from saicinpainting.utils import InputError
 from tests.helpers import fill, golden_values, rand
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
@@ -51,3 +52,10 @@ def test_an_exported_generator_is_a_model(tmp_path: Path):
     x = rand(2, 1, 4, 64, 64)
     with torch.no_grad():
         assert torch.equal(loaded(x), generator(x))
+
+
+def test_a_program_of_torch_export_is_told_what_it_is_for(tmp_path: Path) -> None:
+    program = torch.export.export(torch.nn.Linear(2, 2).eval(), (torch.zeros(1, 2),))
+    torch.export.save(program, tmp_path / "lama.pt2")
+    with pytest.raises(InputError, match=r"lama\.pt2 is a program of torch\.export, .*; give the checkpoint"):
+        read_checkpoint(tmp_path / "lama.pt2")
