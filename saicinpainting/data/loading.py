@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from saicinpainting.data.sources import MASK, WHERE, ImageSource, SourceError
-from saicinpainting.io.budgets import BudgetError, check_pixels
+from saicinpainting.io.budgets import BudgetError, check_pixels, check_scans
 from saicinpainting.io.images import LONGEST_SIDE, in_channels
 from saicinpainting.io.masks import decode_hole
 from saicinpainting.io.pixels import decode_pixels, is_deep, open_image, orientation_of
@@ -105,6 +105,7 @@ def _of_plain_jpeg(data: bytes, name: str) -> ImageIssue | None:
         return None
     try:
         check_pixels(width, height)
+        check_scans(data, width, height)
     except BudgetError as error:
         raise InputError(f"cannot read the image {name}: {error}") from error
     if colours not in ("YCbCr", "Gray") or (data.find(b"Exif\0\0", 0, EXIF_BEGINS) >= 0 and _orientation(data) != 1):

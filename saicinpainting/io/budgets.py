@@ -11,12 +11,18 @@ MOST_TIMES_PACKED = 4
 """Weights hardly compress; what becomes many times as large is no checkpoint."""
 DEEPEST = 64
 """Nested containers. What goes through them recurses."""
-
-
+LONGEST_NUMBER = 10_000
+"""Bits; Python writes down no number of more than 4300 digits."""
 MOST_PIXELS = 100_000_000
 """Of an image, 10000 x 10000. A file of a few kilobytes may hold as many of one colour."""
 ALLOWING_PIXELS = "LAMA_MAX_PIXELS"
 """Variable with another number, up to Pillow's own limit of 178,956,970."""
+
+
+MOST_SCANNED = 15 * MOST_PIXELS
+"""Pixels of all scans of a JPEG file together: each may say next to nothing, and is gone through in full."""
+LEAST_OF_A_SCAN = 11
+"""Bytes."""
 
 
 class BudgetError(ValueError):
@@ -50,13 +56,13 @@ def check_nesting(value: Any, most: int) -> None:
     budget, left = Budget(most, "values"), [(value, 0)]
     while left:
         one, depth = left.pop()
-        budget.spend()
         if depth > DEEPEST:
             raise BudgetError(f"its values are nested deeper than {DEEPEST}")
-        if isinstance(one, Mapping):
-            left += [(part, depth + 1) for part in one.values()]
-        elif isinstance(one, list | tuple):
-            left += [(part, depth + 1) for part in one]
+        if isinstance(one, Mapping | list | tuple):
+            budget.spend(len(one))  # before they are copied: one may hold itself
+            left += [(part, depth + 1) for part in (one.values() if isinstance(one, Mapping) else one)]
+        elif isinstance(one, int) and one.bit_length() > LONGEST_NUMBER:
+            raise BudgetError(f"a number of {one.bit_length()} bits")
 
 
 def check_pixels(width: int, height: int, *, sixteen_bits: bool = False) -> None:
@@ -67,3 +73,12 @@ def check_pixels(width: int, height: int, *, sixteen_bits: bool = False) -> None
             f"{width}x{height} pixels{' of 16 bits' if sixteen_bits else ''}, more than are read at once; cut it into "
             f"parts, or set {ALLOWING_PIXELS} (up to 178956970) if you trust it"
         )
+
+
+def check_scans(data: bytes, width: int, height: int) -> None:
+    """A `BudgetError` for a JPEG file's content that takes long by its number of scans."""
+    if width * height * (len(data) // LEAST_OF_A_SCAN) <= MOST_SCANNED:  # as most: counting takes a millisecond a MB
+        return
+    scans = data.count(b"\xff\xda")
+    if width * height * scans > MOST_SCANNED:
+        raise BudgetError(f"{width}x{height} pixels in {scans} scans; save it anew, with fewer")

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import logging
 import os
-import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,15 +14,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from saicinpainting.io.budgets import Budget
+from saicinpainting.io.budgets import Budget, BudgetError
 from saicinpainting.io.files import disk_problem, printable, whole
 from saicinpainting.io.torch_files import NoCheckpointError, open_archive, read_archive, read_legacy
 from saicinpainting.io.unpickling import StateDict
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
+TAR_MAGIC_AT, TAR_MAGIC = 257, b"ustar"
 
 MOST_IN_NAMES = 1 << 25
+OF_A_NAME = 1 << 10
+"""Characters that each counts as besides its own: some thirty thousand weights, a training run has a tenth of them."""
+MOST_IN_HEADER = 1 << 23
+"""Bytes that say what a `.safetensors` file holds."""
 # Parts of a training checkpoint that are constants (pretrained weights), by the prefix of their keys.
 EVALUATOR_PREFIXES = ("val_evaluator.", "test_evaluator.", "extra_evaluators.")
 FROZEN_PREFIXES = ("loss_resnet_pl.", "loss_pl.", "loss_extra.", *EVALUATOR_PREFIXES)
@@ -56,8 +60,9 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
         raise InputError(f"checkpoint {path}: its name is no UTF-8, as torch needs it; rename it")
     try:
         if path.suffix == ".safetensors":
-            return {"state_dict": load_file(path, device=str(map_location))}
-        checkpoint = _read(path)
+            checkpoint: Any = _read_safetensors(path, str(map_location))
+        else:
+            checkpoint = _read(path)
         state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
         tensors = dict(_tensors(state, Budget(MOST_IN_NAMES, "characters in the names of its weights")))
     except NoCheckpointError as error:
@@ -72,13 +77,22 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     return {**checkpoint, "state_dict": tensors} if "state_dict" in checkpoint else {"state_dict": tensors}
 
 
+def _read_safetensors(path: Path, device: str) -> StateDict:
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+        if MOST_IN_HEADER < header <= path.stat().st_size:
+            raise BudgetError(f"a header of {header} bytes")
+    return load_file(path, device=device)
+
+
 def _read(path: Path) -> Any:
     with open(path, "rb") as file:
         start = file.read(2)
         if start[:1] == b"\x80":
             file.seek(0)
             return read_legacy(file, path.stat().st_size)
-        if not zipfile.is_zipfile(file) and tarfile.is_tarfile(path):
+        file.seek(TAR_MAGIC_AT)
+        if file.read(len(TAR_MAGIC)) == TAR_MAGIC and not zipfile.is_zipfile(file):
             raise NoCheckpointError("a tar file; expected what torch.save writes")
         if start not in (b"", b"PK"):
             raise NoCheckpointError("no file of torch.save; give the checkpoint that it was made of")
@@ -119,7 +133,7 @@ def _tensors(state: Any, budget: Budget, prefix: str = "") -> Iterator[tuple[str
     """The tensors of nested dicts, with dots between the names; `model.` of {"model": state dict}."""
     for name, value in state.items() if isinstance(state, Mapping) else ():
         if isinstance(name, str):
-            budget.spend(len(prefix) + len(name))
+            budget.spend(OF_A_NAME + len(prefix) + len(name))
             if torch.is_tensor(value):
                 yield prefix + name, value
             else:

@@ -13,11 +13,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from saicinpainting.io.budgets import check_pixels
+from saicinpainting.io.budgets import check_pixels, check_scans
 from saicinpainting.utils import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "SUN")
 """Of Pillow's; some of the others start programs (EPS) or read other files."""
+SLOWER = 10
+"""Times that compressed BMP files take, which are decoded by Python."""
 EXIF_ORIENTATION = 0x0112
 _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 """Orientation: quarters to turn to the left, and whether to mirror left and right afterwards."""
@@ -62,21 +64,11 @@ def open_image(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
     check_pixels(*image.size, sixteen_bits=is_deep(image))
+    if any(tile[0] == "bmp_rle" for tile in image.tile):  # Pillow takes a tenth of a microsecond for each
+        check_pixels(image.width, SLOWER * image.height)
+    tags = getattr(image, "tag_v2", {})  # of a TIFF, whose tiles may be larger than it is
+    check_pixels(tags.get(TiffImagePlugin.TILEWIDTH, 0), tags.get(TiffImagePlugin.TILELENGTH, 0))
     return image
-
-
-def check_image_size(data: bytes, name: str) -> tuple[int, int]:
-    """Width and height of an image file's content, not turned, by its header: to be asked before it is decoded.
-
-    Raises:
-        InputError: it is no image, is damaged, or has more pixels than are decoded.
-    """
-    try:
-        with open_image(io.BytesIO(data)) as file:
-            return file.size
-    except Exception as error:
-        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-        raise InputError(f"cannot read the image {name}: {reason}") from error
 
 
 def decode_pixels(data: bytes, name: str) -> FilePixels:
@@ -87,6 +79,8 @@ def decode_pixels(data: bytes, name: str) -> FilePixels:
     """
     try:
         with open_image(io.BytesIO(data)) as file:
+            if file.format in ("JPEG", "MPO"):
+                check_scans(data, *file.size)
             return _decoded(file, data)
     # Decoders raise many kinds of errors on broken files; for the user all of them are one.
     except Exception as error:

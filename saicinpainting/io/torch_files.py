@@ -11,8 +11,9 @@ from typing import IO, Any, cast
 
 import torch
 
+from saicinpainting.io.archives import open_zip
 from saicinpainting.io.budgets import BudgetError, check_bytes
-from saicinpainting.io.unpickling import TensorUnpickler
+from saicinpainting.io.unpickling import TensorUnpickler, pickle_budget
 
 DOS_FOLDER = 0x10
 """Bit of an archive entry's attributes."""
@@ -32,7 +33,7 @@ def open_archive(file: IO[bytes]) -> zipfile.ZipFile:
     Raises:
         ValueError, zipfile.BadZipFile and what else a damaged directory leads to.
     """
-    archive = zipfile.ZipFile(file)
+    archive = open_zip(file)
     size = file.seek(0, 2)
     check_bytes(sum(entry.file_size for entry in archive.infolist()), size)
     for entry in archive.infolist():
@@ -75,7 +76,7 @@ def read_archive(archive: zipfile.ZipFile) -> Any:
 def read_legacy(file: IO[bytes], size: int) -> Any:
     """What a file of torch before 1.6 holds, `size` bytes: pickles, then the storages one after another."""
     storages: dict[str, torch.Tensor] = {}
-    declared = 0
+    declared, budget = 0, pickle_budget()
 
     def make_storage(dtype: torch.dtype, key: str, elements: int) -> torch.Tensor:
         nonlocal declared
@@ -86,14 +87,16 @@ def read_legacy(file: IO[bytes], size: int) -> Any:
         return storages[key]
 
     def unpickle() -> Any:
-        return TensorUnpickler(file, make_storage).load()
+        return TensorUnpickler(file, make_storage, budget=budget).load()
 
     if unpickle() != LEGACY_MAGIC or unpickle() != LEGACY_PROTOCOL:
         raise ValueError("not what torch.save writes")
     unpickle()  # the machine's byte order, which nothing but "little" ever was
     value = unpickle()
     keys = unpickle()
-    if not isinstance(keys, list) or set(map(str, keys)) != storages.keys() or len(keys) != len(storages):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or {*keys} != storages.keys():
+        raise ValueError("its storages are others than its pickle names")
+    if len(keys) != len(storages):
         raise ValueError("its storages are others than its pickle names")
     for key in keys:
         storage = storages[key]

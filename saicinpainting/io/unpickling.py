@@ -20,6 +20,8 @@ MOST_OPERATIONS = 600_000
 """Of a pickle. Big-LaMa with its optimizers' states takes a quarter of it; all of them a second or two."""
 NEW_CLASS, NEW_TENSOR, OTHER_KEY = 100, 5, 50
 """Operations that these count as, for what they take; keys other than text."""
+LARGEST_KEY = 64
+"""Bits of a number that is a key: its hash goes through all of them, each time."""
 MOST_EXPANDED = 1 << 20
 """Elements that a tensor may have beyond those stored, by a stride of 0."""
 STORAGES = {
@@ -104,6 +106,10 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+def pickle_budget() -> Budget:
+    return Budget(MOST_OPERATIONS, "operations")
+
+
 # Python's own unpickler in Python: that in C takes memory for any number a pickle names, and cannot be told what not
 # to hash.
 _PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
@@ -118,6 +124,7 @@ class TensorUnpickler(_PythonUnpickler):
         file: where the pickle begins.
         make_storage: the storage, a (N,) tensor, of a dtype, a key and a number of elements.
         scripted: classes of TorchScript become `ScriptModule`.
+        budget: that of several pickles of a file.
     """
 
     def __init__(
@@ -126,12 +133,13 @@ class TensorUnpickler(_PythonUnpickler):
         make_storage: Callable[[torch.dtype, str, int], torch.Tensor],
         *,
         scripted: bool = False,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(file, encoding="utf-8")
         self._classes = dict(_ALLOWED)
         self._make_storage, self._scripted = make_storage, scripted
         self._storages: dict[str, torch.Tensor] = {}
-        self._budget = Budget(MOST_OPERATIONS, "operations")
+        self._budget = budget or pickle_budget()
 
     def load(self) -> Any:
         """What the pickle holds; errors of damaged ones are of any kind."""
@@ -147,11 +155,13 @@ class TensorUnpickler(_PythonUnpickler):
         if (module, name) not in self._classes:
             self._budget.spend(NEW_CLASS)
             LOGGER.debug("checkpoint: left out an object of %s.%s", module, name)
-            self._classes[module, name] = type("Ignored", (_Ignored,), {"__doc__": f"Stands for {module}.{name}"})
+            self._classes[module, name] = type("Ignored", (_Ignored,), {})
         return self._classes[module, name]
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
         """A storage: ("storage", its type, its key, the device, the number of elements)."""
+        if not isinstance(pid, tuple) or len(pid) > 6:
+            raise pickle.UnpicklingError("an unknown kind of storage")
         _, dtype, key, _, elements, *views = pid
         plain = isinstance(dtype, torch.dtype) and isinstance(key, str) and type(elements) is int and elements >= 0
         if not plain or any(view is not None for view in views):
@@ -170,7 +180,10 @@ class TensorUnpickler(_PythonUnpickler):
         if not isinstance(arguments, tuple) or not callable(function):
             raise pickle.UnpicklingError("a call of nothing")
         # What is copied counts: a pickle names a long list anew with two bytes.
-        self._budget.spend(NEW_TENSOR + sum(len(one) for one in arguments if isinstance(one, list | tuple | dict)))
+        self._budget.spend(NEW_TENSOR + len(arguments))
+        self._budget.spend(sum(len(one) for one in arguments if isinstance(one, list | tuple | dict)))
+        if function in (OrderedDict, torch.Size) and not all(isinstance(one, list | tuple) for one in arguments):
+            raise pickle.UnpicklingError(f"{function.__name__} of what is no list")  # a tensor has millions of rows
         if function is OrderedDict:  # of pairs, as Python 2 wrote it
             arguments = ([(key, value) for key, value in arguments[0]],) if arguments else ()
             self._check_keys([key for pairs in arguments for key, _ in pairs])
@@ -198,6 +211,9 @@ class TensorUnpickler(_PythonUnpickler):
                 nested = isinstance(key, tuple) and any(isinstance(one, tuple) for one in key)
                 if nested:
                     raise pickle.UnpicklingError("a key that holds tuples")
+                numbers = (one for one in (key if isinstance(key, tuple) else (key,)) if isinstance(one, int))
+                if any(one.bit_length() > LARGEST_KEY for one in numbers):
+                    raise pickle.UnpicklingError(f"a key that is a number of more than {LARGEST_KEY} bits")
                 self._budget.spend(OTHER_KEY + (len(key) if isinstance(key, tuple) else 0))
 
     def _check_filled(self, target: Any, kind: type) -> None:
