@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from saicinpainting.config import read_experiment_config, resolved_sections
 from saicinpainting.io.checkpoint import FROZEN_PREFIXES, StateDict, read_checkpoint
-from saicinpainting.networks import make_generator
+from saicinpainting.networks import make_discriminator, make_generator
 from saicinpainting.networks.base import Generator
 from saicinpainting.networks.fourier import FourierOptions, set_fft_backend
 from saicinpainting.networks.inputs import GeneratorInput
@@ -22,7 +22,9 @@ from saicinpainting.networks.unfolding import unfolded, with_idle_norms
 from saicinpainting.schema import read_section
 from saicinpainting.utils import InputError, check_trusted
 
-LAYERS = ("n_blocks", "n_downsampling", "dilation_num")
+LAYERS = ("n_blocks", "n_downsampling", "dilation_num", "n_layers")
+MOST_LAYERS = 200
+"""Each is built, which takes milliseconds; none of ours has more than 40."""
 SPARE_WEIGHTS = 1 << 26
 """Of a network that a config may describe beside any file: 256 MiB. What does not fit is named weight by weight."""
 MOST_OF_ANYTHING = 1 << 16
@@ -84,14 +86,22 @@ def load_generator(
         InputError: the file is missing or damaged, does not fit the config, or is no generator of LaMa's.
     """
     read = as_generator(read_checkpoint(path)["state_dict"])
-    state = unfolded(read)
+    try:
+        state = unfolded(read)
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # names of an exported generator, and not its weights
+        raise InputError(f"checkpoint {path}: its weights are of no generator that is known here ({error})") from error
     if config is None:
-        trained = build_generator(recognize_generator(state, path), {})
+        sections: dict[str, Any] = {"generator": recognize_generator(state, path), "training_model": {}}
     else:
         sections = resolved_sections(config, ("training_model", "generator"))
         check_trusted(sections, trust)
-        _check_buildable(sections, state, path)
-        trained = build_generator(sections["generator"], sections["training_model"])
+    check_buildable(sections, state, path)
+    trained = build_generator(sections["generator"], sections["training_model"])
     holder = torch.nn.ModuleDict({"generator": trained.generator})
     if not any(name.endswith(".running_mean") for name in read):  # exported: the norms are in the kernels
         state = with_idle_norms(state, holder)
@@ -100,7 +110,7 @@ def load_generator(
     return trained
 
 
-def _check_buildable(sections: Mapping[str, Any], state: StateDict, path: str | Path) -> None:
+def check_buildable(sections: Mapping[str, Any], state: StateDict, path: str | Path) -> None:
     """An `InputError` if the config describes another network than the file's, before any of it takes memory.
 
     A `_target_` of others may not know how to be built without memory; its package is trusted.
@@ -110,22 +120,35 @@ def _check_buildable(sections: Mapping[str, Any], state: StateDict, path: str | 
             raise InputError(f"{name}: this section is missing from the config; expected a mapping of settings")
     if sections["generator"].get("_target_") is not None:
         return
-    for name, value in sections["generator"].items():
-        # Each block and level has weights of its own; none of ours is wider than 1024.
-        most = len(state) if name in LAYERS else MOST_OF_ANYTHING
-        if isinstance(value, int | float) and not abs(value) <= most:
-            raise InputError(f"checkpoint {path} does not fit its config: generator.{name}={value}")
+    for name, value in _numbers([sections["generator"], sections.get("discriminator")]):
+        most = min(len(state), MOST_LAYERS) if name in LAYERS else MOST_OF_ANYTHING
+        if not abs(value) <= most:
+            raise InputError(f"checkpoint {path} does not fit its config: {name}={value}")
+    networks: list[torch.nn.Module] = []
     try:
         with torch.device("meta"):
-            generator = build_generator(sections["generator"], sections["training_model"]).generator
+            networks.append(build_generator(sections["generator"], sections["training_model"]).generator)
+            if isinstance(discriminator := sections.get("discriminator"), Mapping) and "_target_" not in discriminator:
+                networks.append(make_discriminator(**discriminator))
     except InputError:
         raise
     except Exception as error:  # whatever a layer says of text or numbers it cannot take
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"checkpoint {path}: its config's generator cannot be built: {reason}") from error
-    present = sum(tensor.numel() for tensor in state.values())
-    if sum(tensor.numel() for tensor in generator.state_dict().values()) > max(2 * present, SPARE_WEIGHTS):
+        raise InputError(f"checkpoint {path}: its config's networks cannot be built: {reason}") from error
+    # Of storages: many weights may share one.
+    present = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state.values()}.values())
+    if sum(t.numel() for network in networks for t in network.state_dict().values()) > max(present, SPARE_WEIGHTS):
         raise InputError(f"checkpoint {path} does not fit its config, which describes a larger network")
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
+    """All in a section, each with the nearest key above it."""
+    if isinstance(value, int | float):
+        yield name, value
+    elif isinstance(value, Mapping | list):
+        parts = value.items() if isinstance(value, Mapping) else ((name, one) for one in value)
+        for key, one in parts:
+            yield from _numbers(one, str(key))
 
 
 def load_model(place: str | Path, checkpoint: str | None = None, *, trust: Collection[str] = ()) -> TrainedGenerator:

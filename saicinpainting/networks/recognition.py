@@ -141,7 +141,7 @@ def generator_settings(state: StateDict) -> dict[str, Any]:
 
 def _blocks(weights: StateDict) -> tuple[int, int]:
     """The first and the last layer of the residual blocks; one at full resolution (`out_ffc`) does not follow them."""
-    found = [re.match(r"model\.(\d+)\.(?:conv1|conv_block)\.", name) for name in weights]
+    found = [re.match(r"model\.(\d{1,3})\.(?:conv1|conv_block)\.", name) for name in weights]
     places = sorted({int(match[1]) for match in found if match})
     if not places:
         return 0, -1

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from saicinpainting.io.checkpoint import FROZEN_PREFIXES, read_checkpoint, without_prefixes
 from saicinpainting.networks.ema import PREFIX as AVERAGE_PREFIX
 from saicinpainting.networks.ema import with_averaged_generator
-from saicinpainting.networks.load import check_fit, networks_in, networks_of
+from saicinpainting.networks.load import check_buildable, check_fit, networks_in, networks_of
 from saicinpainting.training.factory import make_training_model, sections_of
 from saicinpainting.training.module import InpaintingModule
 from saicinpainting.utils import check_trusted
@@ -44,9 +44,11 @@ def load_checkpoint(
     Raises:
         InputError: the file is missing or damaged, or does not fit the config.
     """
-    check_trusted(sections_of(train_config), trust)
-    model = make_training_model(train_config)
+    sections = sections_of(train_config)
+    check_trusted(sections, trust)
     state = without_prefixes(read_checkpoint(path, map_location)["state_dict"], FROZEN_PREFIXES)
+    check_buildable(sections, state, path)
+    model = make_training_model(train_config)
     if not hasattr(model, "discriminator"):
         state = with_averaged_generator(state)
     check_fit(model, state, path, prefix="" if strict else "generator.")
