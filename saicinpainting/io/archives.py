@@ -15,21 +15,25 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
+from saicinpainting.io.budgets import BudgetError
+
 BLOCK = 512
 MOST_ZEROS = 1 << 20
 """At the end of a tar file: programs fill up records, of 10 kB mostly."""
-PACKED = 1 << 10
-"""Bytes that are unpacked at once: few, since bzip2 may make forty thousand times as many of them."""
+PACKED, UNPACKED = 1 << 16, 1 << 20
+"""Bytes that are read and made at once: bzip2 makes a million times as many of some."""
 MOST_FOR_XZ = 1 << 28
 """Bytes of memory: an xz file says how much it needs."""
 EXTENSIONS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
-LONGEST_EXTENSION = 1 << 20
+LONGEST_EXTENSION = 1 << 16
 """Bytes of what a tar file puts before a member: a long name, its attributes."""
 LONGEST_NAME = 255
 """Bytes of a part of a path, as file systems take them."""
+MOST_IN_DIRECTORY = 1 << 25
+"""Bytes of a zip file's list of its files, some 250,000 images; Python takes ten times as many for it."""
 DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -51,6 +55,8 @@ def damage_as(make_error: Callable[[str], Exception]) -> Iterator[None]:
         yield
     except DAMAGE as error:
         raise make_error(str(error)) from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise make_error("a file and a folder in it have the same name") from error
     except OSError as error:
         # bz2 has no error of its own; EINVAL: a zip file that says something lies before its beginning.
         if error.errno not in (None, errno.EINVAL) or error.filename is not None:
@@ -73,12 +79,18 @@ def check_name(name: str) -> None:
 # ---- tar -----------------------------------------------------------------------------------------------------------
 
 
+SPARSE = "is stored as a sparse file; pack it as an ordinary one"
+"""A few bytes may say that they are a terabyte of zeros."""
+
+
 class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         """Only a block of zeros ends an archive; `tarfile` takes any block for its end that is no header."""
         try:
             header = super().frombuf(buf, encoding, errors)
+            if header.type == tarfile.GNUTYPE_SPARSE:
+                raise tarfile.ReadError(f"{header.name} {SPARSE}")
             if header.type not in EXTENSIONS or header.size <= LONGEST_EXTENSION:
                 return header
             raise tarfile.ReadError(f"{header.size} bytes of attributes")
@@ -86,6 +98,10 @@ class _Header(tarfile.TarInfo):
             if len(buf) == BLOCK and not any(buf):
                 raise
             raise tarfile.ReadError(f"{error} where a file should begin or the archive end") from error
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        """Instead of reading a list of parts that may never end."""
+        raise tarfile.ReadError(f"{self.name} {SPARSE}")
 
 
 def open_tar(file: IO[bytes], *, stream: bool) -> tarfile.TarFile:
@@ -102,18 +118,20 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for info in tar:
         if info.size < 0:
             raise tarfile.ReadError(f"{info.name} has the size {info.size}")
-        if info.sparse is not None:  # a few bytes that say they are a terabyte of zeros
-            raise tarfile.ReadError(f"{info.name} is stored as a sparse file; pack it as an ordinary one")
+        if info.sparse is not None:
+            raise tarfile.ReadError(f"{info.name} {SPARSE}")
         yield info
+        # All would be kept, gigabytes for millions of files; only links need those before them.
+        tar.members.clear()  # type: ignore[attr-defined]
     following, file = 0, cast(IO[bytes], tar.fileobj)
     while rest := file.read(1 << 20):
         following += len(rest)
         if rest.count(0) != len(rest):
             raise tarfile.ReadError("something follows its end, or a part of it was lost")
+        if following > MOST_ZEROS:
+            raise tarfile.ReadError(f"it ends in more than {MOST_ZEROS} zeros, as files do whose end was lost")
     if following < BLOCK:  # of the two blocks of zeros at the end, one is read
         raise tarfile.ReadError("it is cut off")
-    if following > MOST_ZEROS:
-        raise tarfile.ReadError(f"it ends in {following} zeros, as files do whose end was lost")
 
 
 DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
@@ -132,20 +150,22 @@ class Decompressed:
 
     def __init__(self, file: IO[bytes], make: Callable[[], Any]) -> None:
         self._file, self._make = file, make
-        self._decompressor, self._left = make(), b""
+        self._decompressor, self._left, self._holds_more = make(), b"", False
 
     def read(self, size: int = -1) -> bytes:
         """Some bytes, however many; none at the end. EOFError if the file is cut off."""
-        while packed := self._left or self._file.read(PACKED):
-            self._left = b""
+        while (packed := b"" if self._holds_more else self._left or self._file.read(PACKED)) or self._holds_more:
             if self._decompressor.eof:
                 packed = packed.lstrip(b"\0")  # padding; another part may follow
                 if not packed:
+                    self._left = b""
                     continue
                 self._decompressor = self._make()
-            data: bytes = self._decompressor.decompress(packed)
-            if self._decompressor.eof:
-                self._left = self._decompressor.unused_data
+            data: bytes = self._decompressor.decompress(packed, UNPACKED)
+            eof = self._decompressor.eof
+            # What was not unpacked yet, zlib gives back, and the others keep.
+            self._left = self._decompressor.unused_data if eof else getattr(self._decompressor, "unconsumed_tail", b"")
+            self._holds_more = not eof and not getattr(self._decompressor, "needs_input", True)
             if data:
                 return data
         if not self._decompressor.eof:
@@ -158,6 +178,18 @@ class Decompressed:
 ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")
 _END, _END_BYTES = b"PK\x05\x06", 22
 _MANY = 0xFFFF
+
+
+def open_zip(file: IO[bytes]) -> zipfile.ZipFile:
+    """A zip file, unless its list of files is longer than any that is read.
+
+    Raises:
+        zipfile.BadZipFile, ValueError and others of `DAMAGE`: it is none, or damaged.
+    """
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end and end[5] > MOST_IN_DIRECTORY:
+        raise BudgetError(f"its list of files has {end[5]} bytes, at most {MOST_IN_DIRECTORY} are read; use a tar file")
+    return zipfile.ZipFile(file)
 
 
 def zip_members(packed: zipfile.ZipFile, file: IO[bytes]) -> list[zipfile.ZipInfo]:

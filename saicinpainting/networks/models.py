@@ -22,7 +22,7 @@ import yaml
 from filelock import FileLock
 
 from saicinpainting.config import CONFIGS
-from saicinpainting.io.archives import check_name, damage_as, zip_members
+from saicinpainting.io.archives import check_name, damage_as, open_zip, zip_members
 from saicinpainting.io.budgets import check_bytes
 from saicinpainting.io.connection import is_address, without_secrets
 from saicinpainting.io.download import Checksum, digest_of, fetch
@@ -182,7 +182,7 @@ def _unpack(archive: Path, folder: Path, wanted: Mapping[str, str] | None = None
     wanted: members by the files' paths in `folder`; None: the run inside the zip, the folder of its `config.yaml`.
     """
     damaged = damage_as(lambda reason: InputError(f"{archive} is damaged ({reason}); remove it and copy it anew"))
-    with damaged, open(archive, "rb") as file, zipfile.ZipFile(file) as packed:
+    with damaged, open(archive, "rb") as file, open_zip(file) as packed:
         members = {member.filename: member for member in zip_members(packed, file)}
         files = _run_in(members, archive) if wanted is None else wanted
         check_bytes(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from saicinpainting.data.preparation.extraction import extract
 from saicinpainting.data.shard_index import describe, read_samples
@@ -195,7 +196,7 @@ def test_a_sparse_file_is_refused():
     fields[148:156] = b"        "
     fields[148:156] = b"%06o\0 " % sum(fields)
     file = io.BytesIO(bytes(fields) + bytes(1024))
-    with open_tar(file, stream=False) as tar, pytest.raises(tarfile.TarError, match="sparse"):
+    with pytest.raises(tarfile.TarError, match="sparse"), open_tar(file, stream=False) as tar:
         list(tar_members(tar))
 
 
@@ -206,3 +207,77 @@ def test_attributes_of_gigabytes_are_refused(kind: bytes):
     file = io.BytesIO(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
     with pytest.raises(tarfile.TarError, match="bytes of attributes"), open_tar(file, stream=True) as tar:
         list(tar_members(tar))
+
+
+def packed(members: dict[str, bytes], kind: str = "gz") -> bytes:
+    file = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+    else:
+        with tarfile.open(fileobj=file, mode=f"w:{kind}") as tar:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def with_type(name: str, kind: bytes, size: int = 0) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def of_parts(kind: bytes) -> bytes:
+    """A tar file whose member is sparse in one of the three ways of PAX."""
+    words = {
+        b"0.0": {b"GNU.sparse.size": b"1000000000000000"},
+        b"0.1": {b"GNU.sparse.map": b"0,1", b"GNU.sparse.realsize": b"1000000000000000"},
+        b"1.0": {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0"},
+    }[kind]
+    lines = b"".join(b"%d %s=%s\n" % (len(k) + len(v) + 5, k, v) for k, v in words.items())
+    parts = b"99999999999\n" + b"1\n" * (1 << 20)  # of which the list never ends
+    data = with_type("p", tarfile.XHDTYPE, len(lines)) + lines.ljust(512, b"\0") + with_type("d/a.jpg", b"0", 512)
+    return data + (parts if kind == b"1.0" else bytes(1536))
+
+
+ENCRYPTED = bytearray(packed({"d/a.jpg": b"secret"}, "zip"))
+for place in (6, ENCRYPTED.index(b"PK\1\2") + 8):
+    ENCRYPTED[place] |= 1
+LISTED = b"PK\1\2" + bytes(24) + b"\7\0" + bytes(16) + b"d/a.jpg"
+HOSTILE = {
+    "an encrypted zip": bytes(ENCRYPTED),
+    "zeros that are no image": packed({"d/a.jpg": bytes(80 << 20)}),
+    "zeros that are hidden": packed({"d/.a.jpg": bytes(80 << 20)}),
+    "zeros at the end": bz2.compress(TARS["gnu"] + bytes(4 << 20)),
+    "an image with much behind it": packed({"d/a.bmp": b"BM" + bytes(80 << 20)}, "zip"),
+    "folders without end": gzip.compress(with_type("d", tarfile.DIRTYPE) * 140_000, 1),
+    "a file that is a folder": packed({"d/a.jpg": b"1", "d/a.jpg/b.jpg": b"2"}, "zip"),
+    "a folder that is a file": packed({"d/a.jpg/b.jpg": b"2", "d/a.jpg": b"1"}, "zip"),
+    "attributes of attributes": bz2.compress((with_type("p", tarfile.XHDTYPE, 1 << 16) + bytes(1 << 16)) * 400),
+    "a list of millions of files": b"PK\3\4" + LISTED * 700_000 + b"PK\5\6" + bytes(8)
+    + (len(LISTED) * 700_000).to_bytes(4, "little") + b"\4\0\0\0\0\0",
+    **{f"sparse {kind.decode()}": bz2.compress(of_parts(kind)) for kind in (b"0.0", b"0.1", b"1.0")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_an_archive_that_is_made_to_harm_is_refused(name: str, tmp_path: Path):
+    (tmp_path / "archive").write_bytes(HOSTILE[name])
+    with pytest.raises(InputError, match="archive is no whole archive") as error:
+        extract(tmp_path / "archive", tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file()) < 1 << 20
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("zip", "bmp"), ("zip", "png"), ("xz", "bmp")])
+def test_masks_of_one_colour_are_unpacked_however_small_they_are_packed(kind: str, ending: str, tmp_path: Path):
+    file = io.BytesIO()
+    Image.new("RGB", (1024, 1024)).save(file, ending)
+    masks = {f"d/{i}.{ending}": file.getvalue() for i in range(40)}
+    (tmp_path / "archive").write_bytes(packed(masks, kind))
+    assert ending == "png" or len(masks) * len(file.getvalue()) > (64 << 20) + 4 * (tmp_path / "archive").stat().st_size
+    assert extract(tmp_path / "archive", tmp_path / "out") == 40
+    assert (tmp_path / "out" / f"39.{ending}").read_bytes() == file.getvalue()
