@@ -77,7 +77,7 @@ def read_experiment_config(folder: str | Path) -> DictConfig:
         raise InputError(f"{path} is no LaMa training config: expected the sections generator and training_model")
     try:
         return OmegaConf.create(content)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise InputError(f"{path}: {_one_line(error)}") from error
 
 
@@ -91,18 +91,18 @@ def resolved_sections(config: DictConfig | Mapping[str, Any], names: Iterable[st
     Only what is read is resolved: old configs hold foreign variables elsewhere.
     """
     register_resolvers()
-    if not OmegaConf.is_config(config):
-        config = OmegaConf.create(dict(config))
-    names = [name for name in names if name in config]
-    check_interpolations(OmegaConf.to_container(config), names)
-    # A section's interpolations (${generator.…}) go through its parent, so it is resolved where it stands.
     try:
+        if not OmegaConf.is_config(config):
+            config = OmegaConf.create(dict(config))
+        names = [name for name in names if name in config]
+        check_interpolations(OmegaConf.to_container(config), names)
+        # A section's interpolations (${generator.…}) go through its parent, so it is resolved where it stands.
         sections = {name: config[name] for name in names}
         return {
             name: OmegaConf.to_container(section, resolve=True) if OmegaConf.is_config(section) else section
             for name, section in sections.items()
         }
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         line = _one_line(error)
         raise InputError(line if line.startswith("config:") else f"config: {line}") from error
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
+from hydra._internal import config_loader_impl
+from hydra._internal import hydra as hydra_main
 from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
@@ -77,8 +80,18 @@ def _is_hydra(package: str) -> bool:
     return package.removeprefix("_global_.").partition(".")[0] == "hydra"
 
 
+class BoundedConfigLoader(config_loader_impl.ConfigLoaderImpl):
+    """Measures what files together become by their interpolations, before Hydra resolves the first of them."""
+
+    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        config = super().load_configuration(*args, **kwargs)
+        check_interpolations(OmegaConf.to_container(config), [str(key) for key in config if key != "hydra"])
+        return config
+
+
 def read_group_headers() -> None:
     """Let Hydra read official config files; safe to call twice."""
+    hydra_main.ConfigLoaderImpl = BoundedConfigLoader  # type: ignore[misc]
     # Their defaults lists have no `_self_`: the run file's own keys count, as everywhere.
     warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`.*")
     Plugins.instance()  # registers Hydra's own sources

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -150,3 +151,16 @@ def test_a_foreign_config_does_not_say_how_hydra_works(tmp_path: Path, name: str
     assert "Traceback" not in done.stderr
     assert done.stderr.rstrip().rpartition("\n")[2].startswith("error: ")
     assert precious.read_text() == "as it was"
+
+
+def test_files_that_double_each_others_values_are_refused(tmp_path: Path) -> None:
+    """Neither is large by itself."""
+    foreign = tmp_path / "foreign"
+    write_group_file(foreign / "x" / "y.yaml", {"b0": "text", **{f"b{i}": f"${{a{i}}}" * 2 for i in range(1, 40)}})
+    own = {"defaults": [{"x": "y"}, "_self_"], "run_title": "${a40}"}
+    config = {**own, **{f"a{i}": f"${{x.b{i - 1}}}" * 2 for i in range(1, 41)}}
+    (foreign / "config.yaml").write_text(yaml.safe_dump(config))
+    words = ["--config-path", str(foreign), "-cn", "config", f"hydra.run.dir={tmp_path / 'run'}/${{run_title}}"]
+    done = run_script("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "becomes too large by its interpolations" in done.stderr.rstrip().rpartition("\n")[2]

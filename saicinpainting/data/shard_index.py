@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from saicinpainting.data.sources import SourceError
-from saicinpainting.io.archives import damage_as, open_tar, tar_members
+from saicinpainting.io.archives import BLOCK, damage_as, open_tar, tar_members
 from saicinpainting.io.buckets import bucket_of, is_bucket
 from saicinpainting.io.connection import is_address, is_remote, open_address, without_secrets
 from saicinpainting.io.files import write_whole
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 INDEX = "index.json"
 FORMAT = "lama-shards-1"
 SHA256 = re.compile("[0-9a-f]{64}")
-MOST_BYTES, MOST_INDEX_BYTES, MOST_COUNTED = 1 << 46, 1 << 26, 1_000_000
-"""Of a shard; of an index, of half a million shards; of what {000..146} counts."""
+MOST_BYTES, MOST_INDEX_BYTES, MOST_COUNTED = 1 << 40, 1 << 24, 1_000_000
+"""Of a shard; of an index, of a hundred thousand shards; of what {000..146} counts."""
+MOST_IMAGES = 1 << 28
+"""Of all shards: each takes a few bytes in memory."""
 IMAGE_KINDS = tuple(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES)
 
 
@@ -57,15 +59,11 @@ class Shard:
         counts = all(type(number) is int and number >= 0 for number in (shard.bytes, shard.images))
         labels = all(isinstance(label, str) for label in shard.companions)
         # An image takes a block and more of a tar file. The checksum becomes a file's name where shards are cached.
-        fits = counts and shard.images <= shard.bytes < MOST_BYTES
+        fits = counts and shard.images * BLOCK <= shard.bytes < MOST_BYTES
         if not fits or not labels or not SHA256.fullmatch(shard.sha256):
             raise ValueError(f"not a shard: {str(entry)[:200]}")
-        path = shard.name.partition("?")[0]
-        if (
-            not path
-            or "\0" in shard.name
-            or ".." in re.split(r"[/\\]|%2[fF]", path.replace("%2e", ".").replace("%2E", "."))
-        ):
+        parts = re.split(r"[/\\?]|%2[fF]", shard.name.replace("%2e", ".").replace("%2E", "."))
+        if shard.name.startswith("?") or not shard.name or "\0" in shard.name or ".." in parts:
             raise ValueError(f"{shard.name[:200]!r} leads out of the index's folder")
         return shard
 
@@ -200,8 +198,8 @@ def read_index(place: str) -> list[Shard]:
         raise InputError(
             f"{shown} is no index of shards ({reason}); make it with bin/make_shards.py --index"
         ) from error
-    if not any(shard.images for shard in shards):
-        raise InputError(f"{shown}: the shards hold no images")
+    if not 0 < (images := sum(shard.images for shard in shards)) <= MOST_IMAGES:
+        raise InputError(f"{shown}: the shards hold {images or 'no'} images, expected 1 to {MOST_IMAGES}")
     return shards
 
 

@@ -12,6 +12,12 @@ MOST = 300_000
 """Characters, of which a value counts as `OF_A_VALUE`."""
 OF_A_VALUE, OF_A_RESOLVER = 10, 200
 MOST_STEPS = 50
+MOST_PLACES = 100_000
+"""That are looked at; the same values may be reached by many names."""
+LONGEST = 2000
+"""Characters of a text with interpolations: OmegaConf's parser takes a tenth of a millisecond for each."""
+_OPENS = re.compile(r"(?<!\\)(?:\\\\)*\$\{")
+"""An interpolation that is not escaped."""
 _INNERMOST = re.compile(r"\$\{([^${}]*)\}")
 Place = tuple[str, ...]
 
@@ -25,13 +31,15 @@ def check_interpolations(content: Any, names: Iterable[str]) -> None:
 
 class _Sizes:
     def __init__(self, content: Any) -> None:
-        self._content, self._known = content, dict[Place, int]()
+        self._content, self._known, self._values = content, dict[Place, int](), dict[Place, Any]()
 
     def of(self, place: Place, steps: int) -> int:
         """The size of the value at `place`, resolved."""
         if place not in self._known:
             if steps > MOST_STEPS:
                 raise InputError(f"config: {'.'.join(place)}: interpolations or values more than {MOST_STEPS} deep")
+            if len(self._known) + len(self._values) > MOST_PLACES:
+                raise InputError(f"config: more than {MOST_PLACES} values by its interpolations ${{…}}")
             self._known[place] = size = self._size(place, self._value(place, steps), steps + 1)
             if size > MOST:
                 raise InputError(f"config: {'.'.join(place)}: becomes too large by its interpolations ${{…}}")
@@ -45,16 +53,20 @@ class _Sizes:
         if not isinstance(value, str):
             return OF_A_VALUE
         size = OF_A_VALUE + len(value)
+        if "${" in value and len(value) > LONGEST:
+            raise InputError(f"config: {'.'.join(place)}: an interpolation in a text of {len(value)} characters")
         for found in _INNERMOST.findall(value):
             size += self._size_of_reference(place, found, steps)
         left = _INNERMOST.sub("", value)
-        if "${" in left and "\\${" not in left:
+        if _OPENS.search(left):
             raise InputError(
                 f"config: {'.'.join(place)}: {value[:100]!r}: an interpolation in another one; write it out"
             )
         return size
 
     def _size_of_reference(self, place: Place, reference: str, steps: int) -> int:
+        if reference.count("[") > MOST_STEPS:  # OmegaConf's parser recurses
+            raise InputError(f"config: {'.'.join(place)}: an interpolation with lists more than {MOST_STEPS} deep")
         resolver, colon, argument = reference.partition(":")
         if not colon:
             return self.of(_target(place, reference), steps)
@@ -66,6 +78,11 @@ class _Sizes:
 
     def _value(self, place: Place, steps: int) -> Any:
         """What stands at `place`, with interpolations on the way followed; None where there is nothing."""
+        if place not in self._values:
+            self._values[place] = self._look_up(place, steps)
+        return self._values[place]
+
+    def _look_up(self, place: Place, steps: int) -> Any:
         value = self._content
         for depth, key in enumerate(place):
             for _ in range(MOST_STEPS):

@@ -13,7 +13,12 @@ from saicinpainting.utils import InputError
 
 MOST_VALUES = 20_000
 """With what aliases repeat. The largest config of ours has a few hundred."""
-MOST_BYTES = 4 << 20
+MOST_BYTES = 1 << 20
+LONGEST_NUMBER = 40
+"""Characters; YAML's numbers of base 60 (1:30:00) take the square of their length, and Python shows no longer ones."""
+
+
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class _Loader(yaml.SafeLoader):
@@ -42,8 +47,11 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Hashable:
-        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:timestamp":
-            node.tag = "tag:yaml.org,2002:str"  # configs have no dates
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag == "tag:yaml.org,2002:timestamp":
+                node.tag = "tag:yaml.org,2002:str"  # configs have no dates
+            if node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
+                raise BudgetError(f"a number of {len(node.value)} characters")
         return super().construct_object(node, deep)  # type: ignore[no-any-return]
 
 

@@ -31,6 +31,15 @@ HOSTILE = {
     "below zero": index_of(images=-1),
     "more images than bytes": index_of(images=10**15),
     "more bytes than there are": index_of(bytes=10**30, images=10**29),
+    "more images than fit into a tar file": index_of(bytes=2048, images=100),
+    "a number that is none": index_of(bytes=float("nan")),
+    "infinite": index_of(bytes=float("inf")),
+    "more images than there are": json.dumps(
+        {"format": "lama-shards-1", "shards": [{**GOOD, "bytes": 1 << 39, "images": 1 << 30}] * 50}
+    ),
+    "up behind a question": index_of(name="a?/../../a.tar"),
+    "maps in maps": '{"a":' * 100_000,
+    "millions of nothing": '{"format": "lama-shards-1", "shards": [' + "{}," * 6_000_000 + "{}]}",
     "an empty digest": index_of(sha256=""),
     "no digest": index_of(sha256=None),
     "a digest that is a path": index_of(sha256="../" * 21 + "0"),

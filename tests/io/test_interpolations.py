@@ -31,6 +31,16 @@ BOMBS = {
     "itself": {"generator": {"kind": "${generator.kind}"}},
     "its own section": {"generator": {"kind": "${generator}"}},
     "in another one": {"generator": {"kind": "${generator.${generator.x}}", "x": "y", "y": 1}},
+    "in another one, behind an escaped one": {"generator": {"kind": "\\${ ${b.${n}}"}, "n": "k", "b": {"k": 1}},
+    "in another one, behind a backslash": {"generator": {"kind": "\\\\${b.${n}}"}, "n": "k", "b": {"k": 1}},
+    "a long text": {"generator": {"kind": "x" * 100_000 + "${env:USER}"}},
+    "deep lists as a default": {"generator": {"kind": "${env:NO_SUCH_VARIABLE," + "[" * 900 + "]" * 900 + "}"}},
+    "one value by many names": {
+        "p": {"s": [1] * 9000},
+        **{f"a{i}": "${p}" for i in range(200)},
+        "generator": {f"k{i}": f"${{a{i}.s}}" for i in range(200)},
+    },
+    "no interpolation": {"generator": {"kind": "${a${n}}"}},
     "select": {"generator": {"kind": "${oc.select:generator.kind}"}},
     "decode": {"generator": {"kind": "${oc.decode:'[1, 2]'}"}},
 }
