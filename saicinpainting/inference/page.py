@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import tempfile
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from saicinpainting.inference.edges import EdgeSettings
+from saicinpainting.inference.page_guard import LOOPBACK, RequestGuard
 from saicinpainting.inference.page_images import (
     KEPT_SECONDS,
     PAINT,
@@ -29,7 +31,6 @@ MAX_UPLOAD_MB = 30
 MAX_MEGAPIXELS = 16.0
 LONGEST_GROWTH = 64
 ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"]
-LOOPBACK = ("127.0.0.1", "localhost")
 HOW_TO = """### How it works
 
 1. **Load** a photograph. It stays in its full size; turned ones are stood upright.
@@ -57,6 +58,7 @@ def make_page(models: PageModels, *, max_megapixels: float = MAX_MEGAPIXELS) -> 
     """The gradio page, to be shown by `launch_page`."""
     gradio = _gradio()
     folder = tempfile.TemporaryDirectory(prefix="lama-")
+    os.environ["GRADIO_TEMP_DIR"] = str(Path(folder.name) / "gradio")  # uploads count, and go, with the rest
     # Delete the copies that gradio keeps: old ones hourly, all on exit.
     with gradio.Blocks(
         title="LaMa inpainting", delete_cache=(KEPT_SECONDS, KEPT_SECONDS), analytics_enabled=False
@@ -69,15 +71,14 @@ def make_page(models: PageModels, *, max_megapixels: float = MAX_MEGAPIXELS) -> 
 def launch_page(page: Any, *, host: str, port: int) -> None:
     """Serve the page until it is interrupted.
 
-    On this machine only, unless `host` is another: then whoever reaches it may use it, and a warning says so. Requests
-    under another name than the page's own are refused there, and so are other sites' scripts (by gradio), so that no
-    page that is open beside it can use it.
+    On this machine only, unless `host` is another: then whoever reaches it may use it, and a warning says so. What is
+    refused: see `RequestGuard`.
     """
     from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     gradio = _gradio()
-    hosts = [*LOOPBACK, host] if host != "0.0.0.0" else ["*"]
+    # One file at once comes from the page's controls; what surrounds it takes a few hundred bytes.
+    guard = {"host": host, "folder": Path(page.lama_folder.name), "most_bytes": (MAX_UPLOAD_MB + 1) << 20}
     if host not in LOOPBACK:
         LOGGER.warning(
             "host=%s: whoever reaches this machine may use the page, without a password and unencrypted; for yourself, "
@@ -98,7 +99,7 @@ def launch_page(page: Any, *, host: str, port: int) -> None:
             footer_links=[],
             run_history=False,
             ssr_mode=False,
-            app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
+            app_kwargs={"middleware": [Middleware(RequestGuard, **guard)]},
         )
     except OSError as error:
         raise InputError(
