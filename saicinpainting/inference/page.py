@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from saicinpainting.inference.edges import EdgeSettings
+from saicinpainting.inference.page_editor import make_editor
 from saicinpainting.inference.page_guard import LOOPBACK, RequestGuard
 from saicinpainting.inference.page_images import (
     KEPT_SECONDS,
     PAINT,
+    PREVIEW_SIDE,
     Photograph,
     hole_of_drawing,
     open_photograph,
@@ -217,7 +219,9 @@ def _lay_out(gradio: Any, actions: _Actions, models: PageModels) -> None:
             upload = gradio.File(
                 label="Photograph: drop it here, or tap to choose", file_types=ENDINGS, elem_id="photograph"
             )
-            editor = gradio.ImageEditor(
+            editor = make_editor(
+                gradio,
+                longest_side=PREVIEW_SIDE,
                 type="numpy",
                 format="png",
                 label="Paint",  # more does not fit beside the tools on a phone
