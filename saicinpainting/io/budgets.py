@@ -13,13 +13,13 @@ DEEPEST = 64
 """Nested containers. What goes through them recurses."""
 LONGEST_NUMBER = 10_000
 """Bits; Python writes down no number of more than 4300 digits."""
-MOST_PIXELS = 100_000_000
-"""Of an image, 10000 x 10000. A file of a few kilobytes may hold as many of one colour."""
+MOST_PIXELS = 64_000_000
+"""Of an image, 8000 x 8000, with 16 bytes each while it is read: a gigabyte, of a few kilobytes of one colour."""
 ALLOWING_PIXELS = "LAMA_MAX_PIXELS"
 """Variable with another number, up to Pillow's own limit of 178,956,970."""
 
 
-MOST_SCANNED = 15 * MOST_PIXELS
+MOST_SCANNED = 1_500_000_000
 """Pixels of all scans of a JPEG file together: each may say next to nothing, and is gone through in full."""
 LEAST_OF_A_SCAN = 11
 """Bytes."""

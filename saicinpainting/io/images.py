@@ -93,7 +93,9 @@ def in_channels(pixels: FilePixels, channels: int, name: str) -> np.ndarray:
 def planes_of(pixels: np.ndarray) -> np.ndarray:
     """uint8 or uint16 (H, W, C) or (H, W) -> float32 in [0, 1], (C, H, W) or (H, W)."""
     planes = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels
-    return np.ascontiguousarray(planes, dtype=np.float32) / np.iinfo(pixels.dtype).max
+    values = np.array(planes, dtype=np.float32, order="C")
+    values /= np.iinfo(pixels.dtype).max  # in place: of a large image it is hundreds of megabytes
+    return values
 
 
 def ceil_modulo(x: int, mod: int) -> int:

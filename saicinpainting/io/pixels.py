@@ -96,7 +96,8 @@ def _decoded(file: Image.Image, data: bytes) -> FilePixels:
     if deep is not None:
         colours, alpha = _split(_upright(deep, orientation_of(file)))
     else:
-        colours, alpha = _split(np.asarray(_plain(ImageOps.exif_transpose(file))))
+        ImageOps.exif_transpose(file, in_place=True)
+        colours, alpha = _split(np.asarray(_plain(file)))
     return FilePixels(colours, alpha, lossy=file.format in ("JPEG", "MPO", "WEBP"))
 
 
