@@ -22,6 +22,8 @@ CHANNELS = (1, 2, 3, 4)
 """What image files have: grey, grey with alpha, RGB, RGB with alpha."""
 LONGEST_SIDE = (1 << 15) - 2
 """What OpenCV can warp, in pixels."""
+TO_8_BITS = np.round(np.arange(1 << 16) / 257).astype(np.uint8)
+"""Of each value of 16 bits. Dividing a large image takes sixteen bytes for each of its values."""
 
 
 def read_image(path: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
@@ -36,7 +38,7 @@ def decode_image(data: bytes, name: str, mode: str = "RGB") -> Image.Image:
     """`read_image` of a file's content; `name` is what errors call it."""
     colours = _colours(decode_pixels(data, name), name)
     if colours.dtype != np.uint8:
-        colours = np.round(colours / 257).astype(np.uint8)
+        colours = TO_8_BITS[colours]
     return Image.fromarray(colours if colours.shape[2] == 3 else colours[..., 0]).convert(mode)
 
 
