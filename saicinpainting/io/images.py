@@ -185,7 +185,11 @@ def write_image(path: str | Path, image: np.ndarray, extras: ImageExtras | None 
     extras = (extras or ImageExtras()).within(ending)
     pixels = extras.fit(image, ending)
     if ending in WITH_PILLOW and (extras.profile or extras.dpi or extras.alpha is not None):
-        write_whole(path, encode_by_pillow(pixels, ending, extras))
+        try:
+            encoded = encode_by_pillow(pixels, ending, extras)
+        except (ValueError, OSError) as error:  # sides above 16383 of WebP, 65500 of JPEG
+            raise InputError(f"{path}: an image of shape {pixels.shape} does not fit the format; use .png") from error
+        write_whole(path, encoded)
         return
     encoded = grey_png(pixels) if pixels.shape[2] == 2 else _encode(path, pixels)
     write_whole(path, add_to_png(encoded, extras) if ending == ".png" else encoded)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from saicinpainting.io.extras import ImageExtras
 from saicinpainting.io.images import in_channels, write_image
 from saicinpainting.io.pixels import FilePixels
 from saicinpainting.utils import InputError
@@ -67,3 +69,13 @@ def test_pixels_come_in_the_channels_that_are_asked_for(dtype: type) -> None:
     np.testing.assert_allclose(in_channels(FilePixels(rgb), 1, "a")[..., 0], luma, atol=most / 5000 + 0.51)
     with pytest.raises(InputError, match=r"cannot read the image a in 5 channels \(generator\.output_nc\)"):
         in_channels(FilePixels(rgb), 5, "a")
+
+
+@pytest.mark.parametrize("dpi", [None, (72.0, 72.0)])
+@pytest.mark.parametrize(("ending", "side"), [(".webp", 16_384), (".jpg", 65_536)])
+def test_a_side_that_the_format_does_not_hold_is_named(tmp_path: Path, ending: str, side: int, dpi: Any) -> None:
+    pixels = np.zeros((2, side, 3), np.uint8)
+    with pytest.raises(InputError, match=rf"a{ending}: .*{side}.* does not fit the format; use \.png"):
+        write_image(tmp_path / f"a{ending}", pixels, ImageExtras(dpi=dpi))
+    assert not list(tmp_path.iterdir())
+    write_image(tmp_path / "a.png", pixels, ImageExtras(dpi=dpi))
