@@ -63,7 +63,7 @@ class Shard:
         if not fits or not labels or not SHA256.fullmatch(shard.sha256):
             raise ValueError(f"not a shard: {str(entry)[:200]}")
         parts = re.split(r"[/\\?]|%2[fF]", shard.name.replace("%2e", ".").replace("%2E", "."))
-        if shard.name.startswith("?") or not shard.name or "\0" in shard.name or ".." in parts:
+        if shard.name.startswith("?") or shard.name in ("", ".") or not shard.name.isprintable() or ".." in parts:
             raise ValueError(f"{shard.name[:200]!r} leads out of the index's folder")
         return shard
 
