@@ -200,6 +200,7 @@ def shrunk(root: Path, *extra: str) -> list[str]:
         "losses.resnet_pl.weight=0",
         "evaluator=ssim_inpainted",
         "data.batch_size=2",
+        "data.total_batch_size=null",
         "data.num_workers=0",
         "data.train.out_size=64",
         "trainer.kwargs.accelerator=cpu",

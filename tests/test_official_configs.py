@@ -51,7 +51,7 @@ def composed(folder: Path, name: str, *overrides: str) -> DictConfig:
 
 def small(root: Path) -> list[str]:
     """Overrides that let an official run file train in a second, without weights of other networks."""
-    ours = ("evaluator=", "trainer.kwargs.accelerator=", "trainer.kwargs.devices=")
+    ours = ("evaluator=", "trainer.kwargs.accelerator=", "trainer.kwargs.devices=", "data.total_batch_size=")
     words = [word for word in shrunk(root, "losses.perceptual.weight=0") if not word.startswith(ours)]
     sizes = ["data.train.out_size=80", "data.val_batch_size=1", "data.batch_size=4", "+trainer.kwargs.max_steps=2"]
     return [*words, *sizes, "evaluator.integral_kind=null", "+evaluator.lpips=false", "+evaluator.fid=false"]

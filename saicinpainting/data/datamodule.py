@@ -22,7 +22,7 @@ from saicinpainting.data.datasets import (
 )
 from saicinpainting.data.loading import ImageIssue
 from saicinpainting.data.pairs import InpaintingDataset, InpaintingEvalOnlineDataset, Sample
-from saicinpainting.data.sampler import TrainSampler, equal_size_batches, share_of
+from saicinpainting.data.sampler import MicroBatchSampler, TrainSampler, equal_size_batches, share_of
 from saicinpainting.data.sources import folders_of
 from saicinpainting.data.verification import verify_images
 from saicinpainting.io.images import ceil_modulo
@@ -42,7 +42,9 @@ class DataSettings:
             with null nothing is validated, `visual_test` and `extra_val` neither, and there is no `best.ckpt`.
         visual_test: a set of which every image is drawn; null for none.
         extra_val: further validation sets by name; null for none.
-        batch_size: training images of a process in a step, for `train.dataloader_kwargs` to refer to.
+        batch_size: training images of a process in a micro-batch, for `train.dataloader_kwargs` to refer to.
+        total_batch_size: training images of a step over all processes. Each of them computes as many micro-batches,
+            one after another, as that takes; null: one.
         val_batch_size: images of a process in a batch of validation, to refer to.
         num_workers: processes that read images, to refer to.
     """
@@ -52,6 +54,7 @@ class DataSettings:
     visual_test: dict[str, Any] | None = None
     extra_val: dict[str, Any] | None = None
     batch_size: int | None = None
+    total_batch_size: int | None = None
     val_batch_size: int | None = None
     num_workers: int | None = None
 
@@ -80,7 +83,8 @@ class InpaintingDataModule(pl.LightningDataModule):
     `dataloader_kwargs`. `prepare_hint`: the command that prepares the data, told where a folder is missing.
     `image_channels`: of all images, see `io.images.in_channels`. `seed` decides order, augmentation and masks.
     `val_titles`: the names of the evaluation sets in the order of
-    `val_dataloader()`. The processes of a trainer share the images among them.
+    `val_dataloader()`. The processes of a trainer share the images among them. `micro_batches`: how many a training
+    batch is made of, one after another; each has the images that a process of its own would have.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         self._val_sections = [(where, plain(settings)) for where, settings in sections.values()]
         self._train_set: InpaintingTrainDataset | None = None
         self._val_sets: list[_EvaluationSet] | None = None
+        self.micro_batches = 1
         self._start = Start()
         self._copies: torch.cuda.Stream | None = None
 
@@ -128,10 +133,17 @@ class InpaintingDataModule(pl.LightningDataModule):
     # ---- training -----------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        sampler = self._sampler(*self._processes())
-        sampler.begin_at(self._start.epoch, self._start.images)
+        rank, world_size = self._processes()
+        samplers = [self._sampler(rank * self.micro_batches + i, world_size) for i in range(self.micro_batches)]
+        for sampler in samplers:
+            sampler.begin_at(self._start.epoch, self._start.images)
         settings = _without_order(self._train_loader, where="data.train")
-        return self._loader(self._images(), {**settings, "sampler": sampler}, where="data.train")
+        if self.micro_batches == 1:
+            return self._loader(self._images(), {**settings, "sampler": samplers[0]}, where="data.train")
+        drop_last = bool(settings.pop("drop_last", False))
+        settings.pop("batch_size", None)
+        batches = MicroBatchSampler(samplers, self.micro_batch_size(), drop_last=drop_last)
+        return self._loader(self._images(), {**settings, "batch_sampler": batches}, where="data.train")
 
     def train_images(self) -> int:
         """How many training images there are."""
@@ -152,7 +164,7 @@ class InpaintingDataModule(pl.LightningDataModule):
 
     def batch_size(self, world_size: int | None = None) -> int:
         """Training images of a step, over all of `world_size` processes; None asks the trainer how many there are."""
-        return self._batch_size() * (world_size or self._processes()[1])
+        return self.micro_batch_size() * self.micro_batches * (world_size or self._processes()[1])
 
     def train_batches(self, world_size: int | None = None) -> int:
         """Batches of an epoch in each of `world_size` processes; None asks the trainer how many there are."""
@@ -160,7 +172,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         if not batches:
             raise InputError(
                 f"data.train.dataloader_kwargs.drop_last=true leaves no batch: {self.train_images()} images, batches "
-                f"of {self._batch_size()} in every process; lower data.batch_size or set drop_last=false"
+                f"of {self.micro_batch_size()} in every process; lower data.batch_size or set drop_last=false"
             )
         return batches
 
@@ -170,7 +182,8 @@ class InpaintingDataModule(pl.LightningDataModule):
         Returns:
             The number of the batch to begin with, such that the batches that are left end with the epoch.
         """
-        sampler = self._sampler(*self._processes())
+        rank, world_size = self._processes()
+        sampler = self._sampler(rank * self.micro_batches, world_size)
         left = len(sampler) - sampler.begin_at(epoch, images)
         self._start = Start(epoch, images, self.train_batches() - self._batches_of(left))
         return self._start.batches
@@ -187,12 +200,13 @@ class InpaintingDataModule(pl.LightningDataModule):
         return self._train_set
 
     def _sampler(self, rank: int, world_size: int) -> TrainSampler:
+        """rank: of a micro-batch among those of all `world_size` processes."""
         return TrainSampler(
             self.train_images(),
             seed=self.seed,
             shuffle=bool(self._train_loader.get("shuffle")),
             rank=rank,
-            world_size=world_size,
+            world_size=world_size * self.micro_batches,
             epoch_images=self.epoch_images(),
             shuffler=self._images().source.shuffler(),
             mixture=self._images().source.mixture(),
@@ -218,12 +232,13 @@ class InpaintingDataModule(pl.LightningDataModule):
         """Rank and number of the trainer's processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _batch_size(self) -> int:
+    def micro_batch_size(self) -> int:
+        """Training images of a micro-batch in one process."""
         return _batch_size(self._train_loader, where="data.train")
 
     def _batches_of(self, images: int) -> int:
-        left_over = 0 if self._train_loader.get("drop_last") else self._batch_size() - 1
-        return (images + left_over) // self._batch_size()
+        left_over = 0 if self._train_loader.get("drop_last") else self.micro_batch_size() - 1
+        return (images + left_over) // self.micro_batch_size()
 
     # ---- evaluation ---------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -107,6 +108,40 @@ class TrainSampler(Sampler[SampleKey]):
             return np.arange(self.n_images)
         rng = _random(_PERMUTATION, self.seed, pass_number)
         return self.shuffler.draw(rng) if self.shuffler else rng.permutation(self.n_images)
+
+
+class MicroBatchSampler(Sampler[list[SampleKey]]):
+    """Batches of micro-batches, one after another; each has the images that a process with its sampler would have.
+
+    Args:
+        samplers: one for each micro-batch; all have as many images.
+        batch_size: images of a micro-batch; the last of an epoch may have fewer, all of them alike.
+        drop_last: leave those out.
+    """
+
+    def __init__(self, samplers: Sequence[TrainSampler], batch_size: int, *, drop_last: bool = False) -> None:
+        self.samplers, self.batch_size, self.drop_last = samplers, batch_size, drop_last
+
+    @property
+    def sampler(self) -> MicroBatchSampler:
+        """Lightning tells a batch sampler's `sampler` of a new epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        for sampler in self.samplers:
+            sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        left_over = 0 if self.drop_last else self.batch_size - 1
+        return (len(self.samplers[0]) + left_over) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        streams = [iter(sampler) for sampler in self.samplers]
+        while True:
+            parts = [list(islice(stream, self.batch_size)) for stream in streams]
+            if not parts[0] or (self.drop_last and len(parts[0]) < self.batch_size):
+                return
+            yield [key for part in parts for key in part]
 
 
 def _random(*entropy: int) -> np.random.RandomState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,6 +22,7 @@ from saicinpainting.networks.inputs import GeneratorInput, batch_rng, blend
 from saicinpainting.training.batch_transforms import BatchOptions
 from saicinpainting.training.compilation import compile_networks, uncompiled, wants_compilation
 from saicinpainting.training.guard import NonFiniteGuard
+from saicinpainting.training.micro_batches import MicroBatch, each_micro_batch, split_batch
 from saicinpainting.training.optimizers import suit_this_run, warn_of_other_settings
 from saicinpainting.training.parts import Batch, Logs, ModuleOptions, TrainingParts
 from saicinpainting.training.visualizer import visualize_batch
@@ -68,6 +69,7 @@ class InpaintingModule(pl.LightningModule):
         self.generator_average = generator_average
         self.options = options or ModuleOptions()
         self.batch_options = batch_options or BatchOptions()
+        self.micro_batches = 1  # of a training batch; see `micro_batches`
         self.validations = 0  # that are done, before a resume too
         if training is not None:
             self._set_up_training(training)
@@ -230,12 +232,12 @@ class InpaintingModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         step = self.global_step
-        rng = batch_rng(self.seed, step, self.global_rank)
-        batch = self._prepared(batch, step, rng)
+        micro_batches = self._prepared(batch, step)
+        images = len(micro_batches[0].batch["image"])
         # The last batch of an epoch may be smaller: to compile for it would take longer than to compute it.
-        self._usual_batch = max(self._usual_batch, len(batch["image"]))
-        with uncompiled(len(batch["image"]) < self._usual_batch):
-            logs, filled = self._step(batch, step, rng)
+        self._usual_batch = max(self._usual_batch, images)
+        with uncompiled(images < self._usual_batch):
+            logs, filled = self._step(micro_batches, step)
         for scheduler in self._schedulers:
             scheduler.step()
         if self.generator_average is not None:
@@ -244,53 +246,77 @@ class InpaintingModule(pl.LightningModule):
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         # Lightning keeps the host busy for milliseconds with what it is told of a step, and writes every so many only.
         if self.trainer.should_stop or (interval and (step + 1) % interval == 0):
-            self.log_dict(add_prefix_to_keys(self.latest_logs, "train_"), batch_size=len(batch["image"]))
+            self.log_dict(add_prefix_to_keys(self.latest_logs, "train_"), batch_size=images)
         if batch_idx % self.options.visualize_each_iters == 0:
             self._visualize(filled, batch_idx, "train")
 
-    def _step(self, batch: Batch, step: int, rng: torch.Generator) -> tuple[Logs, Batch]:
-        """Both networks' steps: what is logged, and the batch as the generator filled it."""
+    def _step(self, micro_batches: Sequence[MicroBatch], step: int) -> tuple[Logs, Batch]:
+        """Both networks' steps: what is logged of the first micro-batch, and how the generator filled it."""
         optimizers: Any = self.optimizers()
         generator_optimizer, discriminator_optimizer = optimizers
         self.guard.start_batch((self.generator, self.discriminator))
-        logs, filled = self._generator_step(batch, generator_optimizer, rng)
+        logs, filled = self._generator_step(micro_batches, generator_optimizer)
         if self.losses.adversarial_weight > 0:
-            seen = filled if self.options.reuse_generator_output else None
-            logs |= self._discriminator_step(batch, seen, discriminator_optimizer.optimizer, step, rng)
+            seen = filled if self.options.reuse_generator_output else [None] * len(filled)
+            logs |= self._discriminator_step(micro_batches, seen, discriminator_optimizer.optimizer, step)
         self.guard.end_batch()
-        return logs, filled
+        return logs, filled[0]
 
-    def _prepared(self, batch: Batch, step: int, rng: torch.Generator) -> Batch:
-        batch = self.batch_options.transform(batch, step=step, rng=rng)
-        return {**batch, "image": batch["image"].contiguous(memory_format=self._memory_format)}
+    def _prepared(self, batch: Batch, step: int) -> list[MicroBatch]:
+        """The step's micro-batches, transformed, each with its random numbers."""
+        first = self.global_rank * self.micro_batches
+        prepared = []
+        for number, part in enumerate(split_batch(batch, self.micro_batches)):
+            rng = batch_rng(self.seed, step, first + number)
+            part = self.batch_options.transform(part, step=step, rng=rng)
+            image = part["image"].contiguous(memory_format=self._memory_format)
+            prepared.append(MicroBatch({**part, "image": image}, rng))
+        return prepared
 
-    def _generator_step(self, batch: Batch, optimizer: Any, rng: torch.Generator) -> tuple[Logs, Batch]:
+    def _each(self, micro_batches: Sequence[MicroBatch], network: str) -> Iterator[MicroBatch]:
+        both = (self.generator, self.discriminator)
+        return each_micro_batch(micro_batches, both, self._distributed.get(network))
+
+    def _generator_step(self, micro_batches: Sequence[MicroBatch], optimizer: Any) -> tuple[Logs, list[Batch]]:
         set_requires_grad(self.generator, True)
         set_requires_grad(self.discriminator, False)
-        batch = self._fill(batch, self._distributed.get("generator", self.generator), rng)
-        loss, logs = self.generator_loss(batch)
         optimizer.zero_grad()
-        self.manual_backward(loss)
-        self._pending = ("generator", self.global_step, _detached(logs))
+        all_logs, filled = [], []
+        for batch, rng in self._each(micro_batches, "generator"):
+            result = self._fill(batch, self._distributed.get("generator", self.generator), rng)
+            loss, logs = self.generator_loss(result)
+            self.manual_backward(loss / len(micro_batches))
+            all_logs.append(_detached(logs))
+            filled.append({**result, **_detached({key: result[key] for key in ("predicted_image", "inpainted")})})
+        self._pending = ("generator", self.global_step, _sums(all_logs))
         optimizer.step()
-        return {**logs, "gen_grad_norm": self._grad_norm}, batch
+        return {**all_logs[0], "gen_grad_norm": self._grad_norm}, filled
 
     def _discriminator_step(
-        self, batch: Batch, filled: Batch | None, optimizer: torch.optim.Optimizer, step: int, rng: torch.Generator
+        self,
+        micro_batches: Sequence[MicroBatch],
+        seen: Sequence[Batch | None],
+        optimizer: torch.optim.Optimizer,
+        step: int,
     ) -> Logs:
-        """`filled`: the batch as the generator's step filled it; None for a fresh forward of the updated generator."""
+        """`seen`: as the generator's step filled each; None for a fresh forward of the updated generator."""
         set_requires_grad(self.discriminator, True)
-        if filled is None:
+        if seen[0] is None:
             torch.clear_autocast_cache()  # Lightning 2.4 and 2.5 keep casts, of the weights before the step
-            with torch.no_grad():
-                filled = self._fill(batch, self.generator, rng)
-        loss, logs = self.discriminator_loss(filled, step)
         optimizer.zero_grad()
-        self.manual_backward(loss)
-        self._pending = ("discriminator", step, _detached(logs))
+        all_logs = []
+        for (batch, rng), filled in zip(self._each(micro_batches, "discriminator"), seen, strict=True):
+            if filled is None:
+                with torch.no_grad():
+                    filled = self._fill(batch, self.generator, rng)
+            loss, logs = self.discriminator_loss(filled, step)
+            self.manual_backward(loss / len(micro_batches))
+            all_logs.append(_detached(logs))
+        self._pending = ("discriminator", step, _sums(all_logs))
         # Past Lightning's wrapper, which would count this as one more global step: steps are batches here, as in
         # published checkpoints.
         self.trainer.strategy.optimizer_step(optimizer, closure=lambda: None)
+        logs = all_logs[0]
         # A penalty that is not computed in every step is logged as it was last.
         self._latest_penalty |= {name: value for name, value in logs.items() if name.endswith("_gp")}
         return {**self._latest_penalty, **logs, "discr_grad_norm": self._grad_norm}
@@ -421,3 +447,9 @@ class InpaintingModule(pl.LightningModule):
 
 def _detached(logs: Logs) -> Logs:
     return {name: value.detach() for name, value in logs.items()}
+
+
+def _sums(all_logs: Sequence[Logs]) -> Logs:
+    """Over micro-batches: not finite where one of them is not."""
+    first = all_logs[0]
+    return first if len(all_logs) == 1 else {name: sum(logs[name] for logs in all_logs) for name in first}  # type: ignore[misc]

@@ -28,6 +28,7 @@ from saicinpainting.networks.base import Generator
 from saicinpainting.networks.load import image_channels_of
 from saicinpainting.overrides import folders_with_shares
 from saicinpainting.schema import read_section
+from saicinpainting.training import micro_batches
 from saicinpainting.training.checkpoints import CheckpointSettings, TensorsOnlyCheckpointIO, make_checkpoint_callback
 from saicinpainting.training.epoch_loop import use_exact_epochs
 from saicinpainting.training.factory import TRAINING_MODEL, make_training_model
@@ -133,6 +134,12 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
     )
     seed = settings["trainer"]["seed"] = _seed(section.seed)
     data = make_data_module(settings, seed=seed)
+    data.micro_batches = micro_batches.choose_micro_batches(
+        section.kwargs,
+        total=settings["data"].get("total_batch_size"),
+        batch_size=data.micro_batch_size(),
+        processes=trainer.world_size,
+    )
     data.setup("fit")  # before anything heavy is built: a wrong folder is the commonest mistake
     judged_by = getattr(trainer.checkpoint_callback, "monitor", None) or ""
     if "_fid" in judged_by and data.images().get("data.val") == 1:
@@ -141,6 +148,7 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
             "images, or set evaluator.fid=false, and checkpoints are judged by SSIM"
         )
     model = make_training_model({**settings, "visualizer": _visualizer_in(out_dir, settings["visualizer"])})
+    model.micro_batches = data.micro_batches
     if isinstance(model.generator, Generator):
         data.require_sizes(model.generator.size_multiple, model.generator.min_size)
     if resume_from:
@@ -151,7 +159,7 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
     if trainer.is_global_zero:
         remove_parts(out_dir / "models")
         write_whole(out_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
-        LOGGER.info("the run:\n%s", describe_run(model, data, trainer))
+        LOGGER.info("the run:\n%s", describe_run(model, data, trainer, settings["data"].get("total_batch_size")))
         for line in data.describe_shares():
             LOGGER.info("data.train.indir: %s", line)
         for warning in warnings_of(model, data, trainer):
@@ -292,17 +300,14 @@ _ELSEWHERE = {
     "overfit_batches": "use limit_train_batches, or a folder of a few images",
     "use_distributed_sampler": "the processes share the images by themselves",
     "gradient_clip_algorithm": "gradients are clipped by their norm; set gradient_clip_val",
-    "accumulate_grad_batches": "the two networks take turns every batch; use a larger data.batch_size",
 }
 
 
 def _trainer_kwargs(section: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of Lightning's Trainer from `trainer.kwargs`; those that are not for it are taken out or refused."""
-    # Manual optimization: the module clips.
-    ours = {"resume_from_checkpoint", "gradient_clip_val"}
+    # Manual optimization: the module clips and accumulates.
+    ours = {"resume_from_checkpoint", "gradient_clip_val", micro_batches.KEY}
     kwargs = {name: value for name, value in translate_trainer_kwargs(section).items() if name not in ours}
-    if kwargs.get("accumulate_grad_batches") in (None, 1):
-        kwargs.pop("accumulate_grad_batches", None)
     for name in kwargs.keys() & _ELSEWHERE.keys():
         raise InputError(f"trainer.kwargs.{name} cannot be set: {_ELSEWHERE[name]}")
     check_known_keys(kwargs, inspect.signature(pl.Trainer).parameters.keys() - _ELSEWHERE, where="trainer.kwargs")

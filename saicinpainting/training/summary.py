@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 
 from saicinpainting.data.datamodule import InpaintingDataModule
+from saicinpainting.training.micro_batches import describe_batch
 from saicinpainting.training.module import InpaintingModule
 from saicinpainting.utils import count_parameters
 
@@ -16,7 +17,9 @@ from saicinpainting.utils import count_parameters
 SMALLEST_TOTAL_BATCH = 20
 
 
-def describe_run(model: InpaintingModule, data: InpaintingDataModule, trainer: pl.Trainer) -> str:
+def describe_run(
+    model: InpaintingModule, data: InpaintingDataModule, trainer: pl.Trainer, total_batch_size: int | None = None
+) -> str:
     """A few lines on the network, the data, the steps and the device."""
     processes, total = trainer.world_size, data.batch_size(trainer.world_size)
     epoch, steps = steps_of(data, trainer)
@@ -27,10 +30,16 @@ def describe_run(model: InpaintingModule, data: InpaintingDataModule, trainer: p
     every = trainer.val_check_interval
     rhythm = f"{every:,} steps" if isinstance(every, int) else f"{every:g} epoch"
     device = type(trainer.accelerator).__name__.removesuffix("Accelerator")
+    batch = describe_batch(
+        batch_size=data.micro_batch_size(),
+        processes=processes,
+        micro_batches=data.micro_batches,
+        total=total_batch_size,
+    )
     lines = (
         f"generator: {count_parameters(model.generator) / 1e6:.2f}M parameters",
         f"images: {sets}",
-        f"batch: {total // processes:,} images x {processes} = {total:,} a step",
+        f"batch: {batch}",
         f"steps: {epoch:,} an epoch, {whole}",
         f"validation: {f'every {rhythm}' if validates(data, trainer) else 'none'}",
         f"device: {device} x {processes}, precision {trainer.precision}, compile {model.options.compile}",
