@@ -69,10 +69,10 @@ def four_micro_batches(root: Path) -> dict[str, Any]:
 
 
 def assert_near(value: Any, expected: Any, where: str = "") -> None:
-    """Numbers to 1e-9 of the largest of their tensor, everything else equal."""
+    """Numbers to 1e-9, or that share of the largest of their tensor, everything else equal."""
     if torch.is_tensor(expected):
         scale = float(expected.abs().max()) if expected.numel() else 0.0
-        assert float((value - expected).abs().max() if expected.numel() else 0) <= 1e-9 * max(scale, 1e-6), where
+        assert float((value - expected).abs().max() if expected.numel() else 0) <= 1e-9 * max(scale, 1), where
     elif isinstance(expected, dict):
         assert value.keys() == expected.keys(), where
         for key in expected:
