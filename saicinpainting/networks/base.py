@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from saicinpainting.networks.batch_norm import BatchNorm2d, count_batch, leave_counting_to
+from saicinpainting.networks.batch_norm import BatchNorm2d, count_batch, leave_counting_to, statistics_kept
 from saicinpainting.networks.casting import casts_weights, weights_in_autocast_dtype
 from saicinpainting.networks.padding import Conv2d
 from saicinpainting.utils import InputError, did_you_mean
@@ -155,6 +158,9 @@ class Generator(nn.Module):
             what to add to its `under`, and the sum is cut to [0, 1].
     """
 
+    checkpoint_blocks = False
+    """Whether training computes the residual blocks anew for the backward pass in place of keeping their maps."""
+
     def __init__(
         self,
         layers: Sequence[nn.Module],
@@ -204,11 +210,17 @@ class Generator(nn.Module):
     def _in_order(self, layers: nn.Sequential, x: Features) -> Features:
         """layers(x). Under autocast each layer's weights are cast together, so that DDP has their gradients early."""
         device = next(half.device for half in (x if isinstance(x, tuple) else (x,)) if half is not None)
-        if not casts_weights(device):
+        casts, saves = casts_weights(device), self.checkpoint_blocks and self.training and torch.is_grad_enabled()
+        if not casts and not saves:
             return layers(x)
+        block = type(self.model[self.first_block])
         for layer in layers:
-            with weights_in_autocast_dtype(layer, device):
-                x = layer(x)
+            run = partial(_with_cast_weights, layer, device) if casts else layer
+            if saves and type(layer) is block:
+                both = partial(_contexts_of_both_passes, layer)
+                x = checkpoint(run, x, use_reentrant=False, context_fn=both)
+            else:
+                x = run(x)
         return x
 
     def _check_size(self, x: Tensor) -> None:
@@ -221,3 +233,13 @@ class Generator(nn.Module):
                 f"least {self.min_size}, got {height}x{width}; pad the image (saicinpainting.io.images "
                 "has pad_img_to_modulo)"
             )
+
+
+def _with_cast_weights(layer: nn.Module, device: torch.device, x: Features) -> Features:
+    with weights_in_autocast_dtype(layer, device):
+        return layer(x)
+
+
+def _contexts_of_both_passes(layer: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Of a layer that is computed twice: its norms count a batch once."""
+    return nullcontext(), statistics_kept(layer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -44,6 +46,19 @@ def count_batch(network: nn.Module) -> None:
     ]
     if counters:
         torch._foreach_add_(counters, 1)
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Afterwards the buffers of `network`, running statistics and counters, are what they were."""
+    buffers = list(network.buffers())
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
 
 
 def fold_batch_norms(module: nn.Module) -> None:

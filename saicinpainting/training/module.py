@@ -16,7 +16,7 @@ from saicinpainting.io.checkpoint import FROZEN_PREFIXES, without_prefixes
 from saicinpainting.losses.feature_matching import feature_matching_loss, masked_l1_loss
 from saicinpainting.losses.perceptual import ResNetPL
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, results_table
-from saicinpainting.networks.base import at_least_float32, set_memory_format
+from saicinpainting.networks.base import Generator, at_least_float32, set_memory_format
 from saicinpainting.networks.ema import GeneratorEMA, without_average
 from saicinpainting.networks.inputs import GeneratorInput, batch_rng, blend
 from saicinpainting.training.batch_transforms import BatchOptions
@@ -26,7 +26,7 @@ from saicinpainting.training.micro_batches import MicroBatch, each_micro_batch, 
 from saicinpainting.training.optimizers import suit_this_run, warn_of_other_settings
 from saicinpainting.training.parts import Batch, Logs, ModuleOptions, TrainingParts
 from saicinpainting.training.visualizer import visualize_batch
-from saicinpainting.utils import add_prefix_to_keys, flatten_dict, set_requires_grad
+from saicinpainting.utils import InputError, add_prefix_to_keys, flatten_dict, set_requires_grad
 
 LOGGER = logging.getLogger(__name__)
 
@@ -121,6 +121,11 @@ class InpaintingModule(pl.LightningModule):
             self.loss_resnet_pl.prepare(AUTOCAST_DTYPES.get(str(self.trainer.precision)))
         self._usual_batch = 0
         setting = self.options.compile
+        if self.options.checkpoint_blocks:
+            if not isinstance(self.generator, Generator):
+                raise InputError("training_model.checkpoint_blocks: this generator's residual blocks are not known")
+            self.generator.checkpoint_blocks = True
+            return  # a compiler decides by itself what to keep
         if setting == "auto" and self.batch_options.sizes_vary:
             return  # each size would be compiled anew
         if wants_compilation(setting, self.device, planned_steps=lambda: self.trainer.estimated_stepping_batches):

@@ -141,6 +141,8 @@ class ModuleOptions:
             discriminator; `auto` on a GPU in a run of at least 5,000 steps.
         reuse_generator_output: the discriminator learns from the output that the generator's step computed, not from
             a fresh one of the generator that has just been updated. Saves a forward pass, changes the arithmetic.
+        checkpoint_blocks: compute the generator's residual blocks twice in place of keeping their maps for the backward
+            pass (Chen et al. 2016): larger crops fit on a card, the numbers stay the same. Not with `compile`.
         nonfinite: after a gradient that is not finite `skip` the batch, `stop` the run, or `ignore` it.
     """
 
@@ -152,7 +154,12 @@ class ModuleOptions:
     channels_last: bool | Literal["auto"] = "auto"
     compile: bool | Literal["auto"] = "auto"
     reuse_generator_output: bool = False
+    checkpoint_blocks: bool = False
     nonfinite: Policy = "skip"
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_blocks and self.compile is True:
+            raise InputError("training_model.checkpoint_blocks: not with compile=true; set one of them to false")
 
     def memory_format(self, device: torch.device) -> torch.memory_format:
         """How maps and weights lie in the memory of `device`."""
