@@ -12,7 +12,7 @@ from saicinpainting.cli import command
 def main() -> None:
     args = parse_arguments()
     from saicinpainting.evaluation.predictions import evaluate_predictions, metric_switches, read_evaluation_config
-    from saicinpainting.metrics.evaluator import results_table, write_results_csv
+    from saicinpainting.metrics.evaluator import number_text, results_table, write_results_csv
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     overrides = {"device": args.device, "batch_size": args.batch_size}
@@ -21,7 +21,7 @@ def main() -> None:
         overrides |= metric_switches(args.metrics)
     config = read_evaluation_config(args.config)
     results = evaluate_predictions(config, args.datadir, args.predictdir, **overrides)
-    print(results_table(results).to_string(float_format="{:.4f}".format, na_rep=""))
+    print(results_table(results).to_string(float_format=number_text, na_rep=""))
     write_results_csv(results, args.out)
 
 
@@ -32,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("predictdir", help="folder of predictions, which carry the masks' names")
     parser.add_argument("out", help="table to write, tab-separated")
     parser.add_argument(
-        "--metrics", help="some of ssim,lpips,fid,ids,psnr,l1,segm, with commas; default: as in the config"
+        "--metrics", help="some of ssim,lpips,fid,kid,ids,psnr,l1,segm, with commas; default: as in the config"
     )
     parser.add_argument("--device", help="auto, cpu, cuda, ...; default: as in the config")
     parser.add_argument("--batch-size", type=int, help="images a step; default: as in the config")

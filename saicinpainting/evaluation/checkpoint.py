@@ -34,7 +34,7 @@ from saicinpainting.io.connection import is_address, settings_without_secrets
 from saicinpainting.io.device import pick_device
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.provenance import Provenance, digest_of_files
-from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results
+from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results, number_text
 from saicinpainting.utils import InputError, check_known_keys, check_whole, did_you_mean
 
 Settings = Mapping[str, Any]
@@ -206,7 +206,7 @@ def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[st
         for (metric, group), statistics in one.results.items()
     ]
     table = pandas.DataFrame(rows, columns=["set", "metric", "group", "mean", "std"])
-    write_whole(folder / "results.csv", table.to_csv(sep="\t", index=False, float_format="%.4f"))
+    write_whole(folder / "results.csv", table.to_csv(sep="\t", index=False, float_format=number_text))
     images = pandas.concat({one.set.name: one.images for one in results}, names=["set"]).reset_index("set")
     write_whole(folder / "images.csv", images.to_csv(sep="\t", index=False, float_format="%.6f"))
     sets = {}

@@ -22,7 +22,7 @@ from saicinpainting.io.files import write_whole
 from saicinpainting.io.images import to_pixels
 from saicinpainting.metrics import HIGHER_IS_BETTER, SEGMENTATION
 from saicinpainting.metrics.base import TOTAL
-from saicinpainting.metrics.evaluator import Results
+from saicinpainting.metrics.evaluator import Results, number_text
 from saicinpainting.metrics.inception import FEATURES
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ NAMES = {
     "ssim": "SSIM",
     "lpips": "LPIPS",
     "fid": "FID",
+    "kid": "KID",
     "p_ids": "P-IDS",
     "u_ids": "U-IDS",
     "psnr": "PSNR, dB",
@@ -128,7 +129,7 @@ def summary_table(path: Path) -> str:
         name: {metric: groups[TOTAL]["mean"] for metric, groups in content["results"].items() if TOTAL in groups}
         for name, content in sets.items()
     }
-    return pandas.DataFrame(columns, dtype=float).to_string(float_format="{:.4f}".format, na_rep="")
+    return pandas.DataFrame(columns, dtype=float).to_string(float_format=number_text, na_rep="")
 
 
 # ---- tables --------------------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def _results_table(results: Sequence[SetResult]) -> dict[str, Any]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+    return number_text(value) if abs(value) < 10 else f"{value:.2f}"
 
 
 def _paper_table(results: Sequence[SetResult], name: str, paper: str | None) -> dict[str, Any] | None:

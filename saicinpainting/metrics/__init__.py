@@ -1,4 +1,4 @@
-"""Metrics of inpainting: SSIM, LPIPS, FID with P-IDS and U-IDS, PSNR and L1."""
+"""Metrics of inpainting: SSIM, LPIPS, FID with KID, P-IDS and U-IDS, PSNR and L1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from saicinpainting.utils import InputError
 
 __all__ = ["METRICS", "FIDScore", "ImageMetric", "L1Score", "LPIPSScore", "PSNRScore", "SSIMScore", "make_metrics"]
 
-SWITCHES = {"ssim": True, "lpips": True, "fid": True, "ids": False, "psnr": False, "l1": False, "segm": False}
+SWITCHES = {
+    "ssim": True, "lpips": True, "fid": True,
+    "kid": False, "ids": False, "psnr": False, "l1": False, "segm": False,
+}  # fmt: skip
 """The switches of `make_metrics`, and whether they are on unless told otherwise."""
 METRICS = tuple(SWITCHES)
 
@@ -23,7 +26,7 @@ SEGMENTATION = "segm_stats"
 """The name of `SegmentationStats`, whose rows give the other metrics by class."""
 
 HIGHER_IS_BETTER = {
-    "ssim": True, "lpips": False, "fid": False, "p_ids": True, "u_ids": True,
+    "ssim": True, "lpips": False, "fid": False, "kid": False, "p_ids": True, "u_ids": True,
     "psnr": True, "psnr_hole": True, "l1": False, "l1_hole": False,
     "ssim_fid100_f1": True, "lpips_fid100_f1": True,
 }  # fmt: skip
@@ -35,6 +38,7 @@ def make_metrics(
     ssim: bool = True,
     lpips: bool = True,
     fid: bool = True,
+    kid: bool = False,
     ids: bool = False,
     psnr: bool = False,
     l1: bool = False,
@@ -45,17 +49,18 @@ def make_metrics(
 ) -> dict[str, ImageMetric]:
     """The metrics that are switched on, by name; `psnr` and `l1` are of the image and of the hole.
 
-    ids: P-IDS and U-IDS, which FID's features give. segm: classes in the holes, and SSIM, LPIPS and FID by class.
+    kid: KID, ids: P-IDS and U-IDS; FID's features give them. segm: classes in the holes; SSIM, LPIPS, FID by class.
     """
-    if ids and not fid:
-        raise InputError("ids: P-IDS and U-IDS are computed from the features of FID; switch fid on as well")
+    for name, on, scores in (("kid", kid, "KID is"), ("ids", ids, "P-IDS and U-IDS are")):
+        if on and not fid:
+            raise InputError(f"{name}: {scores} computed from the features of FID; switch fid on as well")
     metrics: dict[str, ImageMetric] = {}
     if ssim:
         metrics["ssim"] = SSIMScore()
     if lpips:
         metrics["lpips"] = LPIPSScore(weights_path=lpips_weights)
     if fid:
-        metrics["fid"] = FIDScore(weights_path=fid_weights, ids=ids)
+        metrics["fid"] = FIDScore(weights_path=fid_weights, ids=ids, kid=kid)
     for name, on, score in (("psnr", psnr, PSNRScore), ("l1", l1, L1Score)):
         if on:
             metrics |= {name: score(), f"{name}_hole": score(hole=True)}

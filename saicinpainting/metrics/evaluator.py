@@ -183,8 +183,13 @@ def results_table(results: Mapping[tuple[str, str], Mapping[str, float]]) -> pan
 
 
 def write_results_csv(results: Mapping[tuple[str, str], Mapping[str, float]], path: str | Path) -> None:
-    """Tab-separated, four decimals; makes the folder of `path`."""
-    write_whole(Path(path), results_table(results).to_csv(sep="\t", float_format="%.4f"))
+    """Tab-separated; makes the folder of `path`."""
+    write_whole(Path(path), results_table(results).to_csv(sep="\t", float_format=number_text))
+
+
+def number_text(value: float) -> str:
+    """Four decimals, six below 0.01, where KID is."""
+    return f"{value:.6f}" if 0 < abs(value) < 0.01 else f"{value:.4f}"
 
 
 def make_evaluator(kind: str = "default", **settings: Any) -> InpaintingEvaluator:
@@ -197,6 +202,7 @@ def _default_evaluator(
     ssim: bool = True,
     lpips: bool = True,
     fid: bool = True,
+    kid: bool = False,
     ids: bool = False,
     psnr: bool = False,
     l1: bool = False,
@@ -209,15 +215,18 @@ def _default_evaluator(
 ) -> InpaintingEvaluator:
     """The metrics of `inpainted_key` that are switched on, and their integrals; `integral_kind=None` leaves these out.
 
-    `ids`: P-IDS and U-IDS; `psnr`, `l1`: of the image and of the hole; `costly_every`: LPIPS and FID at every so
-    many-th validation. `lpips_weights`, `fid_weights`: files or addresses of the metrics' networks, which are
-    downloaded otherwise.
+    `kid`, `ids`: KID, P-IDS and U-IDS, of FID's features; `psnr`, `l1`: of the image and of the hole; `costly_every`:
+    LPIPS and FID at every so many-th validation. `lpips_weights`, `fid_weights`: files or addresses of the metrics'
+    networks, which are downloaded otherwise.
     """
-    switches: dict[str, Any] = {"ssim": ssim, "lpips": lpips, "fid": fid, "ids": ids, "psnr": psnr, "l1": l1}
+    switches: dict[str, Any] = {
+        "ssim": ssim, "lpips": lpips, "fid": fid, "kid": kid, "ids": ids, "psnr": psnr, "l1": l1,
+    }  # fmt: skip
     for name, value in switches.items():
         check_bool(f"evaluator.{name}", value)
-    if ids and not fid:
-        raise InputError("evaluator.ids: P-IDS and U-IDS are computed from FID's features; set evaluator.fid=true")
+    for name in ("kid", "ids"):
+        if switches[name] and not fid:
+            raise InputError(f"evaluator.{name}: computed from FID's features; set evaluator.fid=true")
     try:
         metrics = make_metrics(**switches, lpips_weights=lpips_weights, fid_weights=fid_weights)
     except InputError as error:

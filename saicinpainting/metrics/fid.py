@@ -1,4 +1,4 @@
-"""Fréchet inception distance (Heusel et al. 2017), and the scores of a linear classifier on the same features."""
+"""Fréchet inception distance (Heusel et al. 2017), and other scores of the same features."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from saicinpainting.io.weights import weights_file
 from saicinpainting.metrics.base import NetworkMetric, Row, Statistics
 from saicinpainting.metrics.inception import FEATURES, INCEPTION_URL, WHAT, FIDInception
+from saicinpainting.metrics.kid import kernel_distance
 
 LOGGER = logging.getLogger(__name__)
 CHUNK = 2048
@@ -24,6 +25,7 @@ class FIDScore(NetworkMetric):
     `weights_path`: pytorch-fid's Inception, a file or an address (None: the one where pytorch-fid keeps it; fetched if
     it is not there).
     `ids`: the statistics hold `p_ids` and `u_ids` besides, see `discriminative_scores`.
+    `kid`: they hold `kid`, see `kernel_distance`.
     `network`: another one than Inception, (B, 3, H, W) in [0, 1] -> (B, features).
     """
 
@@ -36,6 +38,7 @@ class FIDScore(NetworkMetric):
         *,
         weights_path: str | Path | None = None,
         ids: bool = False,
+        kid: bool = False,
         network: nn.Module | None = None,
         features: int = FEATURES,
     ) -> None:
@@ -45,7 +48,7 @@ class FIDScore(NetworkMetric):
             network = FIDInception(weights[0])
         rows = {f"{side}_features": Row((side,), (features,)) for side in ("pred", "target")}
         super().__init__(network, rows=rows, weights=weights)
-        self.ids = ids
+        self.ids, self.kid = ids, kid
         self._warned = False
 
     def measure(self, row: str, *inputs: Tensor) -> Tensor:
@@ -66,6 +69,8 @@ class FIDScore(NetworkMetric):
         statistics = {"mean": frechet_distance(rows["pred_features"], rows["target_features"])}
         if self.ids:
             statistics |= discriminative_scores(rows["pred_features"], rows["target_features"])
+        if self.kid:
+            statistics["kid"] = kernel_distance(rows["pred_features"], rows["target_features"])
         return statistics
 
 
