@@ -16,3 +16,5 @@ def main(config: DictConfig) -> None:
     folder = evaluate_checkpoint(settings)
     print(summary_table(folder / "results.json"))
     print(f"tables and report: {folder}/results.csv, results.json, images.csv, report.html")
+    if (folder.parent / "table.md").exists():
+        print(f"all models: {folder.parent}/table.md, table.tex")

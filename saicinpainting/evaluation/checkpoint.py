@@ -18,6 +18,7 @@ from PIL import Image
 
 from saicinpainting.config import CONFIGS
 from saicinpainting.data.pairs import InpaintingDataset, PrecomputedInpaintingResultsDataset
+from saicinpainting.evaluation.models_table import check_table_metrics, write_models_table
 from saicinpainting.evaluation.paper_results import DATASETS, dataset_of, published_name
 from saicinpainting.evaluation.predictions import (
     Measurement,
@@ -45,12 +46,14 @@ PACKAGES = ("torchvision", "pytorch-lightning", "lpips", "pytorch-fid", "numpy",
 def evaluate_checkpoint(settings: Settings) -> Path:
     """Evaluate as configs/evaluation/default.yaml describes it; the model's folder in `outdir`.
 
-    It gets `predictions/FOLDER_OF_SET/`, `results.csv`, `results.json`, `images.csv` and `report.html`.
+    It gets `predictions/FOLDER_OF_SET/`, `results.csv`, `results.json`, `images.csv` and `report.html`; `outdir` gets
+    `table.md` and `table.tex` of all models in it.
     """
     switches = metric_switches(settings["metrics"], where="metrics")
     if settings["paper"] not in (None, "auto", *DATASETS):
         known = did_you_mean(str(settings["paper"]), DATASETS)
         raise InputError(f"paper: unknown data set {settings['paper']!r}; {known}, auto or null")
+    check_table_metrics(settings["table"])
     _check_dataset(settings["dataset"])
     check_whole("num_workers", settings["num_workers"])
     outdir = Path(settings["outdir"])
@@ -78,6 +81,7 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     write_tables(results, folder, history)
     paper = _paper(settings["paper"], results)
     write_report(results, folder / "report.html", history, paper=paper, examples=int(settings["examples"]))
+    write_models_table(outdir, settings["table"])
     return folder
 
 
@@ -163,21 +167,21 @@ def _measure(
         img_suffix=settings["dataset"].get("img_suffix", ".jpg"),
         scale_factor=settings["dataset"].get("scale_factor"),
     )
-    made_of = {
+    of_predictions = {
         **made_of,
         "predictions": digest_of_files(dataset.pred_filenames, predictions),
         "switches": list(settings["metrics"]),
         "metrics": {name: metric.signature for name, metric in evaluator.metrics.items()},
     }
     measured = provenance.done.get(one.folder_name, {})
-    known = measured.get("made_of") == made_of
+    known = measured.get("made_of") == of_predictions
     print(f"metrics of {one.name}{': measured before' if known else ''}", flush=True)
     if not known:
         workload = {key: settings[key] for key in ("batch_size", "num_workers")}
-        measured = {"made_of": made_of, **measure_predictions(evaluator, dataset, **workload).as_json()}
+        measured = {"made_of": of_predictions, **measure_predictions(evaluator, dataset, **workload).as_json()}
         provenance.add(one.folder_name, measured)
     measurement = Measurement.from_json(measured)
-    return SetResult(one, measurement.results, measurement.images, dataset)
+    return SetResult(one, measurement.results, measurement.images, dataset, made_of["set"])
 
 
 # ---- what comes out ------------------------------------------------------------------------------------------------
@@ -212,7 +216,8 @@ def write_tables(results: Sequence[SetResult], folder: Path, history: Mapping[st
     sets = {}
     for one in results:
         place = str(one.set.folder.resolve())
-        sets[one.set.name] = {"folder": place, "images": len(one.images), "results": _nested(one.results)}
+        of = {"folder": place, "digest": one.digest, "images": len(one.images)}
+        sets[one.set.name] = {**of, "results": _nested(one.results)}
     write_whole(folder / "results.json", json.dumps({"made_by": history, "sets": sets}, indent=1, allow_nan=False))
 
 

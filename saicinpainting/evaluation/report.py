@@ -66,12 +66,13 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class SetResult:
-    """images: the table of a `Measurement`; dataset: what was measured."""
+    """images: the table of a `Measurement`; dataset: what was measured; digest: of the set's images and masks."""
 
     set: EvaluationSet
     results: Results
     images: pandas.DataFrame
     dataset: PrecomputedInpaintingResultsDataset
+    digest: str
 
 
 def write_report(

@@ -276,6 +276,16 @@ def test_fid_alone_and_the_paper_by_the_size_of_the_pictures(evaluate: Evaluate,
         find_failures(folder)
 
 
+def test_models_of_one_folder_share_a_table(evaluate: Evaluate, tmp_path: Path) -> None:
+    mine = write_set(tmp_path / "mine")
+    folders = [evaluate(f"sets=[{mine}]", "table=[psnr]", *name) for name in ([], ["model.name=other"])]
+    psnr = f"{means(folders[0], 'mine')['psnr']:.2f}"
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert lines[0] == f"| model | mine ({PHOTOS}) PSNR, dB ↑ |"
+    assert lines[2:4] == [f"| other | **{psnr}** |", f"| run | **{psnr}** |"]
+    assert f"run & \\textbf{{{psnr}}} \\\\" in (tmp_path / "out" / "table.tex").read_text()
+
+
 def test_classes_alone_are_reported(evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saicinpainting.metrics.segmentation.weight_files", lambda place: ())
     monkeypatch.setattr("saicinpainting.metrics.segmentation.make_segmentation", BrightIsSky)
