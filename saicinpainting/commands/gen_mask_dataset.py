@@ -25,6 +25,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--n-jobs", type=int, default=1, help="number of processes (default: %(default)s)")
     parser.add_argument("--device", help="for segmentation masks: cpu or cuda (default: cpu)")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other masks (default: %(default)s)")
+    parser.add_argument(
+        "--scale", type=int, default=1, help="4 makes a 2048 px set of a 512 px config, with the same holes, enlarged"
+    )
     return parser.parse_args()
 
 
@@ -34,7 +37,7 @@ def main() -> None:
     from saicinpainting.masks.mask_sets import check_outside, make_mask_set, read_recipe
 
     check_outside(args.outdir, args.indir)
-    config = read_recipe(args.config, device=args.device)
+    config = read_recipe(args.config, device=args.device, scale=args.scale)
     if args.device and config.get("generator_kind") != "segmentation":
         raise InputError("--device: only segmentation masks use a device")
     summary = make_mask_set(config, args.indir, args.outdir, ext=args.ext, n_jobs=args.n_jobs, seed=args.seed)

@@ -39,7 +39,7 @@ PUBLISHED: dict[str, dict[str, dict[str, dict[str, float]]]] = {
 
 def published_name(set_name: str) -> str | None:
     """The paper's name of a set called `thin`, `random_thick_512`, …; None: the paper has none of that name."""
-    found = re.fullmatch(r"(?:random_)?([a-z]+)(?:_\d+)?", set_name)
+    found = re.fullmatch(r"(?:random_)?([a-z]+)(?:_(?:256|512))?", set_name)
     return SETS.get(found[1]) if found else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,12 +52,16 @@ IMAGE_SIDE = 320
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images with masks in `folder`; recipe: what draws it there, None if it is there; origin: where it is from."""
+    """Images with masks in `folder`; recipe: what draws it there, None if it is there; origin: where it is from.
+
+    scale: times the size of the recipe.
+    """
 
     name: str
     folder: Path
     recipe: Path | None = None
     origin: str = ""
+    scale: int = 1
 
     @property
     def folder_name(self) -> str:
@@ -94,7 +99,8 @@ def write_report(
         few_for_fid=few,
         features=FEATURES,
         paper=_paper_table(results, history["name"], paper),
-        plots={NAMES.get(metric, metric): _plot(results, metric) for metric in _binned(results)},
+        plots=_bin_plots(results),
+        by_resolution=_resolution_plots(results),
         ranked_by=ranked_by and NAMES.get(ranked_by, ranked_by),
         examples=examples_of,
         settings=yaml.safe_dump(history["settings"], sort_keys=False),
@@ -183,18 +189,52 @@ def _bins(one: SetResult, metric: str) -> dict[str, Mapping[str, float]]:
     return {group: value for (name, group), value in one.results.items() if name == metric and group.endswith("%")}
 
 
-def _plot(results: Sequence[SetResult], metric: str) -> str:
+def _by_resolution(results: Sequence[SetResult]) -> dict[str, dict[int, SetResult]]:
+    """Sets of one kind at several sizes, such as `random_thick_512` and `random_thick_2048`: by kind, then by size."""
+    kinds: dict[str, dict[int, SetResult]] = {}
+    for one in results:
+        if named := re.fullmatch(r"(?:random_)?(.+)_(\d+)", one.set.folder_name):
+            kinds.setdefault(named[1], {})[int(named[2])] = one
+    return {kind: dict(sorted(sizes.items())) for kind, sizes in kinds.items() if len(sizes) > 1}
+
+
+def _resolution_plots(results: Sequence[SetResult]) -> dict[str, str]:
+    kinds = _by_resolution(results)
+    labels = [f"{size} px" for size in sorted({size for sizes in kinds.values() for size in sizes})]
+    plots = {}
+    for metric in _metrics([one for sizes in kinds.values() for one in sizes.values()]):
+        lines = {
+            kind: {
+                f"{size} px": one.results[metric, TOTAL]
+                for size, one in sizes.items()
+                if (metric, TOTAL) in one.results
+            }
+            for kind, sizes in kinds.items()
+        }
+        plots[NAMES.get(metric, metric)] = _plot(metric, labels, lines)
+    return plots
+
+
+def _bin_plots(results: Sequence[SetResult]) -> dict[str, str]:
+    plots = {}
+    for metric in _binned(results):
+        lines = {one.set.name: _bins(one, metric) for one in results}
+        labels = sorted({label for line in lines.values() for label in line}, key=lambda x: float(x.split("-")[0]))
+        plots[NAMES.get(metric, metric)] = _plot(metric, labels, lines)
+    return plots
+
+
+def _plot(metric: str, labels: Sequence[str], lines: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """lines: by name, the statistics at each of `labels`, the ticks, where there are any."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")
     axes = figure.add_subplot()
-    labels = sorted({label for one in results for label in _bins(one, metric)}, key=lambda x: float(x.split("-")[0]))
-    for one in results:
-        bins = _bins(one, metric)
-        places = [i for i, label in enumerate(labels) if label in bins]
-        means = np.array([bins[labels[i]]["mean"] for i in places])
-        (line,) = axes.plot(places, means, marker="o", markersize=4, label=one.set.name)
-        stds = np.array([bins[labels[i]].get("std", np.nan) for i in places])
+    for name, values in lines.items():
+        places = [i for i, label in enumerate(labels) if label in values]
+        means = np.array([values[labels[i]]["mean"] for i in places])
+        (line,) = axes.plot(places, means, marker="o", markersize=4, label=name)
+        stds = np.array([values[labels[i]].get("std", np.nan) for i in places])
         if np.isfinite(stds).all():
             axes.fill_between(places, means - stds, means + stds, color=line.get_color(), alpha=0.12, linewidth=0)
     axes.set_xticks(range(len(labels)), labels, fontsize=8)
@@ -202,7 +242,7 @@ def _plot(results: Sequence[SetResult], metric: str) -> str:
     axes.set_title(NAMES.get(metric, metric), fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
-    if len(results) > 1:
+    if len(lines) > 1:
         axes.legend(fontsize=8, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg")

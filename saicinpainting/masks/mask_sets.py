@@ -25,13 +25,15 @@ from saicinpainting.io.yaml_files import read_yaml
 from saicinpainting.masks.generators import MaskRandom
 from saicinpainting.masks.mixed import MixedMaskGenerator
 from saicinpainting.masks.segmentation import SegmentationMasks
-from saicinpainting.utils import InputError, call_with_settings, did_you_mean
+from saicinpainting.utils import InputError, call_with_settings, check_whole, did_you_mean
 
 RECIPES = CONFIGS / "data_gen"
 ROUNDS = 10
 """How many times `variants_n` masks are drawn before an image counts as one without a fitting mask."""
 
 Proposal = tuple[Image.Image, np.ndarray]
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +53,27 @@ class Cropping:
         if self.handle_small_mode not in ("drop", "upscale"):
             raise InputError(f"cropping.handle_small_mode: expected drop or upscale, got {self.handle_small_mode!r}")
 
-    def resize(self, image: Image.Image) -> Image.Image:
-        """An `InputError` for an image that is too small, or so thin that it would come to be too long."""
-        shorter = min(image.size)
-        if shorter < self.out_min_size and self.handle_small_mode == "drop":
-            raise InputError(f"{image.width}x{image.height} pixels, below {self.out_min_size}")
-        width, height = (round(side * self.out_min_size / shorter) for side in image.size)
+    def resize(self, image: Image.Image, scale: int = 1) -> Image.Image:
+        """Scaled, both sides are `scale` times as long, and no image is upscaled.
+
+        An `InputError` for an image that is too small, or so thin that it would come to be too long.
+        """
+        shorter, least = min(image.size), scale * self.out_min_size
+        if shorter < least and (self.handle_small_mode == "drop" or scale > 1):
+            raise InputError(f"{image.width}x{image.height} pixels, below {least}")
+        width, height = (scale * round(side * self.out_min_size / shorter) for side in image.size)
         if max(width, height) > LONGEST_SIDE:
             raise InputError(f"it would come to {width}x{height} pixels, {LONGEST_SIDE} is the most; cut it into parts")
         return image.resize((width, height), resample=Image.Resampling.BICUBIC)
 
-    def crop(self, image: Image.Image, mask: np.ndarray, rng: MaskRandom) -> Proposal:
-        """mask: (H, W) of the image's size, with a hole."""
+    def box(self, mask: np.ndarray, rng: MaskRandom) -> Box:
+        """What is cut out; mask: (H, W), with a hole."""
         if not self.out_square_crop:
-            return image, mask
-        left, top, right, bottom = propose_random_square_crop(mask, min_overlap=self.crop_min_overlap, rng=rng)
-        return image.crop((left, top, right, bottom)), mask[top:bottom, left:right]
+            return (0, 0, mask.shape[1], mask.shape[0])
+        return propose_random_square_crop(mask, min_overlap=self.crop_min_overlap, rng=rng)
 
 
-def propose_random_square_crop(mask: np.ndarray, *, min_overlap: float, rng: MaskRandom) -> tuple[int, int, int, int]:
+def propose_random_square_crop(mask: np.ndarray, *, min_overlap: float, rng: MaskRandom) -> Box:
     """mask: (H, W) with a hole -> left, top, right, bottom of a square as large as the shorter side allows.
 
     It moves along the longer axis so that it meets the span of the hole there.
@@ -109,7 +113,11 @@ DRAWERS: dict[str, Callable[..., RandomMasks | SegmentationMasks]] = {
 
 
 class MaskSetMaker:
-    """Draws the images and masks of an evaluation set; the arguments are the keys of configs/data_gen."""
+    """Draws the images and masks of an evaluation set; the arguments are the keys of configs/data_gen.
+
+    scale: makes a set of so many times the size, of the same crops with the same holes: they are drawn at the size of
+    the recipe, then every pixel of a mask becomes scale² of them.
+    """
 
     def __init__(
         self,
@@ -119,7 +127,9 @@ class MaskSetMaker:
         cropping: Mapping[str, Any],
         max_masks_per_image: int = 1,
         max_tamper_area: float = 1.0,
+        scale: int = 1,
     ) -> None:
+        check_whole("scale", scale, least=1)
         if generator_kind not in DRAWERS:
             raise InputError(
                 f"generator_kind: unknown kind {generator_kind!r}; {did_you_mean(generator_kind, DRAWERS)}"
@@ -127,19 +137,27 @@ class MaskSetMaker:
         self.masks = call_with_settings(DRAWERS[generator_kind], mask_generator_kwargs, where="mask_generator_kwargs")
         self.cropping = call_with_settings(Cropping, cropping, where="cropping")
         self.max_masks_per_image, self.max_tamper_area = max_masks_per_image, max_tamper_area
+        self.scale = scale
 
     def propose(self, image: Image.Image, rng: MaskRandom) -> list[Proposal]:
         """Up to `max_masks_per_image` pairs of an image and a mask (H, W); an `InputError` if none fits."""
         resized = self.cropping.resize(image)
+        scaled = self.cropping.resize(image, self.scale) if self.scale > 1 else resized
         draw = self.masks.draw_for(resized)
         for _ in range(ROUNDS):
             masks = [mask for mask in draw(rng) if mask.any()]
-            crops = [self.cropping.crop(resized, mask, rng) for mask in masks]
+            boxes = [self.cropping.box(mask, rng) for mask in masks]
+            crops = [(box, mask[box[1] : box[3], box[0] : box[2]]) for box, mask in zip(boxes, masks, strict=True)]
             fitting = [c for c in crops if c[1].any() and c[1].mean() <= self.max_tamper_area]
             if fitting:
                 count = min(len(fitting), self.max_masks_per_image)
-                return [fitting[i] for i in rng.numpy.choice(len(fitting), size=count, replace=False)]
+                chosen = rng.numpy.choice(len(fitting), size=count, replace=False)
+                return [self._scaled(scaled, *fitting[i]) for i in chosen]
         raise InputError(f"no mask of {ROUNDS * self.masks.variants_n} kept max_tamper_area, or none could be drawn")
+
+    def _scaled(self, image: Image.Image, box: Box, mask: np.ndarray) -> Proposal:
+        left, top, right, bottom = (self.scale * edge for edge in box)
+        return image.crop((left, top, right, bottom)), mask.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
 
 
 @dataclass(frozen=True)
@@ -197,10 +215,11 @@ def make_mask_set(
     return MaskSet(len(drawn), sum(drawn), [reason for reason in provenance.done.values() if isinstance(reason, str)])
 
 
-def read_recipe(path: Path, *, device: str | None = None) -> dict[str, Any]:
+def read_recipe(path: Path, *, device: str | None = None, scale: int = 1) -> dict[str, Any]:
     """A file of configs/data_gen, for `make_mask_set`; `configs/data_gen/…` is found from any folder.
 
-    device: where the network of segmentation masks runs, `cpu` or `cuda`; other masks have none.
+    scale: of `MaskSetMaker`, in place of the file's; 1: as in the file. device: where the network of segmentation masks
+    runs, `cpu` or `cuda`; other masks have none.
     """
     try:
         config = read_yaml(published_config(path))
@@ -210,7 +229,7 @@ def read_recipe(path: Path, *, device: str | None = None) -> dict[str, Any]:
         raise InputError(f"{path}: expected keys such as generator_kind, found {type(config).__name__}")
     if device and config.get("generator_kind") == "segmentation":
         config["mask_generator_kwargs"] = {**config.get("mask_generator_kwargs", {}), "device": device}
-    return config
+    return config if scale == 1 else {**config, "scale": scale}
 
 
 def check_outside(outdir: Path, indir: Path) -> None:

@@ -183,6 +183,27 @@ def test_starts_side_by_side_make_a_set_once(tmp_path: Path) -> None:
     assert [json.loads(line)[0] for line in lines] == [f"{i}.png" for i in range(PHOTOS)]
 
 
+def test_larger_sets_have_the_crops_and_holes_of_the_small_one(evaluate: Evaluate, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(photo("coffee.png", 300)).save(photos / "small.png")
+    Image.fromarray(photo("coffee.png", 1600)).crop((0, 0, 1600, 1100)).save(photos / "large.png")
+    folder = evaluate(f"indir={photos}", "sets=[thick_512,thick_1024]")
+    sets = [tmp_path / "out" / "sets" / f"random_thick_{size}" for size in (512, 1024)]
+    small, large = (np.asarray(Image.open(path / "large_crop000_mask000.png")) for path in sets)
+    assert large.shape == (1024, 1024)
+    np.testing.assert_array_equal(large[1::2, ::2], small)
+    assert (large == np.asarray(Image.fromarray(small).resize((1024, 1024), Image.Resampling.NEAREST))).all()
+    small, large = (Image.open(path / "large_crop000.png").convert("L") for path in sets)
+    shrunk = np.asarray(large.resize((512, 512), Image.Resampling.BICUBIC), dtype=float)
+    assert np.abs(shrunk - np.asarray(small)).mean() < 3
+    # An enlarged photograph would tell nothing about its resolution.
+    assert not list(sets[1].glob("small*"))
+    assert list(sets[0].glob("small*"))
+    page = (folder / "report.html").read_text()
+    assert 'alt="PSNR, dB by resolution"' in page
+
+
 # ---- settings ------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +319,7 @@ def test_classes_alone_are_reported(evaluate: Evaluate, tmp_path: Path, monkeypa
     ("name", "expected"),
     [
         ("thin", "narrow"), ("random_thick_512", "wide"), ("segm_256", "segm"), ("medium", None),
+        ("thick_1024", None),
         ("my_thick_holes", None), ("thick_of_my_own", None), ("random_thick_512_other", None),
     ],
 )  # fmt: skip
