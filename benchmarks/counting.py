@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
@@ -17,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakIdKeyDictionary
 
 aten = torch.ops.aten
 # They make a tensor of memory that is there already, or of memory that nobody has written.
@@ -63,9 +65,10 @@ class Cost:
 
 @dataclass
 class StepCost:
-    """Costs of a step by (phase, operator)."""
+    """Costs of a step by (phase, operator); peak: bytes of the tensors that lived at once."""
 
     parts: dict[tuple[str, str], Cost] = field(default_factory=dict)
+    peak: int = 0
 
     def add(self, phase: str, operator: str, cost: Cost) -> None:
         self.parts[phase, operator] = self.parts.get((phase, operator), Cost()) + cost
@@ -89,7 +92,7 @@ class StepCost:
 
 def mean_cost(often: StepCost, rare: StepCost, interval: int) -> StepCost:
     """Mean of `interval` steps, one of which is like `rare`."""
-    mean = StepCost()
+    mean = StepCost(peak=max(often.peak, rare.peak))
     for step, share in ((rare, 1 / interval), (often, 1 - 1 / interval)):
         for (phase, operator), cost in step.parts.items():
             mean.add(phase, operator, cost * share)
@@ -106,6 +109,8 @@ class OperatorCounter(TorchDispatchMode):
         super().__init__()
         self.cost = StepCost()
         self._phases = [REST]
+        self._live = WeakIdKeyDictionary()  # storages that an operator has had to do with, weights among them
+        self._live_bytes = 0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -135,12 +140,25 @@ class OperatorCounter(TorchDispatchMode):
             return args[0].new_empty(args[0].numel(), args[0].dim(), dtype=torch.int64)
         out = function(*args, **kwargs)
         tensors = list(_fakes([*args, *kwargs.values(), out]))
+        for tensor in tensors:
+            self._watch(tensor.untyped_storage())
+        self.cost.peak = max(self.cost.peak, self._live_bytes)
         if tensors and function.namespace != "prim" and not function.is_view and name not in NO_WORK:
             moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
             flop = _flop(function, args, kwargs, out)
             kind = "convolution_flop" if "convolution" in name else "product_flop"
             self.add(name, Cost(operators=1, moved=moved, **{kind: flop}))
         return out
+
+
+    def _watch(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._live:
+            self._live[storage] = None
+            self._live_bytes += storage.nbytes()
+            weakref.finalize(storage, self._free, storage.nbytes())
+
+    def _free(self, size: int) -> None:
+        self._live_bytes -= size
 
 
 def _fakes(values: Iterable[Any]) -> Iterator[FakeTensor]:

@@ -10,6 +10,7 @@ operators    each is one kernel or a few; views are left out
 host_reads   times that the host waits for the device
 casts        operators that change a type or make a copy of another layout, as autocast does of each weight
 gigabytes    of the inputs and outputs of all operators
+peak_gigabytes  of the tensors that live at once; the allocator's slack and cuDNN's workspaces come on top
 tflop        of convolutions and matrix products; cuFFT's are left out
 floor_ms     on the card: the larger of tflop / peak and gigabytes / bandwidth, both of the data sheet
 attainable_ms  the same at the shares of peak and bandwidth that good kernels reach, an estimate (cards.py)
@@ -215,6 +216,7 @@ def described(step: StepCost, card: Card, *, half: bool) -> dict[str, Any]:
     arithmetic, memory = card.arithmetic_ms(total, half=half), card.memory_ms(total)
     return {
         **figures(total),
+        "peak_gigabytes": step.peak / 1e9,
         "casts": round(step.by_operator().get("_to_copy", Cost()).operators),
         "arithmetic_ms": arithmetic,
         "memory_ms": memory,

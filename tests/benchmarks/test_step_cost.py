@@ -61,6 +61,25 @@ def test_arithmetic_and_traffic_of_few_operators_follow_their_formulas() -> None
     assert counter.cost.total == sum(counter.cost.by_operator().values(), Cost())
 
 
+def test_the_peak_is_of_the_tensors_that_live_at_once() -> None:
+    counter = OperatorCounter()
+    with fake_tensors() as fake:
+        with fake:
+            x = torch.empty(1000)
+        with counted(counter):
+            y = x + 1
+            z = y[:500] * 2  # 1000 + 1000 + 500 values
+            del y
+            z = z + z  # 1000 + 500 + 500
+            for _ in range(9):
+                x * 3  # 1000 + 500 + 1000, each time anew
+            assert counter.cost.peak == 4 * 2500
+            counter.cost = StepCost()
+            del z
+            x.add_(1)
+    assert counter.cost.peak == 4 * 1000
+
+
 def test_views_empty_tensors_and_numbers_on_the_host_cost_nothing() -> None:
     counter = OperatorCounter()
     with fake_tensors() as fake:
