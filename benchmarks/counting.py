@@ -150,7 +150,6 @@ class OperatorCounter(TorchDispatchMode):
             self.add(name, Cost(operators=1, moved=moved, **{kind: flop}))
         return out
 
-
     def _watch(self, storage: torch.UntypedStorage) -> None:
         if storage not in self._live:
             self._live[storage] = None

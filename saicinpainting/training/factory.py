@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig
 from torch import nn
 
 from saicinpainting.config import resolved_sections, without_ignored_losses
 from saicinpainting.losses.adversarial import make_discrim_loss
+from saicinpainting.losses.focal_frequency import FocalFrequencyLoss
 from saicinpainting.losses.perceptual import make_perceptual, make_resnet_pl
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, make_evaluator
 from saicinpainting.networks import make_discriminator
@@ -24,12 +25,14 @@ from saicinpainting.training.module import InpaintingModule
 from saicinpainting.training.optimizers import make_optimizers, make_schedulers
 from saicinpainting.training.parts import ImageLoss, Losses, MaskedImageLoss, ModuleOptions, TrainingParts
 from saicinpainting.training.visualizer import make_visualizer
-from saicinpainting.utils import InputError, build_target, call_with_settings, check_interface, check_known_keys
+from saicinpainting.utils import InputError, build, build_target, call_with_settings, check_interface, check_known_keys
 
 Settings = Mapping[str, Any]
 
 TRAINING_MODEL = (ModuleOptions, GeneratorInput, FourierOptions, BatchOptions, EMAOptions)
 """What the config section `training_model` is made of."""
+EXTRA_LOSSES = {"focal_frequency": FocalFrequencyLoss}
+"""Kinds of `losses.extra`."""
 SECTIONS = (
     *("run_title", "training_model", "losses", "generator", "discriminator", "optimizers", "visualizer"),
     *("evaluator", "data", "trainer", "location", "logger", "callbacks", "hydra"),
@@ -135,12 +138,15 @@ def _resnet_pl(settings: dict[str, Any]) -> nn.Module:
 
 def _extra_loss(name: str, settings: dict[str, Any]) -> nn.Module:
     where = f"losses.extra.{name}"
-    if not isinstance(settings, dict) or settings.get("_target_") is None:
-        raise InputError(f"{where}: expected a mapping with _target_, the class of a loss, got {settings!r}")
+    if not isinstance(settings, dict) or not {"kind", "_target_"} & settings.keys():
+        raise InputError(
+            f"{where}: expected a mapping with _target_, the class of a loss, or kind: {', '.join(EXTRA_LOSSES)}, "
+            f"got {settings!r}"
+        )
     own = {key: value for key, value in settings.items() if key != "weight"}
-    loss = build_target(own, where=where, interface=MaskedImageLoss)
-    check_interface(loss, nn.Module, where=where, name=settings["_target_"])
-    return loss
+    loss: Any = build(EXTRA_LOSSES, own, where=where, interface=MaskedImageLoss)
+    check_interface(loss, nn.Module, where=where, name=str(settings.get("_target_") or settings.get("kind")))
+    return cast(nn.Module, loss)
 
 
 def _evaluator(settings: Settings | None) -> InpaintingEvaluator | None:

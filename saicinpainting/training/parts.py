@@ -72,7 +72,8 @@ class Losses:
         feature_matching: discriminator features of the result near those of the image.
         perceptual: `kind` (`vgg19`, `efficientnet_lite`), `weight` (0 unless set) and the settings of that kind.
         resnet_pl: the high receptive field perceptual loss: `weight` and the settings of `make_resnet_pl`.
-        extra: terms of your own by name, each with `_target_`, `weight` (1 unless set) and its settings.
+        extra: further terms by name, each with `kind` (`focal_frequency`) or `_target_`, `weight` (1 unless set) and
+            its settings.
     """
 
     adversarial: dict[str, Any]
