@@ -187,7 +187,7 @@ def test_larger_sets_have_the_crops_and_holes_of_the_small_one(evaluate: Evaluat
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.fromarray(photo("coffee.png", 300)).save(photos / "small.png")
-    Image.fromarray(photo("coffee.png", 1600)).crop((0, 0, 1600, 1100)).save(photos / "large.png")
+    Image.fromarray(photo("coffee.png", 400)).resize((1600, 1100)).save(photos / "large.png")
     folder = evaluate(f"indir={photos}", "sets=[thick_512,thick_1024]")
     sets = [tmp_path / "out" / "sets" / f"random_thick_{size}" for size in (512, 1024)]
     small, large = (np.asarray(Image.open(path / "large_crop000_mask000.png")) for path in sets)
