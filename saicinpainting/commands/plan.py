@@ -35,6 +35,7 @@ class Steps:
     micro_batches: int
     epoch: int
     steps: int | None
+    batch_line: str
     notes: tuple[str, ...] = ()
 
     @property
@@ -105,12 +106,16 @@ def images_here(config: DictConfig) -> int | None:
 def steps_of_run(config: DictConfig, cards: int, images: int | None) -> Steps:
     """The steps of a run on `cards` with so many images in an epoch; None: enough for `limit_train_batches`."""
     from saicinpainting.config import translate_trainer_kwargs
+    from saicinpainting.training.micro_batches import choose_micro_batches, describe_batch
     from saicinpainting.training.summary import limited
 
     loader: Mapping[str, Any] = config.data.train.get("dataloader_kwargs") or {}
     batch = int(loader.get("batch_size", 1))
-    micro_batches, notes = micro_batches_of(OmegaConf.select(config, "data.total_batch_size"), batch, cards)
     own_kwargs: Any = OmegaConf.to_container(config.trainer.kwargs, resolve=True)
+    total = OmegaConf.select(config, "data.total_batch_size")
+    micro_batches = choose_micro_batches(own_kwargs, total=total, batch_size=batch, processes=cards)
+    line = describe_batch(batch_size=batch, processes=cards, micro_batches=micro_batches, total=total, unit=" cards")
+    notes: tuple[str, ...] = ()
     kwargs = translate_trainer_kwargs(own_kwargs)
     limit = kwargs.get("limit_train_batches")
     if images is not None:
@@ -128,25 +133,11 @@ def steps_of_run(config: DictConfig, cards: int, images: int | None) -> Steps:
         raise InputError("--images: the data is not here, and limit_train_batches does not say how long an epoch is")
     ends = [kwargs.get("max_steps", -1), epoch * kwargs.get("max_epochs", -1) if kwargs.get("max_epochs") else None]
     steps = min((end for end in ends if end is not None and end >= 0), default=None)
-    return Steps(batch, cards, micro_batches, epoch, steps, notes)
-
-
-def micro_batches_of(total: int | None, batch: int, cards: int) -> tuple[int, tuple[str, ...]]:
-    """Micro-batches that make `total` images a step; 1 and why where there are none."""
-    if total is None:
-        return 1, ()
-    if total % (batch * cards) == 0:
-        return total // (batch * cards), ()
-    return 1, (
-        f"data.total_batch_size={total} is no multiple of {batch} images x {cards} cards; change data.batch_size",
-    )
+    return Steps(batch, cards, micro_batches, epoch, steps, line, notes)
 
 
 def describe(config: DictConfig, steps: Steps) -> Iterator[str]:
-    factors = f"{steps.batch} images x {steps.cards} cards"
-    if steps.micro_batches > 1:
-        factors += f" x {steps.micro_batches} micro-batches"
-    yield f"batch: {factors} = {steps.total_batch:,} a step"
+    yield f"batch: {steps.batch_line}"
     whole = "without an end (max_epochs, max_steps)"
     if steps.steps is not None:
         whole = f"{steps.steps:,} in all, {steps.steps * steps.total_batch:,} images"

@@ -112,10 +112,12 @@ def choose_micro_batches(
     return count
 
 
-def describe_batch(*, batch_size: int, processes: int, micro_batches: int, total: int | None) -> str:
-    """The images of a step in a line: "15 images x 2 processes x 4 micro-batches = 120"."""
+def describe_batch(*, batch_size: int, processes: int, micro_batches: int, total: int | None, unit: str = "") -> str:
+    """The images of a step in a line: "15 images x 2 x 4 micro-batches = 120 a step"; unit: word behind the 2."""
     images = batch_size * processes * micro_batches
-    parts = f"{batch_size:,} images x {processes}" + (f" x {micro_batches} micro-batches" if micro_batches > 1 else "")
+    parts = f"{batch_size:,} images x {processes}{unit}" + (
+        f" x {micro_batches} micro-batches" if micro_batches > 1 else ""
+    )
     if total is None or total == images:
         return f"{parts} = {images:,} a step"
     fitting = [b for b in range(batch_size, 0, -1) if total % (b * processes) == 0]

@@ -17,7 +17,6 @@ from saicinpainting.commands.plan import (
     describe,
     images_here,
     measured_rate,
-    micro_batches_of,
     steps_of_run,
     time_line,
     when_it_ends,
@@ -77,7 +76,7 @@ def test_an_epoch_is_shared_among_cards_as_by_the_data_module(finished: Path, ca
 
 @pytest.mark.parametrize(("cards", "k"), [(1, 8), (2, 4), (4, 2), (8, 1)])
 def test_big_lama_has_120_images_a_step_on_any_cards(cards: int, k: int) -> None:
-    config = compose_config("big-lama", ["++data.total_batch_size=120"])
+    config = compose_config("big-lama", [])
     steps = steps_of_run(config, cards, None)
     assert (steps.micro_batches, steps.total_batch) == (k, 120)
     assert (steps.epoch, steps.steps) == (25_000, 1_000_000)
@@ -86,12 +85,13 @@ def test_big_lama_has_120_images_a_step_on_any_cards(cards: int, k: int) -> None
 
 
 def test_a_total_that_cards_cannot_make_is_told_in_a_line() -> None:
-    k, (note,) = micro_batches_of(120, 15, 3)
-    assert (k, note) == (1, "data.total_batch_size=120 is no multiple of 15 images x 3 cards; change data.batch_size")
+    steps = steps_of_run(compose_config("big-lama", []), 3, None)
+    assert (steps.micro_batches, steps.total_batch) == (2, 90)
+    assert "= 90 a step, not data.total_batch_size=120: data.batch_size=10 gives them" in steps.batch_line
 
 
 def test_time_follows_from_the_rate() -> None:
-    steps = steps_of_run(compose_config("big-lama", ["++data.total_batch_size=120"]), 4, None)
+    steps = steps_of_run(compose_config("big-lama", []), 4, None)
     # 2 micro-batches of 0.1 s, a million steps: 200,000 s on each of 4 cards.
     assert time_line(steps, 0.1).startswith("time: 2 days, 7:33:20 for 1,000,000 steps, 0.200 s a step, 222 card-hours")
     assert "loaders give 600 images a second" in time_line(steps, 0.1)
