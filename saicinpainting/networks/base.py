@@ -154,8 +154,8 @@ class Generator(nn.Module):
         first_block: index of the first residual block.
         n_downsampling: how many times the stack halves the resolution.
         min_feature_size: smallest height and width that the residual blocks can pad.
-        initial_fill: fills the hole of (B, input_nc, H, W) before the first layer (`forward`); the stack then gives
-            what to add to its `under`, and the sum is cut to [0, 1].
+        initial_fill: fills the hole of (B, input_nc, H, W), whose last channel is the mask, before the first layer; the
+            stack then gives what to add to that, and the sum is cut to [0, 1].
     """
 
     checkpoint_blocks = False
@@ -193,7 +193,7 @@ class Generator(nn.Module):
 
     def finished(self, y: Tensor, x: Tensor) -> Tensor:
         """The image of what the last layer gave, `y`, for the input `x` as `filled` gave it."""
-        return y if self.initial_fill is None else (self.initial_fill.under(x) + y).clamp(0, 1)
+        return y if self.initial_fill is None else (x[:, :-1] + y).clamp(0, 1)
 
     def encode(self, x: Tensor) -> Features:
         """The features in front of the first residual block, at 1 / `size_multiple` of the resolution.

@@ -16,10 +16,20 @@ class BatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d`; inside a network that counts by `count_batch` it does not count its batches itself.
 
     The counter `num_batches_tracked` decides nothing here, but is in every checkpoint; counting costs a launch a layer.
-    Networks count in `forward` alone, not where their layers are called by themselves.
+    Networks count in `forward` alone, not where their layers are called by themselves. After `freeze` it keeps its
+    statistics, in training too, and learns its weight and bias alone.
     """
 
     counted_by_network = False
+    frozen = False
+
+    def freeze(self) -> None:
+        self.frozen = True
+        self.eval()
+
+    def train(self, mode: bool = True) -> BatchNorm2d:
+        super().train(mode and not self.frozen)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.counted_by_network and self.training and self.track_running_stats) or self.momentum is None:

@@ -25,6 +25,7 @@ from saicinpainting.networks.base import (
 )
 from saicinpainting.networks.batch_norm import BatchNorm2d
 from saicinpainting.networks.fourier import FourierUnit, SELayer, SpectralTransform
+from saicinpainting.networks.identity_init import start_as_identity
 from saicinpainting.networks.initial_fill import get_initial_fill
 from saicinpainting.networks.padding import Conv2d, ReflectionPad2d
 from saicinpainting.utils import InputError, check_known_keys
@@ -287,6 +288,8 @@ class FFCResNetGenerator(Generator):
         initial_fill: `pyramid`: the hole is filled smoothly first, and the network learns what to add (see
             `PyramidFill`); not the paper's. A network of a few million weights gets tones from it that it
             would otherwise train hours for.
+        identity_init: the encoder hands the image on whole at the start, and batch norms keep their statistics (see
+            `start_as_identity`); not the paper's. Needs `initial_fill`.
     """
 
     def __init__(
@@ -308,6 +311,7 @@ class FFCResNetGenerator(Generator):
         out_ffc: bool = False,
         out_ffc_kwargs: Mapping[str, Any] | None = None,
         initial_fill: str | None = None,
+        identity_init: bool = False,
     ) -> None:
         norm = get_norm_layer(norm_layer)
         init = _ffc_settings(init_conv_kwargs, where="generator.init_conv_kwargs", known=_SETTINGS)
@@ -342,8 +346,15 @@ class FFCResNetGenerator(Generator):
             first_block=first_block,
             n_downsampling=n_downsampling,
             min_feature_size=blocks.get("dilation", 1) + 1,
-            initial_fill=get_initial_fill(initial_fill, 2**n_downsampling),
+            initial_fill=get_initial_fill(initial_fill),
         )
+        if identity_init:
+            if initial_fill is None or init["ratio_gout"] or down["ratio_gin"] or out_ffc:
+                raise InputError(
+                    "generator.identity_init: works with initial_fill, without out_ffc, and with ratios of 0 in front "
+                    "of the residual blocks"
+                )
+            start_as_identity(self.model, first_block=first_block, widths=widths, colours=output_nc)
 
 
 # What a config can set of an `FFC`; the generator decides the rest.

@@ -23,37 +23,18 @@ class PyramidFill(nn.Module):
     """(B, C + 1, H, W), C colours and the mask (1 = hole), to the same with the hole's colours filled.
 
     Known pixels stay as they are, and what the hole held does not count. Where nothing is known the fill is 0.
-
-    Args:
-        block: side of the blocks that `under` averages; it divides H and W.
     """
-
-    def __init__(self, block: int) -> None:
-        super().__init__()
-        self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
         colours, mask = at_least_float32(x[:, :-1]), at_least_float32(x[:, -1:])
         return torch.cat([fill_smoothly(colours, mask).to(x.dtype), x[:, -1:]], dim=1)
 
-    def under(self, filled: Tensor) -> Tensor:
-        """(B, C, H, W): what the network adds to, of what `forward` gave.
-
-        In the hole that is the fill. Known pixels are blurred, or there would be nothing to add to them, and the
-        network would have only holes to learn from how details are written.
-        """
-        colours, mask = filled[:, :-1], filled[:, -1:]
-        blocks = F.avg_pool2d(colours, self.block)
-        blurred = F.interpolate(blocks, scale_factor=float(self.block), mode="bilinear", align_corners=False)
-        return colours * mask + blurred * (1 - mask)
-
 
 INITIAL_FILLS = {"pyramid": PyramidFill}
 
 
-def get_initial_fill(kind: str | None, block: int) -> PyramidFill | None:
-    """block: the generator's `size_multiple`: what its blocks see as one pixel."""
-    return None if kind is None else choose(INITIAL_FILLS, kind, where="generator.initial_fill")(block)
+def get_initial_fill(kind: str | None) -> PyramidFill | None:
+    return None if kind is None else choose(INITIAL_FILLS, kind, where="generator.initial_fill")()
 
 
 def fill_smoothly(image: Tensor, mask: Tensor) -> Tensor:
