@@ -292,6 +292,17 @@ def test_stage_feature_distance_is_that_of_unit_vectors():
     assert loss(target, target).item() == 0
 
 
+def test_stage_weights_weigh_the_maps_and_have_to_be_as_many():
+    network = TwoMaps().double()
+    pred, target = (image.double() for image in images(6))
+    first, second = (StageFeatureLoss(network, stage_weights=weights)(pred, target) for weights in ([1, 0], [0, 1]))
+    both = StageFeatureLoss(network, stage_weights=[3, 0.5])(pred, target)
+    assert both.item() == pytest.approx(3 * first.item() + 0.5 * second.item(), rel=1e-9)
+    assert (first + second).item() == pytest.approx(StageFeatureLoss(network)(pred, target).item(), rel=1e-9)
+    with pytest.raises(InputError, match=r"stage_weights: expected 2 numbers, got 3"):
+        StageFeatureLoss(network, stage_weights=[1, 1, 1])(pred, target)
+
+
 def test_stage_feature_network_stays_as_it_is_and_passes_gradients_to_the_prediction():
     network = fill(EfficientNetLiteFeatures())
     trainer = nn.ModuleDict({"loss_pl": StageFeatureLoss(network)}).train()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -67,7 +66,7 @@ def test_the_fill_is_near_to_the_membrane_and_known_pixels_stay() -> None:
 def test_any_size_and_a_hole_of_everything(size: tuple[int, int]) -> None:
     x = torch.cat([rand(0, 2, 3, *size), torch.ones(2, 1, *size)], dim=1)
     x[1, 3, :1] = 0
-    filled = PyramidFill(8)(x)
+    filled = PyramidFill()(x)
     assert filled[0, :3].abs().max() == 0
     assert filled[1, :3].isfinite().all()
     assert filled[1, :3].min() > 0.5 * x[1, :3, :1].min()
@@ -85,20 +84,9 @@ def test_a_generator_adds_to_its_fill_and_does_not_see_what_the_hole_held() -> N
     assert y.max() <= 1
     change = generator.decode(generator.encode(generator.filled(x)))
     assert change.std() > 1e-3
-    in_hole = (fill_smoothly(image * (1 - mask), mask) + change).clamp(0, 1)
-    torch.testing.assert_close(y * mask, in_hole * mask, rtol=0, atol=1e-6)
+    expected = (fill_smoothly(image * (1 - mask), mask) + change).clamp(0, 1)
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(fold(generator)(x), y, rtol=0, atol=1e-5)
-
-
-def test_known_pixels_are_blurred_for_what_is_added() -> None:
-    image, mask = rand(0, 1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
-    mask[..., :8] = 1
-    under = PyramidFill(4).under(PyramidFill(4)(torch.cat([image, mask], dim=1)))
-    torch.testing.assert_close(under * mask, fill_smoothly(image, mask) * mask)
-    filled = fill_smoothly(image, mask)
-    blocks = filled[0].reshape(3, 4, 4, 4, 4).mean((2, 4)).permute(1, 2, 0).numpy()
-    blurred = cv2.resize(blocks, (16, 16), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(under[0, :, :, 8:].permute(1, 2, 0), blurred[:, 8:], atol=1e-6)
 
 
 def test_refinement_adds_to_the_fill_of_each_scale() -> None:
