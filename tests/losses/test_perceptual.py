@@ -165,7 +165,7 @@ def test_page_saved_instead_of_weights_is_named(tmp_path):
     path = tmp_path / encoder_weights("resnet50dilated", True)[0]
     path.parent.mkdir(parents=True)
     path.write_text("<html>moved</html>")
-    with pytest.raises(InputError, match=r"weights of ResNetEncoder: .*encoder_epoch_20\.pth cannot be read"):
+    with pytest.raises(InputError, match=r"weights of ResNetEncoder: .*encoder_epoch_20\.pth is no file of torch"):
         make_resnet_pl(weights_path=tmp_path)
 
 
@@ -356,7 +356,7 @@ def test_kind_of_perceptual_loss_is_vgg19_unless_named():
         InputError, match=r"losses\.perceptual\.kind: unknown kind 'lpips'; known: efficientnet_lite, vgg19"
     ):
         make_perceptual(kind="lpips")
-    with pytest.raises(InputError, match=r"losses\.perceptual\.layers: unknown config key; known: weights_path"):
+    with pytest.raises(InputError, match=r"losses\.perceptual\.layers: unknown config key; known: stage_weights, weights_path"):
         make_perceptual(kind="efficientnet_lite", layers=3)
     with pytest.raises(InputError, match=r"losses\.perceptual\.weights_path: no file"):
         make_stage_feature_loss(weights_path="nowhere.pth")
