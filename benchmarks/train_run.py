@@ -66,7 +66,11 @@ def whole_run(args: argparse.Namespace, root: Path) -> Iterator[Row]:
     steps, batch = (6, 2) if args.small else (12, 10)
     first, end = steps - 5, steps - 1  # of the resumed process's steps, those that are profiled
     write_data(root / "data", images=steps * batch, side=96 if args.small else 320)
-    overrides = [f"data.batch_size={batch}", f"trainer.kwargs.accelerator={'gpu' if args.device == 'cuda' else 'cpu'}"]
+    overrides = [
+        f"data.batch_size={batch}",
+        "data.total_batch_size=null",
+        f"trainer.kwargs.accelerator={'gpu' if args.device == 'cuda' else 'cpu'}",
+    ]
     overrides += SMALL if args.small else with_networks(root)
     seconds, _ = train(root, *overrides, "trainer.kwargs.max_epochs=1")
     yield {"case": f"train, {steps} steps", "seconds": seconds, **logged(root), "steps": finished_steps(root, steps)}
@@ -85,8 +89,11 @@ def whole_run(args: argparse.Namespace, root: Path) -> Iterator[Row]:
 def under_ddp(args: argparse.Namespace, root: Path) -> Iterator[Row]:
     write_data(root / "data", images=4, side=96)
     backend = "nccl" if args.device == "cuda" else "gloo"
-    overrides = [*SMALL, "data.batch_size=2", "trainer.kwargs.max_epochs=1", "trainer.kwargs.strategy=ddp"]
-    overrides.append(f"trainer.kwargs.accelerator={'gpu' if args.device == 'cuda' else 'cpu'}")
+    overrides = [*SMALL, "data.batch_size=2", "data.total_batch_size=null", "trainer.kwargs.max_epochs=1"]
+    overrides += [
+        "trainer.kwargs.strategy=ddp",
+        f"trainer.kwargs.accelerator={'gpu' if args.device == 'cuda' else 'cpu'}",
+    ]
     seconds, output = train(root, *overrides)
     found = re.search(r"distributed_backend=(\w+)", output)
     if found is None or found[1] != backend:
