@@ -110,6 +110,7 @@ def run(root: Path, variant: str, args) -> dict:
         "generator.ngf=32",
         "discriminator.ndf=32",
         "data.batch_size=4",
+        "data.total_batch_size=null",
         "data.num_workers=0",
         "data.train.out_size=64",
         "data.train.mask_gen_kwargs.irregular_kwargs={max_angle:4,max_len:50,max_width:25,max_times:5,min_times:1}",

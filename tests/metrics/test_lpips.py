@@ -87,7 +87,7 @@ def test_file_of_another_network_is_named(tmp_path: Path) -> None:
 def test_broken_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.pth"
     path.write_bytes(b"<html>404</html>")
-    with pytest.raises(InputError, match=r"broken\.pth cannot be read"):
+    with pytest.raises(InputError, match=r"broken\.pth is no file of torch"):
         LPIPSScore(weights_path=path)
 
 
