@@ -9,7 +9,10 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from saicinpainting.utils import InputError
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -56,6 +59,23 @@ def count_batch(network: nn.Module) -> None:
     ]
     if counters:
         torch._foreach_add_(counters, 1)
+
+
+def freeze_batch_norms(network: nn.Module) -> None:
+    """All norms inside `network` keep their running statistics, in training too.
+
+    Raises:
+        InputError: there are none, or some that know no `freeze`.
+    """
+    norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    if not norms or not all(isinstance(norm, BatchNorm2d) for norm in norms):
+        raise InputError(
+            "training_model.frozen_batch_norm: the generator's norms cannot be frozen; it takes batch norms of "
+            "networks.batch_norm, without trainer.kwargs.sync_batchnorm"
+        )
+    for norm in norms:
+        if isinstance(norm, BatchNorm2d):
+            norm.freeze()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from saicinpainting.losses.feature_matching import feature_matching_loss, masked
 from saicinpainting.losses.perceptual import ResNetPL
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, results_table
 from saicinpainting.networks.base import Generator, at_least_float32, set_memory_format
+from saicinpainting.networks.batch_norm import freeze_batch_norms
 from saicinpainting.networks.ema import GeneratorEMA, without_average
 from saicinpainting.networks.inputs import GeneratorInput, batch_rng, blend
 from saicinpainting.training.batch_transforms import BatchOptions
@@ -119,6 +120,8 @@ class InpaintingModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         if isinstance(self.loss_resnet_pl, ResNetPL):
             self.loss_resnet_pl.prepare(AUTOCAST_DTYPES.get(str(self.trainer.precision)))
+        if self.options.frozen_batch_norm:
+            freeze_batch_norms(self.generator)
         self._usual_batch = 0
         setting = self.options.compile
         if self.options.checkpoint_blocks:

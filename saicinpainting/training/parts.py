@@ -144,6 +144,8 @@ class ModuleOptions:
             a fresh one of the generator that has just been updated. Saves a forward pass, changes the arithmetic.
         checkpoint_blocks: compute the generator's residual blocks twice in place of keeping their maps for the backward
             pass (Chen et al. 2016): larger crops fit on a card, the numbers stay the same. Not with `compile`.
+        frozen_batch_norm: the generator's batch norms keep the running statistics that it starts with, for fine-tuning
+            with few images a step, whose own statistics are noise.
         nonfinite: after a gradient that is not finite `skip` the batch, `stop` the run, or `ignore` it.
     """
 
@@ -156,6 +158,7 @@ class ModuleOptions:
     compile: bool | Literal["auto"] = "auto"
     reuse_generator_output: bool = False
     checkpoint_blocks: bool = False
+    frozen_batch_norm: bool = False
     nonfinite: Policy = "skip"
 
     def __post_init__(self) -> None:

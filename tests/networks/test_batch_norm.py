@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 
+import pytest
+import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from saicinpainting.networks.batch_norm import BatchNorm2d
+from saicinpainting.networks.batch_norm import BatchNorm2d, freeze_batch_norms
 from saicinpainting.networks.pix2pixhd import NLayerDiscriminator
+from saicinpainting.utils import InputError
 from tests.helpers import assert_same, fill, rand
 
 
@@ -68,3 +71,22 @@ def test_norms_that_are_replaced_by_sync_batch_norm_are_not_counted_twice():
 
     count_batch(network)
     assert network.get_submodule("model1")[1].num_batches_tracked == 0
+
+
+def test_frozen_norms_keep_their_statistics_and_learn_their_weights():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1), BatchNorm2d(2))
+    fill(network)
+    expected = network.eval()(rand(0, 2, 3, 8, 8))
+    freeze_batch_norms(network)
+    before = [buffer.clone() for buffer in network.buffers()]
+    found = network.train()(rand(0, 2, 3, 8, 8))
+    assert torch.equal(found, expected)
+    found.square().mean().backward()
+    assert all(torch.equal(old, new) for old, new in zip(before, network.buffers(), strict=True))
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("norms", [[], [nn.SyncBatchNorm(4)], [BatchNorm2d(4), nn.BatchNorm2d(4)]])
+def test_norms_that_cannot_be_frozen_are_refused(norms: list[nn.Module]):
+    with pytest.raises(InputError, match=r"training_model\.frozen_batch_norm"):
+        freeze_batch_norms(nn.Sequential(nn.Conv2d(3, 4, 3), *norms))

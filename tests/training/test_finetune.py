@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from saicinpainting.io.checkpoint import write_checkpoint
+from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.utils import InputError
 from tests.golden_steps import golden_config
-from tests.helpers import fill
+from tests.helpers import assert_same, fill, run_script, shrunk, write_data, write_run
 from tests.runs import lightning_1_checkpoint
 
 State = dict[str, torch.Tensor]
@@ -194,3 +194,21 @@ def test_a_restarted_run_goes_on_with_its_own_weights(tmp_path: Path, caplog):
     (tmp_path / "best.ckpt").unlink()
     assert finetune_path(path, resume_from="auto", resuming=True) is None
     assert "it goes on with its own weights" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_generator_keeps_the_statistics_it_came_with(tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    run = write_run(tmp_path)
+    options = [f"hydra.run.dir={tmp_path / 'tuned'}", f"trainer.finetune_from={run / 'models' / 'best.ckpt'}"]
+    options += ["+training_model.frozen_batch_norm=true", "data.val=null"]
+    done = run_script("train.py", "-cn", "lama-fourier", *shrunk(tmp_path, *options), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    old = read_checkpoint(run / "models" / "best.ckpt")["state_dict"]
+    new = read_checkpoint(tmp_path / "tuned" / "models" / "last.ckpt")["state_dict"]
+    statistics = [name for name in old if name.startswith("generator.") and "running_" in name]
+    assert len(statistics) > 10
+    assert_same({name: new[name] for name in statistics}, {name: old[name] for name in statistics})
+    learned = [name for name in old if name.endswith("bn_l.weight")]
+    assert learned
+    assert not any(torch.equal(old[name], new[name]) for name in learned)
