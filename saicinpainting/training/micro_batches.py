@@ -42,7 +42,9 @@ def split_batch(batch: Batch, count: int) -> list[Batch]:
     size = samples // count
 
     def part(value: Any, number: int) -> Any:
-        each = isinstance(value, (Tensor, list)) and len(value) == samples
+        each = (isinstance(value, list) and len(value) == samples) or (
+            isinstance(value, Tensor) and value.shape[:1] == (samples,)
+        )
         return value[number * size : (number + 1) * size] if each else value
 
     return [{key: part(value, number) for key, value in batch.items()} for number in range(count)]

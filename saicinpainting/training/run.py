@@ -151,6 +151,8 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
     model.micro_batches = data.micro_batches
     if isinstance(model.generator, Generator):
         data.require_sizes(model.generator.size_multiple, model.generator.min_size)
+    if trainer.precision == "64-true":
+        model.double()  # Lightning does so after it has loaded a checkpoint, whose weights would be rounded before
     if resume_from:
         check_resumable(resume_from, model)
     elif finetune_from:

@@ -356,7 +356,9 @@ def test_kind_of_perceptual_loss_is_vgg19_unless_named():
         InputError, match=r"losses\.perceptual\.kind: unknown kind 'lpips'; known: efficientnet_lite, vgg19"
     ):
         make_perceptual(kind="lpips")
-    with pytest.raises(InputError, match=r"losses\.perceptual\.layers: unknown config key; known: stage_weights, weights_path"):
+    with pytest.raises(
+        InputError, match=r"losses\.perceptual\.layers: unknown config key; known: stage_weights, weights_path"
+    ):
         make_perceptual(kind="efficientnet_lite", layers=3)
     with pytest.raises(InputError, match=r"losses\.perceptual\.weights_path: no file"):
         make_stage_feature_loss(weights_path="nowhere.pth")

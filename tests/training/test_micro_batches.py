@@ -48,7 +48,7 @@ def overrides(root: Path, name: str, *extra: str) -> list[str]:
 def train(root: Path, name: str, *extra: str) -> dict[str, Any]:
     run = run_script("train.py", "-cn", "lama-fourier", *overrides(root, name, *extra), cwd=root)
     assert run.returncode == 0, run.stderr
-    (logs,) = (root / name).rglob("metrics.csv")
+    *_, logs = sorted((root / name).rglob("metrics.csv"))  # a resumed run has one for each start
     return {
         "checkpoint": read_checkpoint(root / name / "models" / "last.ckpt"),
         "logs": pd.read_csv(logs),
@@ -117,7 +117,7 @@ def test_two_processes_with_two_micro_batches_are_four_processes(
 def test_a_killed_run_of_micro_batches_goes_on_as_if_it_had_not_been(
     root: Path, four_micro_batches: dict[str, Any]
 ) -> None:
-    extra = ["+trainer.kwargs.accumulate_grad_batches=4", "+trainer.checkpoint_kwargs.every_n_train_steps=1"]
+    extra = ["+trainer.kwargs.accumulate_grad_batches=4", "++trainer.checkpoint_kwargs.every_n_train_steps=1"]
     arguments = overrides(root, "killed", *extra, "trainer.resume_from_checkpoint=auto")
     command = [sys.executable, str(ROOT / "bin" / "train.py"), "-cn", "lama-fourier", *arguments]
     process = subprocess.Popen(
