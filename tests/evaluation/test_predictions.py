@@ -98,7 +98,7 @@ def test_the_table_says_why_there_is_no_fid_of_one_image(tmp_path: Path, caplog:
     measured = measure(tmp_path)
     assert Measurement.from_json(json.loads(json.dumps(measured.as_json()))).results == measured.results
     dataset = PrecomputedInpaintingResultsDataset(tmp_path / "data", tmp_path / "predicted", ".png", img_suffix=".png")
-    one = SetResult(EvaluationSet("mine", tmp_path / "data"), measured.results, measured.images, dataset)
+    one = SetResult(EvaluationSet("mine", tmp_path / "data"), measured.results, measured.images, dataset, "")
     write_tables([one], tmp_path / "tables", {})
     assert "mine\tfid\tnone: it needs 2 images\t\t\n" in (tmp_path / "tables" / "results.csv").read_text()
     assert "fid" not in summary_table(tmp_path / "tables" / "results.json")

@@ -19,6 +19,8 @@ def data_of(*, images: int = 100, batch_size: int = 20, batches: int = 5) -> Any
     """What a summary asks of the data."""
     return SimpleNamespace(
         batch_size=lambda processes: batch_size * processes,
+        micro_batch_size=lambda: batch_size,
+        micro_batches=1,
         train_batches=lambda processes: batches,
         train_images=lambda: images,
         images=lambda: {"data.train": images, "data.val": 10},
