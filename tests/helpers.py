@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -255,3 +258,19 @@ def assert_same(value: Any, expected: Any, where: str = "") -> None:
             assert_same(value[i], item, f"{where}.{i}")
     else:
         assert value == expected, where
+
+
+def packed(members: dict[str, bytes], kind: str = "gz") -> bytes:
+    """An archive of these files: `zip`, or a tar by its compression."""
+    file = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+    else:
+        with tarfile.open(fileobj=file, mode=f"w:{kind}") as tar:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()

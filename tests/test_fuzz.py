@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import tarfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from saicinpainting.data.shard_index import read_index
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
 from saicinpainting.io.images import load_image, read_image
 from saicinpainting.utils import InputError
+from tests.helpers import packed
 from tests.runs import lightning_1_checkpoint
 
 MOST_SECONDS, MOST_BYTES = 5, 1 << 30
@@ -108,18 +108,7 @@ def safetensors(folder: Path) -> bytes:
 
 
 def archive(kind: str) -> bytes:
-    file, content = io.BytesIO(), {f"d/{i}.jpg": random.Random(i).randbytes(700) for i in range(4)}
-    if kind == "zip":
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
-            for name, data in content.items():
-                packed.writestr(name, data)
-    else:
-        with tarfile.open(fileobj=file, mode=f"w:{kind}") as tar:
-            for name, data in content.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    return file.getvalue()
+    return packed({f"d/{i}.jpg": random.Random(i).randbytes(700) for i in range(4)}, kind)
 
 
 def image(ending: str, *, deep: bool = False) -> bytes:

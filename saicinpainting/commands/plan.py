@@ -106,6 +106,7 @@ def images_here(config: DictConfig) -> int | None:
 def steps_of_run(config: DictConfig, cards: int, images: int | None) -> Steps:
     """The steps of a run on `cards` with so many images in an epoch; None: enough for `limit_train_batches`."""
     from saicinpainting.config import translate_trainer_kwargs
+    from saicinpainting.data.sampler import count_batches
     from saicinpainting.training.micro_batches import choose_micro_batches, describe_batch
     from saicinpainting.training.summary import limited
 
@@ -121,7 +122,7 @@ def steps_of_run(config: DictConfig, cards: int, images: int | None) -> Steps:
     if images is not None:
         # As data.sampler and data.datamodule share them out.
         own = max(images // (cards * micro_batches), 1)
-        epoch = limited((own + (0 if loader.get("drop_last") else batch - 1)) // batch, limit)
+        epoch = limited(count_batches(own, batch, drop_last=bool(loader.get("drop_last"))), limit)
     elif isinstance(limit, int):
         epoch = limit
         needed = limit * batch * cards * micro_batches

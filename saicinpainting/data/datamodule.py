@@ -22,7 +22,7 @@ from saicinpainting.data.datasets import (
 )
 from saicinpainting.data.loading import ImageIssue
 from saicinpainting.data.pairs import InpaintingDataset, InpaintingEvalOnlineDataset, Sample
-from saicinpainting.data.sampler import MicroBatchSampler, TrainSampler, equal_size_batches, share_of
+from saicinpainting.data.sampler import MicroBatchSampler, TrainSampler, count_batches, equal_size_batches, share_of
 from saicinpainting.data.sources import folders_of
 from saicinpainting.data.verification import verify_images
 from saicinpainting.io.images import ceil_modulo
@@ -237,8 +237,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         return _batch_size(self._train_loader, where="data.train")
 
     def _batches_of(self, images: int) -> int:
-        left_over = 0 if self._train_loader.get("drop_last") else self.micro_batch_size() - 1
-        return (images + left_over) // self.micro_batch_size()
+        return count_batches(images, self.micro_batch_size(), drop_last=bool(self._train_loader.get("drop_last")))
 
     # ---- evaluation ---------------------------------------------------------------------------------------------
 

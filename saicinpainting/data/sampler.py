@@ -110,6 +110,11 @@ class TrainSampler(Sampler[SampleKey]):
         return self.shuffler.draw(rng) if self.shuffler else rng.permutation(self.n_images)
 
 
+def count_batches(images: int, batch_size: int, *, drop_last: bool) -> int:
+    """Batches of one process's `images`."""
+    return (images + (0 if drop_last else batch_size - 1)) // batch_size
+
+
 class MicroBatchSampler(Sampler[list[SampleKey]]):
     """Batches of micro-batches, one after another; each has the images that a process with its sampler would have.
 
@@ -132,8 +137,7 @@ class MicroBatchSampler(Sampler[list[SampleKey]]):
             sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
-        left_over = 0 if self.drop_last else self.batch_size - 1
-        return (len(self.samplers[0]) + left_over) // self.batch_size
+        return count_batches(len(self.samplers[0]), self.batch_size, drop_last=self.drop_last)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         streams = [iter(sampler) for sampler in self.samplers]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from saicinpainting.networks.batch_norm import statistics_kept
 from saicinpainting.training.parts import Batch
 from saicinpainting.utils import InputError, check_whole
 
@@ -60,34 +61,16 @@ def each_micro_batch(
         wrapper: DDP around the network that trains, which waits for the last before it averages; None without DDP.
     """
     last = len(micro_batches) - 1
-    statistics = _Statistics(networks if last else ())
-    for number, micro_batch in enumerate(micro_batches):
-        waiting: AbstractContextManager[Any] = nullcontext()
-        if wrapper is not None and number < last:
-            waiting = wrapper.no_sync()  # type: ignore[operator]
-        with waiting:
-            yield micro_batch
-        if number == 0:
-            statistics.remember()
-    if last:
-        statistics.restore()
-
-
-class _Statistics:
-    """The running statistics of networks."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        self.buffers = [buffer for network in networks for buffer in network.buffers()]
-        self.remembered: list[Tensor] = []
-
-    def remember(self) -> None:
-        self.remembered = [buffer.clone() for buffer in self.buffers]
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        for dtype in {buffer.dtype for buffer in self.buffers}:
-            pairs = [(b, r) for b, r in zip(self.buffers, self.remembered, strict=True) if b.dtype == dtype]
-            torch._foreach_copy_([b for b, _ in pairs], [r for _, r in pairs])
+    with ExitStack() as kept:
+        for number, micro_batch in enumerate(micro_batches):
+            waiting: AbstractContextManager[Any] = nullcontext()
+            if wrapper is not None and number < last:
+                waiting = wrapper.no_sync()  # type: ignore[operator]
+            with waiting:
+                yield micro_batch
+            if number == 0 and last:
+                for network in networks:
+                    kept.enter_context(statistics_kept(network))
 
 
 def choose_micro_batches(

@@ -20,6 +20,7 @@ from saicinpainting.data.shard_index import describe, read_samples
 from saicinpainting.data.sources import SourceError
 from saicinpainting.io.archives import MOST_ZEROS, check_name, open_tar, tar_members
 from saicinpainting.utils import InputError
+from tests.helpers import packed
 
 RNG = np.random.RandomState(0)
 FILES = {f"d/{i}.jpg": RNG.bytes(1500 + 100 * i) for i in range(10)}
@@ -207,21 +208,6 @@ def test_attributes_of_gigabytes_are_refused(kind: bytes):
     file = io.BytesIO(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
     with pytest.raises(tarfile.TarError, match="bytes of attributes"), open_tar(file, stream=True) as tar:
         list(tar_members(tar))
-
-
-def packed(members: dict[str, bytes], kind: str = "gz") -> bytes:
-    file = io.BytesIO()
-    if kind == "zip":
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in members.items():
-                archive.writestr(name, data)
-    else:
-        with tarfile.open(fileobj=file, mode=f"w:{kind}") as tar:
-            for name, data in members.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    return file.getvalue()
 
 
 def with_type(name: str, kind: bytes, size: int = 0) -> bytes:
