@@ -49,9 +49,9 @@ def fill_smoothly(image: Tensor, mask: Tensor) -> Tensor:
         # A pixel of which something is known has the mean of that.
         known_mean = sums / (share + EPSILON)
         filled = torch.where(share > 0, known_mean, coarser[:, :, : sums.shape[2], : sums.shape[3]])
+        neighbours = _sum_around(torch.ones_like(share[:1]))
         for _ in range(SWEEPS):
-            around = F.avg_pool2d(filled, 3, stride=1, padding=1, count_include_pad=False)
-            filled = torch.where(share > 0, known_mean, around)
+            filled = torch.where(share > 0, known_mean, _sum_around(filled) / neighbours)
         coarser = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
     return image * known + filled * mask
 
@@ -59,3 +59,11 @@ def fill_smoothly(image: Tensor, mask: Tensor) -> Tensor:
 def _halve(x: Tensor) -> Tensor:
     """Half the size, but at least 2: exports take a map of one pixel for a number."""
     return F.avg_pool2d(F.pad(x, (0, 3, 0, 3)), 2)
+
+
+def _sum_around(x: Tensor) -> Tensor:
+    """Sums over 3 x 3 pixels, fewer at the borders: on CPUs a fraction of the time of `avg_pool2d`."""
+    rows = F.pad(x, (0, 0, 1, 1))
+    rows = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    columns = F.pad(rows, (1, 1))
+    return columns[..., :-2] + columns[..., 1:-1] + columns[..., 2:]
