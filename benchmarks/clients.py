@@ -75,9 +75,9 @@ CLIENTS = {
     "openvino, free sizes": Client("openvino", ("openvino",), ("run_openvino.py", "free")),
     "MNN": Client("mnn", ("MNN",), ("run_mnn.py",)),
     "ncnn, from ONNX": Client(
-        "ncnn", ("ncnn", "pnnx"), ("run_ncnn.py", "onnx"), shares_torch=True, levels=2, fails="pnnx crashes"
+        "ncnn", ("ncnn", "pnnx"), ("run_ncnn.py", "onnx"), shares_torch=True, fails="pnnx crashes"
     ),
-    "ncnn, from TorchScript": Client("ncnn", ("ncnn", "pnnx"), ("run_ncnn.py", "pt"), shares_torch=True, levels=2),
+    "ncnn, from TorchScript": Client("ncnn", ("ncnn", "pnnx"), ("run_ncnn.py", "pt"), shares_torch=True),
     "Core ML, conversion": Client("coreml", ("coremltools",), ("run_coreml.py",), shares_torch=True),
     "simple-lama-inpainting": Client(
         "simple_lama", ("simple-lama-inpainting",), ("run_simple_lama.py",), shares_torch=True

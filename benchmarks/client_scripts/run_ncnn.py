@@ -12,6 +12,7 @@ import numpy as np
 from common import CASES, RESULTS, Run, with_tensors
 
 kind = sys.argv[3]
+TRIES = 3
 
 
 def load(size: str) -> Run:
@@ -21,10 +22,14 @@ def load(size: str) -> Run:
     rows, columns = (-(-int(side) // 8) * 8 for side in size.split("x"))
     shapes = f"inputshape=[1,3,{rows},{columns}],[1,1,{rows},{columns}]"
     pnnx = str(Path(sys.executable).with_name("pnnx"))
-    # It may end in a crash when all files are written, and before.
-    ended = subprocess.run([pnnx, f"lama.{kind}", shapes], cwd=folder, check=False, stdout=subprocess.DEVNULL)
-    if not (folder / "lama.ncnn.bin").exists():
-        sys.exit(f"pnnx ended with status {ended.returncode} at {size}, without its files")
+    # fp16=0: by itself pnnx rounds the weights to half precision. It crashes at random, before or after its files.
+    convert = [pnnx, f"lama.{kind}", shapes, "fp16=0"]
+    for _ in range(TRIES):
+        ended = subprocess.run(convert, cwd=folder, check=False, stdout=subprocess.DEVNULL)
+        if (folder / "lama.ncnn.bin").exists():
+            break
+    else:
+        sys.exit(f"pnnx ended with status {ended.returncode} at {size}, without its files, {TRIES} times")
     net = ncnn.Net()
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.load_param(str(folder / "lama.ncnn.param"))
