@@ -3,25 +3,37 @@
 Masks lie beside the images, or `mask.path` names one, or their folder; `out=FILE` in place of outdir for one image.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from saicinpainting.cli import hydra_command
 
+if TYPE_CHECKING:
+    from saicinpainting.io.ranks import Ranks
+
 
 @hydra_command("prediction", "default")
 def main(config: DictConfig) -> None:
+    from saicinpainting.io.ranks import run_ranks
+
+    if config.out is not None:
+        config.outdir = ""  # out= names the one result; a missing outdir is no error then
+    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    run_ranks(predict, settings)
+
+
+def predict(settings: dict[str, Any], ranks: Ranks) -> None:
+    """Fill images as configs/prediction/default.yaml describes it, each rank its share."""
     from saicinpainting.data.datasets import make_default_val_dataset
-    from saicinpainting.inference.backends import image_channels, load_backend, warn_of_unrefined
+    from saicinpainting.inference.backends import image_channels, load_backend, share_memory_limit, warn_of_unrefined
     from saicinpainting.inference.edges import EdgeSettings
     from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
     from saicinpainting.schema import read_section
     from saicinpainting.utils import InputError
 
-    if config.out is not None:
-        config.outdir = ""  # out= names the one result; a missing outdir is no error then
-    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     writing = {key: settings[key] for key in ("out", "out_ext", "batch_size", "num_workers", "existing")}
     check_folder_settings(**writing)
     names = {"img_suffix": settings["dataset"].pop("img_suffix", ".png")}
@@ -46,6 +58,8 @@ def main(config: DictConfig) -> None:
         trust=settings["trust"],
         **options,
     )
+    if settings["memory_gb"] is None:
+        share_memory_limit(backend, ranks)
     dataset.channels = image_channels(backend)
     summary = predict_folder(
         backend,
@@ -54,9 +68,12 @@ def main(config: DictConfig) -> None:
         settings["outdir"],
         one_size=settings["refine"],
         made_by=made_by,
+        ranks=ranks,
         **writing,
     )
-    warn_of_unrefined(backend)
+    warn_of_unrefined(backend, ranks)
+    if not ranks.first:
+        return
     print(f"{summary}: {settings['out'] or settings['outdir']}")
     if summary.skipped:
         reasons = "; ".join(summary.skipped.values())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import filecmp
 import os
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +18,14 @@ from saicinpainting.data.naming import ImageFiles, describe, pairs_beside, pairs
 from saicinpainting.io.folders import IMAGE_SUFFIXES, list_files
 from saicinpainting.io.images import ceil_modulo, load_planes, pad_img_to_modulo, scale_image
 from saicinpainting.io.masks import read_hole
-from saicinpainting.io.pixels import decode_pixels, read_bytes, turned_note
+from saicinpainting.io.pixels import decode_pixels, is_deep, open_image, orientation_of, read_bytes, turned_note
 from saicinpainting.masks.generators import MaskGenerator, MaskRandom
 from saicinpainting.utils import InputError
 
 Sample = dict[str, Any]
 T = TypeVar("T")
+HEADER_READERS = 8
+"""Threads; over a network a header takes milliseconds."""
 
 
 def batches_of_equal_size(
@@ -43,6 +46,41 @@ def batches_of_equal_size(
         elif sum(map(len, groups.values())) - len(group) > waiting:
             yield groups.pop(next(iter(groups)))
     yield from groups.values()
+
+
+def plan_batches(
+    files: Sequence[str], batch_size: int, size_of: Callable[[int, int], Hashable], *, waiting: int = 0
+) -> list[list[int]]:
+    """Numbers of the images `files` in batches as `batches_of_equal_size` forms them, without decoding any.
+
+    The sizes are those in the files' headers, so that whoever reads a batch has to look whether they hold. An image
+    that does not tell its size is a batch of its own.
+
+    size_of: height and width of an image -> what a batch has in common, besides the depth.
+    """
+    if batch_size == 1:
+        return [[number] for number in range(len(files))]
+    with ThreadPoolExecutor(HEADER_READERS) as pool:
+        images = list(dict.fromkeys(files))
+        headers = dict(zip(images, pool.map(_header, images), strict=True))
+
+    def key(number: int) -> Hashable:
+        header = headers[files[number]]
+        return number if header is None else (size_of(*header[:2]), header[2])
+
+    return list(batches_of_equal_size(range(len(files)), batch_size, key, waiting=waiting))
+
+
+def _header(file: str) -> tuple[int, int, bool] | None:
+    """Height and width as they are upright, and whether there are 16 bits a channel."""
+    try:
+        with open_image(file) as image:
+            # A PNG would be decoded to find how it is turned, which is rare.
+            turned = image.format in ("JPEG", "MPO") and orientation_of(image) >= 5
+            width, height = image.size[::-1] if turned else image.size
+            return height, width, is_deep(image)
+    except Exception:  # reading the image says why
+        return None
 
 
 class _SizedSamples(Dataset[Sample]):

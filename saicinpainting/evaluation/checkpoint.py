@@ -28,13 +28,21 @@ from saicinpainting.evaluation.predictions import (
 )
 from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_report
 from saicinpainting.evaluation.sets import draw_set, find_sets
-from saicinpainting.inference.backends import Backend, checkpoint_file, image_channels, load_backend, warn_of_unrefined
+from saicinpainting.inference.backends import (
+    Backend,
+    checkpoint_file,
+    image_channels,
+    load_backend,
+    share_memory_limit,
+    warn_of_unrefined,
+)
 from saicinpainting.inference.folders import origin, predict_folder
 from saicinpainting.inference.results import results_in
 from saicinpainting.io.connection import is_address, settings_without_secrets
 from saicinpainting.io.device import pick_device
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.provenance import Provenance, digest_of_files
+from saicinpainting.io.ranks import Ranks
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results, number_text
 from saicinpainting.utils import InputError, check_known_keys, check_whole, did_you_mean
 
@@ -43,12 +51,15 @@ ROOT = CONFIGS.parent
 PACKAGES = ("torchvision", "pytorch-lightning", "lpips", "pytorch-fid", "numpy", "opencv-python-headless")
 
 
-def evaluate_checkpoint(settings: Settings) -> Path:
+def evaluate_checkpoint(settings: Settings, ranks: Ranks | None = None) -> Path:
     """Evaluate as configs/evaluation/default.yaml describes it; the model's folder in `outdir`.
 
     It gets `predictions/FOLDER_OF_SET/`, `results.csv`, `results.json`, `images.csv` and `report.html`; `outdir` gets
     `table.md` and `table.tex` of all models in it.
+
+    ranks: the processes that share the images of each set; all of them call this.
     """
+    ranks = ranks or Ranks()
     switches = metric_switches(settings["metrics"], where="metrics")
     if settings["paper"] not in (None, "auto", *DATASETS):
         known = did_you_mean(str(settings["paper"]), DATASETS)
@@ -62,19 +73,28 @@ def evaluate_checkpoint(settings: Settings) -> Path:
     named = find_sets(settings, outdir)
     made_by = _made_by(settings)
     provenance = Provenance(folder, "made_by")
-    provenance.check(made_by, what="an evaluation", remedy="set model.name to write beside it, or remove that folder")
+    if ranks.first:
+        remedy = "set model.name to write beside it, or remove that folder"
+        provenance.check(made_by, what="an evaluation", remedy=remedy)
     # Networks before images: what is wrong with them, or missing, must not show after hours.
     options = {key: settings[key] for key in ("refine", "refiner", "precision", "trust")}
     backend = load_backend(settings["model"], settings["device"], **options)
+    share_memory_limit(backend, ranks)
     kept = ("lpips_weights", "fid_weights", "segm_weights", "device")
     metrics: dict[str, Any] = {**switches, **{key: settings[key] for key in kept}}
     evaluator = make_measuring_evaluator(**metrics)
     # Settings that were refused made nothing: they must not stand in the way of the next start.
-    provenance.begin(made_by)
-    sets = [draw_set(one, settings) for one in named]
-    made_of = [_predict(one, settings, backend, folder, made_by) for one in sets]
-    warn_of_unrefined(backend)
-    results = [_measure(*pair, settings, evaluator, provenance) for pair in zip(sets, made_of, strict=True)]
+    sets = named
+    if ranks.first:
+        provenance.begin(made_by)
+        sets = [draw_set(one, settings) for one in named]
+    ranks.wait_for_first()
+    made_of = [_predict(one, settings, backend, folder, made_by, ranks) for one in sets]
+    warn_of_unrefined(backend, ranks)
+    measured = [_measure(*pair, settings, evaluator, provenance, ranks) for pair in zip(sets, made_of, strict=True)]
+    results = [one for one in measured if one is not None]
+    if not ranks.first:
+        return folder
     checkpoint = str(checkpoint_file(settings["model"]))
     origins = {one.name: one.origin for one in sets}
     history = {"checkpoint": checkpoint, **made_by, "name": name, "sets": origins, **_circumstances(settings)}
@@ -126,16 +146,18 @@ def _predictions(folder: Path, one: EvaluationSet) -> Path:
 
 
 def _predict(
-    one: EvaluationSet, settings: Settings, backend: Backend, folder: Path, made_by: Settings
+    one: EvaluationSet, settings: Settings, backend: Backend, folder: Path, made_by: Settings, ranks: Ranks
 ) -> dict[str, Any]:
     """Predict what is not there yet; what decides the predictions: `made_by` and the set's content."""
     outdir = _predictions(folder, one)
-    print(f"predictions of {one.name}: {outdir}", flush=True)
+    if ranks.first:
+        print(f"predictions of {one.name}: {outdir}", flush=True)
     dataset_settings = {key: value for key, value in settings["dataset"].items() if key != "kind"}
     dataset = InpaintingDataset(one.folder, **dataset_settings)
     dataset.channels = image_channels(backend)
-    made_of = {**made_by, "set": digest_of_files([*dataset.img_filenames, *dataset.mask_filenames], one.folder)}
-    if results_in(outdir).difference(made_of):
+    digest = ranks.share(lambda: digest_of_files([*dataset.img_filenames, *dataset.mask_filenames], one.folder))
+    made_of = {**made_by, "set": digest}
+    if ranks.first and results_in(outdir).difference(made_of):
         raise InputError(
             f"{outdir} holds predictions of other images or masks than {one.folder} has now; remove it to predict "
             "anew, or set model.name or another outdir"
@@ -149,16 +171,23 @@ def _predict(
         one_size=settings["refine"],
         num_workers=settings["num_workers"],
         made_by=made_of,
+        ranks=ranks,
     )
-    if summary.skipped:
+    if ranks.first and summary.skipped:
         raise InputError(f"{one.name}: {'; '.join(summary.skipped.values())}; mend or remove these images")
     return made_of
 
 
 def _measure(
-    one: EvaluationSet, made_of: Settings, settings: Settings, evaluator: InpaintingEvaluator, provenance: Provenance
-) -> SetResult:
-    """Measure a set, unless `provenance` has what the same metrics said of the same predictions."""
+    one: EvaluationSet,
+    made_of: Settings,
+    settings: Settings,
+    evaluator: InpaintingEvaluator,
+    provenance: Provenance,
+    ranks: Ranks,
+) -> SetResult | None:
+    """Measure a set, unless `provenance` has what the same metrics said of the same predictions; None but at rank 0."""
+    ranks.wait_for_first()  # which has waited for all predictions
     predictions = _predictions(provenance.folder, one)
     dataset = PrecomputedInpaintingResultsDataset(
         one.folder,
@@ -169,17 +198,22 @@ def _measure(
     )
     of_predictions = {
         **made_of,
-        "predictions": digest_of_files(dataset.pred_filenames, predictions),
+        "predictions": ranks.share(lambda: digest_of_files(dataset.pred_filenames, predictions)),
         "switches": list(settings["metrics"]),
         "metrics": {name: metric.signature for name, metric in evaluator.metrics.items()},
     }
     measured = provenance.done.get(one.folder_name, {})
-    known = measured.get("made_of") == of_predictions
-    print(f"metrics of {one.name}{': measured before' if known else ''}", flush=True)
+    known = ranks.share(lambda: measured.get("made_of") == of_predictions)
+    if ranks.first:
+        print(f"metrics of {one.name}{': measured before' if known else ''}", flush=True)
     if not known:
         workload = {key: settings[key] for key in ("batch_size", "num_workers")}
-        measured = {"made_of": of_predictions, **measure_predictions(evaluator, dataset, **workload).as_json()}
-        provenance.add(one.folder_name, measured)
+        measurement = measure_predictions(evaluator, dataset, ranks=ranks, **workload)
+        if measurement is not None:
+            measured = {"made_of": of_predictions, **measurement.as_json()}
+            provenance.add(one.folder_name, measured)
+    if not ranks.first:
+        return None
     measurement = Measurement.from_json(measured)
     return SetResult(one, measurement.results, measurement.images, dataset, made_of["set"])
 

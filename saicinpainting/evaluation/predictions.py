@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, default_collate
-from tqdm import tqdm
+from torch.utils.data import DataLoader, Subset, default_collate
 
 from saicinpainting.config import CONFIGS, published_config
 from saicinpainting.data.naming import some
-from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset, batches_of_equal_size
+from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset, batches_of_equal_size, plan_batches
 from saicinpainting.io.device import move_to_device, pick_device
 from saicinpainting.io.files import set_up_reader
+from saicinpainting.io.ranks import Progress, Ranks
 from saicinpainting.io.yaml_files import read_yaml
 from saicinpainting.metrics import METRICS, make_metrics
 from saicinpainting.metrics.base import TOTAL
@@ -55,7 +56,9 @@ def evaluate_predictions(
     check_known_keys(settings, EVALUATOR_KEYS, where="evaluator_kwargs")
     workload = {key: settings.pop(key) for key in ("batch_size", "num_workers") if key in settings}
     evaluator = make_measuring_evaluator(**settings)
-    return measure_predictions(evaluator, dataset, **workload).results
+    measurement = measure_predictions(evaluator, dataset, **workload)
+    assert measurement is not None  # of one process
+    return measurement.results
 
 
 @dataclass(frozen=True)
@@ -101,28 +104,63 @@ def measure_predictions(
     *,
     batch_size: int = 8,
     num_workers: int = 0,
-) -> Measurement:
+    ranks: Ranks | None = None,
+) -> Measurement | None:
     """All metrics of `evaluator`, which forgets what it saw before, in one pass over `dataset`.
 
     Images of different sizes are legal: a batch ends where the size changes.
+
+    ranks: the processes that share the batches; all of them call this, and rank 0 gets the measurement.
     """
+    ranks = ranks or Ranks()
     check_whole("evaluator_kwargs.batch_size", batch_size, least=1)
     check_whole("evaluator_kwargs.num_workers", num_workers)
     evaluator.reset()
     device = next((metric.device for metric in evaluator.metrics.values()), torch.device("cpu"))
     sizes: list[tuple[int, int]] = []
-    samples = DataLoader(dataset, batch_size=None, num_workers=num_workers, worker_init_fn=set_up_reader)
-    with tqdm(total=len(dataset), desc="evaluate", unit="image") as progress:
-        for batch in batches_of_equal_size(samples, batch_size, lambda sample: sample["image"].shape):
-            evaluator.update(move_to_device(default_collate(batch), device))
-            progress.update(len(batch))
-            sizes += [tuple(sample.get("unpad_to_size", sample["image"].shape[1:])) for sample in batch]
+    batches = ranks.mine(ranks.share(lambda: plan_batches(dataset.img_filenames, batch_size, dataset.size_of_sample)))
+    numbers = [number for batch in batches for number in batch]
+    samples = iter(
+        DataLoader(Subset(dataset, numbers), batch_size=None, num_workers=num_workers, worker_init_fn=set_up_reader)
+    )
+    with Progress(ranks, len(dataset), "evaluate") as progress:
+        for planned in batches:
+            read = itertools.islice(samples, len(planned))
+            for batch in batches_of_equal_size(read, batch_size, lambda sample: sample["image"].shape):
+                evaluator.update(move_to_device(default_collate(batch), device))
+                progress.update(len(batch))
+                sizes += [tuple(sample.get("unpad_to_size", sample["image"].shape[1:])) for sample in batch]
+        if ranks.count > 1:
+            sizes = _gather(evaluator, numbers, sizes, ranks, progress)
+    if not ranks.first:
+        return None
     _warn_of_small(dataset, sizes, evaluator)
     results = evaluator.compute()
     for name, reason in _without_result(evaluator, results).items():
         LOGGER.warning("%s: none, %s", name, reason)
         results[name, f"none: {reason}"] = {}  # a row without numbers, so that tables say why there are none
     return Measurement(results, _by_image(dataset, evaluator))
+
+
+def _gather(
+    evaluator: InpaintingEvaluator,
+    numbers: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
+    ranks: Ranks,
+    progress: Progress,
+) -> list[tuple[int, int]]:
+    """Give rank 0's `evaluator` the rows of all images in the order of their `numbers`; their sizes."""
+    rows = {name: metric.gathered_rows() for name, metric in evaluator.metrics.items()}
+    shares: list[dict[str, Any]] = ranks.gather(
+        {"numbers": list(numbers), "sizes": list(sizes), "rows": rows}, progress
+    )
+    order = torch.tensor([number for share in shares for number in share["numbers"]]).argsort()
+    for name, metric in evaluator.metrics.items() if shares else ():
+        joined = {row: torch.cat([share["rows"][name].pop(row) for share in shares])[order] for row in rows[name]}
+        metric.reset()
+        metric.append(joined, joined.pop("groups"))
+    in_turn = [size for share in shares for size in share["sizes"]]
+    return [in_turn[place] for place in order.tolist()]
 
 
 def _without_result(evaluator: InpaintingEvaluator, results: Results) -> dict[str, str]:

@@ -22,6 +22,7 @@ from saicinpainting.inference.tiling import fill_parts
 from saicinpainting.io.device import dtype_of, pick_device, warn_of_emulation
 from saicinpainting.io.images import padded
 from saicinpainting.io.memory import Attempts
+from saicinpainting.io.ranks import Ranks
 from saicinpainting.networks.base import Generator
 from saicinpainting.networks.inputs import GeneratorInput
 from saicinpainting.networks.load import load_model
@@ -220,10 +221,29 @@ class RefinementBackend:
         self.n_plain += n_images * plain
 
 
-def warn_of_unrefined(backend: Backend) -> None:
-    """Warn, at the end of a run, of all images so far that have no coarser scale to be refined by."""
+def share_memory_limit(backend: Backend, ranks: Ranks) -> None:
+    """What an image may take becomes what rank 0 has measured, so that all ranks decide the same about an image.
+
+    Those of a machine that compute on its CPUs have its memory together.
+    """
     backend = backend.backend if isinstance(backend, EdgedBackend) else backend
-    if not isinstance(backend, RefinementBackend) or not backend.n_plain:
+    if isinstance(backend, NetworkBackend) and ranks.count > 1:
+        inpainter = backend.inpainter
+        users = ranks.local_count if inpainter.device.type == "cpu" else 1
+        inpainter.memory_gb = ranks.share(lambda: inpainter.memory_gb / users)
+
+
+def warn_of_unrefined(backend: Backend, ranks: Ranks | None = None) -> None:
+    """Warn, at the end of a run, of all images so far that have no coarser scale to be refined by.
+
+    ranks: those that share the images; all of them call this.
+    """
+    backend = backend.backend if isinstance(backend, EdgedBackend) else backend
+    if not isinstance(backend, RefinementBackend):
+        return
+    counts = (ranks or Ranks()).gather([backend.n_images, backend.n_plain])
+    n_images, n_plain = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    if not n_plain:
         return
     min_side = backend.settings.min_side
     reason = (
@@ -233,7 +253,7 @@ def warn_of_unrefined(backend: Backend) -> None:
     if backend.settings.max_scales == 1:
         reason = "refiner.max_scales=1 leaves no coarser scale; raise it"
     message = "refine=true: %d of %d images were filled without refinement, or parts of them: %s"
-    LOGGER.warning(message, backend.n_plain, backend.n_images, reason)
+    LOGGER.warning(message, n_plain, n_images, reason)
 
 
 class ArrayBackend(Protocol):

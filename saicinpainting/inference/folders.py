@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,17 +13,17 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, default_collate
-from tqdm import tqdm
 
-from saicinpainting.data.pairs import batches_of_equal_size
+from saicinpainting.data.pairs import batches_of_equal_size, plan_batches
 from saicinpainting.inference.backends import Backend, Batch, checkpoint_file
 from saicinpainting.inference.overlap import Download
-from saicinpainting.inference.results import Pair, claim_results, inputs_digest
+from saicinpainting.inference.results import Pair, claim_results, inputs_digest, results_in
 from saicinpainting.io.download import digest_of
 from saicinpainting.io.extras import ImageExtras, read_extras
 from saicinpainting.io.files import set_up_reader
 from saicinpainting.io.images import check_ending, write_image
 from saicinpainting.io.memory import Attempts
+from saicinpainting.io.ranks import Progress, Ranks
 from saicinpainting.masks.mask_sets import check_outside
 from saicinpainting.utils import InputError, check_whole, did_you_mean
 
@@ -42,6 +43,7 @@ class MaskedImages(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Batch: ...
+    def size_of_sample(self, height: int, width: int) -> tuple[int, int]: ...
 
 
 @dataclass
@@ -72,12 +74,16 @@ def predict_folder(
     num_workers: int = 0,
     existing: str = "keep",
     made_by: Mapping[str, Any] | None = None,
+    ranks: Ranks | None = None,
 ) -> FolderResults:
     """Fill every image of `dataset` and write it under its name there, whole or not at all.
 
     A result has the depth, colour profile, resolution and alpha of its image, as far as its format holds them.
     Reading, computing and writing overlap; on CUDA a batch is prepared and copied while the one before it is computed.
     An image that cannot be read or filled, or does not fit its mask or into the memory, is skipped.
+
+    Batches are those of all images, whoever computes them. One of which a part is there, as after a kill, is computed
+    whole, for what is beside an image changes its rounding.
 
     Args:
         backend: a batch of images of one padded size in, the filled images (B, C, H, W) in [0, 1] out, on any device.
@@ -92,15 +98,17 @@ def predict_folder(
         existing: `keep` keeps the results that would come out the same; `overwrite` replaces every file.
         made_by: what decides the results, kept beside them with digests of their images and masks; results of something
             else are made anew, see `claim_results`. None: what is there is not asked where it is from.
+        ranks: the processes that share the batches; all of them call this, and rank 0 gets what all have done.
 
     Raises:
         InputError: `outdir` holds files of unknown origin where results go; it lies in `indir`; two masks have one
-            result; there is `out` for several.
+            result; there is `out` for several; another rank finds other images.
     """
+    ranks = ranks or Ranks()
     if out is not None:
         made_by, existing = None, "overwrite"
     check_folder_settings(out_ext=out_ext, batch_size=batch_size, num_workers=num_workers, existing=existing, out=out)
-    outdir, summary = Path(out).parent if out is not None else Path(outdir), FolderResults()
+    outdir = Path(out).parent if out is not None else Path(outdir)
     if not Path(indir).is_file():
         check_outside(outdir, Path(indir))
     names = [name + Path(mask).suffix for name, mask in zip(dataset.names, dataset.mask_filenames, strict=True)]
@@ -109,20 +117,39 @@ def predict_folder(
         raise InputError(f"out={out}: expected one image with one mask, found {len(names)}; name a folder with outdir")
     _check_results(files, dataset)
     pairs = list(zip(dataset.img_filenames, dataset.mask_filenames, strict=True))
-    results = None
-    if made_by is not None:
-        overwrite = existing == "overwrite"
-        results = claim_results(outdir, dict(zip(files, pairs, strict=True)), made_by, overwrite=overwrite)
-    left = [i for i, file in enumerate(files) if existing == "overwrite" or not file.is_file()]
-    summary.kept = len(files) - len(left)
-    tolerant = _Tolerant(dataset, pairs, left)
+
+    def plan() -> dict[str, Any]:
+        if made_by is not None:
+            overwrite = existing == "overwrite"
+            claim_results(outdir, dict(zip(files, pairs, strict=True)), made_by, overwrite=overwrite)
+        left = [i for i, file in enumerate(files) if existing == "overwrite" or not file.is_file()]
+        batches: list[list[int]] = []
+        if left:
+            size_of = (lambda *size: size) if one_size else dataset.size_of_sample
+            waiting = WAITING_BATCHES * batch_size
+            batches = plan_batches(dataset.img_filenames, batch_size, size_of, waiting=waiting)
+        missing = set(left)
+        return {"left": left, "batches": [one for one in batches if not missing.isdisjoint(one)], "names": names}
+
+    planned = ranks.share(plan)
+    if planned["names"] != names:
+        raise InputError(
+            f"{indir}: rank {ranks.rank} finds other images or masks than rank 0; all need the same folder"
+        )
+    left = set(planned["left"])
+    results = None if made_by is None else results_in(outdir, ranks.rank)
+    batches = ranks.mine(planned["batches"])
+    tolerant = _Tolerant(dataset, pairs, [index for batch in batches for index in batch])
     reader = DataLoader(tolerant, batch_size=None, num_workers=num_workers, worker_init_fn=set_up_reader)
-    with ThreadPoolExecutor(WRITERS) as pool, tqdm(total=len(left), desc="predict", unit="image") as progress:
+    made: list[int] = []
+    skipped: dict[int, str] = {}
+    with ThreadPoolExecutor(WRITERS) as pool, Progress(ranks, len(left), "predict") as progress:
         writes: list[Future[None]] = []
 
         def skip(index: int, reason: str) -> None:
-            summary.skipped[Path(names[index]).as_posix()] = reason
-            progress.update()
+            if index in left:
+                skipped[index] = reason
+                progress.update()
 
         def cannot_fill(index: int, reason: str) -> None:
             skip(index, f"{dataset.mask_filenames[index]}: {reason}")
@@ -133,26 +160,41 @@ def predict_folder(
             return (*sample["image"].shape, *unpadded, int(read.extras.deep))
 
         def write(read: _Read, image: np.ndarray) -> None:
+            if read.item not in left:
+                return
             file = files[read.item]
             if results is not None:  # before the result, so that an interruption leaves none without
                 results.add(file.relative_to(outdir).as_posix(), read.inputs)
             writes.append(pool.submit(write_image, file, image, read.extras))
-            summary.written.append(file)
+            made.append(read.item)
             progress.update()
             while len(writes) > WAITING_WRITES:
                 writes.pop(0).result()
 
         filling, under_way = _Filling(backend, write, cannot_fill), deque[_Filled]()
-        read = _readable(reader, skip)
-        for samples in batches_of_equal_size(read, batch_size, size_of, waiting=WAITING_BATCHES * batch_size):
-            for filled in filling.start(samples):
-                under_way.append(filled)
-                while len(under_way) > filled.images.is_under_way:
-                    filling.finish(under_way.popleft())
+        reads = iter(reader)
+        for batch in batches:
+            read = _readable(itertools.islice(reads, len(batch)), skip)
+            # Their headers said that they are of one size.
+            for samples in batches_of_equal_size(read, batch_size, size_of, waiting=batch_size):
+                if left.isdisjoint(one.item for one in samples):
+                    continue  # what is not there of this batch cannot be read
+                for filled in filling.start(samples):
+                    under_way.append(filled)
+                    while len(under_way) > filled.images.is_under_way:
+                        filling.finish(under_way.popleft())
         while under_way:
             filling.finish(under_way.popleft())
         for written in writes:
             written.result()
+        all_made: list[dict[str, Any]] = ranks.gather({"made": made, "skipped": skipped}, progress)
+    if ranks.first and ranks.count > 1 and made_by is not None:
+        results_in(outdir).begin(made_by)  # joins what the ranks have noted
+    summary = FolderResults(kept=len(files) - len(left))
+    for one in all_made:
+        summary.written += [files[index] for index in one["made"]]
+        skipped |= one["skipped"]
+    summary.skipped = {Path(names[index]).as_posix(): skipped[index] for index in sorted(skipped)}
     return summary
 
 
@@ -233,7 +275,7 @@ class _Tolerant(Dataset[_Read]):
             return _Read(index, f"{self.pairs[index][0]}: too large for this machine's memory")
 
 
-def _readable(reader: DataLoader[Any], skip: Callable[[int, str], None]) -> Iterator[_Read]:
+def _readable(reader: Iterable[_Read], skip: Callable[[int, str], None]) -> Iterator[_Read]:
     for read in reader:
         if isinstance(read.sample, str):
             skip(read.item, read.sample)

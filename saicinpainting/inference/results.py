@@ -24,12 +24,12 @@ def inputs_digest(pair: Pair, digest_of_file: Callable[[str], str] = digest_of_i
     return hashlib.sha256(" ".join(map(digest_of_file, pair)).encode()).hexdigest()
 
 
-def results_in(outdir: Path) -> Provenance:
+def results_in(outdir: Path, rank: int = 0) -> Provenance:
     """Provenance of the results in `outdir`: their names to digests of image and mask.
 
     A digest of contents, so that folders may be copied and moved; one for each, so that images may be added.
     """
-    return Provenance(outdir, ".predicted")
+    return Provenance(outdir, ".predicted", rank)
 
 
 def claim_results(

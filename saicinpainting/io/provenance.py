@@ -19,9 +19,12 @@ from saicinpainting.utils import InputError
 class Provenance:
     """Two files beside results: NAME.json has the settings that decide all of them, NAME.jsonl a line for each result.
 
+    Several processes may `add` to one folder at once, each to a file of its own, NAME.RANK.jsonl; `begin` joins them.
+
     Args:
         folder: where the results are; it need not exist.
         name: of the files, such as `.predicted`.
+        rank: of this process; that of rank 0 is the one that begins.
 
     Attributes:
         settings: what the results were made of, as JSON has it; None: nothing was begun here.
@@ -31,15 +34,19 @@ class Provenance:
         InputError: the files are damaged.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, rank: int = 0) -> None:
         self.folder = folder
         self._settings_file, self._lines_file = folder / f"{name}.json", folder / f"{name}.jsonl"
+        self._others = sorted(folder.glob(f"{name}.*.jsonl"))
+        self._own_file = folder / f"{name}.{rank}.jsonl" if rank else self._lines_file
         try:
             self.settings: dict[str, Any] | None = None
             if self._settings_file.is_file():
                 self.settings = {**json.loads(self._settings_file.read_text(encoding="utf-8"))}
-            lines = self._lines_file.read_text(encoding="utf-8").split("\n") if self._lines_file.is_file() else [""]
-            self.done: dict[str, Any] = dict(json.loads(line) for line in lines[:-1])
+            self.done: dict[str, Any] = {}
+            for file in (self._lines_file, *self._others):
+                lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else [""]
+                self.done |= dict(json.loads(line) for line in lines[:-1])
         except (ValueError, TypeError) as error:
             raise InputError(f"{folder}: {name}.json or .jsonl is damaged ({error}); use another folder") from error
 
@@ -54,7 +61,8 @@ class Provenance:
         Raises:
             InputError: it holds `what` of other settings, or files of unknown origin; `remedy` says what to do.
         """
-        own = {part for file in (self._settings_file, self._lines_file) for part in (file, part_of(file))}
+        files = (self._settings_file, self._lines_file, *self._others)
+        own = {part for file in files for part in (file, part_of(file))}
         if self.settings is None and self.folder.is_dir() and not own.issuperset(self.folder.iterdir()):
             raise InputError(f"{self.folder} is not empty and holds no {what} begun here; {remedy}")
         other = self.difference(settings)
@@ -64,12 +72,14 @@ class Provenance:
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Write both files: `settings`, and what is in `done`."""
         write_whole(self._lines_file, "".join(_line(*item) for item in self.done.items()))
+        for file in self._others:
+            file.unlink()
         write_whole(self._settings_file, json.dumps(settings, indent=1))
 
     def add(self, key: str, value: Any) -> None:
         """Note a result, on disk too."""
         self.done[key] = value
-        append(self._lines_file, _line(key, value))
+        append(self._own_file, _line(key, value))
 
 
 def _line(key: str, value: Any) -> str:

@@ -263,7 +263,7 @@ def test_prediction_follows_its_settings(
     assert grey.batches == [2, 1]
     assert grey.options["precision"] == "bf16"
     assert seen["num_workers"] == 1
-    monkeypatch.setattr(module, "warn_of_unrefined", told.append)
+    monkeypatch.setattr(module, "warn_of_unrefined", lambda backend, _: told.append(backend))
     evaluate(f"sets=[{mine}]", "refine=true", "refiner.n_iters=3", "model.name=refined")
     assert told == [grey]
     assert grey.batches == [2, 1, 2, 1]
