@@ -28,7 +28,7 @@ def main(config: DictConfig) -> None:
 def predict(settings: dict[str, Any], ranks: Ranks) -> None:
     """Fill images as configs/prediction/default.yaml describes it, each rank its share."""
     from saicinpainting.data.datasets import make_default_val_dataset
-    from saicinpainting.inference.backends import image_channels, load_backend, share_memory_limit, warn_of_unrefined
+    from saicinpainting.inference.backends import image_channels, load_backend, share_limits, warn_of_unrefined
     from saicinpainting.inference.edges import EdgeSettings
     from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
     from saicinpainting.schema import read_section
@@ -58,8 +58,7 @@ def predict(settings: dict[str, Any], ranks: Ranks) -> None:
         trust=settings["trust"],
         **options,
     )
-    if settings["memory_gb"] is None:
-        share_memory_limit(backend, ranks)
+    share_limits(backend, ranks, settings["memory_gb"])
     dataset.channels = image_channels(backend)
     summary = predict_folder(
         backend,

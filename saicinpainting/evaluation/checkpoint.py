@@ -33,7 +33,7 @@ from saicinpainting.inference.backends import (
     checkpoint_file,
     image_channels,
     load_backend,
-    share_memory_limit,
+    share_limits,
     warn_of_unrefined,
 )
 from saicinpainting.inference.folders import origin, predict_folder
@@ -79,7 +79,7 @@ def evaluate_checkpoint(settings: Settings, ranks: Ranks | None = None) -> Path:
     # Networks before images: what is wrong with them, or missing, must not show after hours.
     options = {key: settings[key] for key in ("refine", "refiner", "precision", "trust")}
     backend = load_backend(settings["model"], settings["device"], **options)
-    share_memory_limit(backend, ranks)
+    share_limits(backend, ranks)
     kept = ("lpips_weights", "fid_weights", "segm_weights", "device")
     metrics: dict[str, Any] = {**switches, **{key: settings[key] for key in kept}}
     evaluator = make_measuring_evaluator(**metrics)

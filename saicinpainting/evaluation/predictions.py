@@ -156,7 +156,7 @@ def _gather(
     )
     order = torch.tensor([number for share in shares for number in share["numbers"]]).argsort()
     for name, metric in evaluator.metrics.items() if shares else ():
-        joined = {row: torch.cat([share["rows"][name].pop(row) for share in shares])[order] for row in rows[name]}
+        joined = {row: torch.cat([share["rows"][name][row] for share in shares])[order] for row in rows[name]}
         metric.reset()
         metric.append(joined, joined.pop("groups"))
     in_turn = [size for share in shares for size in share["sizes"]]

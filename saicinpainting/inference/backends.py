@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from saicinpainting.inference.devices import gpus
 from saicinpainting.inference.edges import Batch, EdgedBackend, EdgeSettings, MatchingBackend, fill_with_edge
 from saicinpainting.inference.fast.folding import fold as folded
 from saicinpainting.inference.inpainter import Inpainter
@@ -221,13 +222,23 @@ class RefinementBackend:
         self.n_plain += n_images * plain
 
 
-def share_memory_limit(backend: Backend, ranks: Ranks) -> None:
-    """What an image may take becomes what rank 0 has measured, so that all ranks decide the same about an image.
+def share_limits(backend: Backend, ranks: Ranks, memory_gb: float | None = None) -> None:
+    """Let all ranks decide the same about an image: what it may take becomes what rank 0 has measured.
 
-    Those of a machine that compute on its CPUs have its memory together.
+    Those of a machine that compute on its CPUs have its memory together. memory_gb: the setting, which is kept.
+
+    Raises:
+        InputError: all ranks would refine on the same cards.
     """
     backend = backend.backend if isinstance(backend, EdgedBackend) else backend
-    if isinstance(backend, NetworkBackend) and ranks.count > 1:
+    if ranks.count == 1:
+        return
+    if isinstance(backend, RefinementBackend) and gpus(backend.settings.gpu_ids):
+        raise InputError(
+            f"refiner.gpu_ids={backend.settings.gpu_ids}: each of {ranks.count} processes has a card of its own; leave "
+            "it out, or start one process"
+        )
+    if isinstance(backend, NetworkBackend) and memory_gb is None:
         inpainter = backend.inpainter
         users = ranks.local_count if inpainter.device.type == "cpu" else 1
         inpainter.memory_gb = ranks.share(lambda: inpainter.memory_gb / users)

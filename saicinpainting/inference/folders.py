@@ -9,20 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from saicinpainting.data.pairs import batches_of_equal_size, plan_batches
 from saicinpainting.inference.backends import Backend, Batch, checkpoint_file
-from saicinpainting.inference.overlap import Download
+from saicinpainting.inference.filling import Filled, Filling, Read
 from saicinpainting.inference.results import Pair, claim_results, inputs_digest, results_in
 from saicinpainting.io.download import digest_of
-from saicinpainting.io.extras import ImageExtras, read_extras
+from saicinpainting.io.extras import read_extras
 from saicinpainting.io.files import set_up_reader
 from saicinpainting.io.images import check_ending, write_image
-from saicinpainting.io.memory import Attempts
 from saicinpainting.io.ranks import Progress, Ranks
 from saicinpainting.masks.mask_sets import check_outside
 from saicinpainting.utils import InputError, check_whole, did_you_mean
@@ -118,20 +117,8 @@ def predict_folder(
     _check_results(files, dataset)
     pairs = list(zip(dataset.img_filenames, dataset.mask_filenames, strict=True))
 
-    def plan() -> dict[str, Any]:
-        if made_by is not None:
-            overwrite = existing == "overwrite"
-            claim_results(outdir, dict(zip(files, pairs, strict=True)), made_by, overwrite=overwrite)
-        left = [i for i, file in enumerate(files) if existing == "overwrite" or not file.is_file()]
-        batches: list[list[int]] = []
-        if left:
-            size_of = (lambda *size: size) if one_size else dataset.size_of_sample
-            waiting = WAITING_BATCHES * batch_size
-            batches = plan_batches(dataset.img_filenames, batch_size, size_of, waiting=waiting)
-        missing = set(left)
-        return {"left": left, "batches": [one for one in batches if not missing.isdisjoint(one)], "names": names}
-
-    planned = ranks.share(plan)
+    claim: dict[str, Any] = {"overwrite": existing == "overwrite", "made_by": made_by}
+    planned = ranks.share(lambda: _plan(dataset, files, names, outdir, batch_size, one_size=one_size, **claim))
     if planned["names"] != names:
         raise InputError(
             f"{indir}: rank {ranks.rank} finds other images or masks than rank 0; all need the same folder"
@@ -154,12 +141,12 @@ def predict_folder(
         def cannot_fill(index: int, reason: str) -> None:
             skip(index, f"{dataset.mask_filenames[index]}: {reason}")
 
-        def size_of(read: _Read) -> tuple[int, ...]:
+        def size_of(read: Read) -> tuple[int, ...]:
             sample: Any = read.sample
             unpadded = sample.get("unpad_to_size", ()) if one_size else ()
             return (*sample["image"].shape, *unpadded, int(read.extras.deep))
 
-        def write(read: _Read, image: np.ndarray) -> None:
+        def write(read: Read, image: np.ndarray) -> None:
             if read.item not in left:
                 return
             file = files[read.item]
@@ -171,7 +158,7 @@ def predict_folder(
             while len(writes) > WAITING_WRITES:
                 writes.pop(0).result()
 
-        filling, under_way = _Filling(backend, write, cannot_fill), deque[_Filled]()
+        filling, under_way = Filling(backend, write, cannot_fill), deque[Filled]()
         reads = iter(reader)
         for batch in batches:
             read = _readable(itertools.islice(reads, len(batch)), skip)
@@ -196,6 +183,34 @@ def predict_folder(
         skipped |= one["skipped"]
     summary.skipped = {Path(names[index]).as_posix(): skipped[index] for index in sorted(skipped)}
     return summary
+
+
+def _plan(
+    dataset: MaskedImages,
+    files: Sequence[Path],
+    names: Sequence[str],
+    outdir: Path,
+    batch_size: int,
+    *,
+    one_size: bool,
+    overwrite: bool,
+    made_by: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What rank 0 tells all: which images are `left`, the `batches` that these are in, and the `names` that it knows.
+
+    Claims `outdir` first.
+    """
+    pairs = zip(dataset.img_filenames, dataset.mask_filenames, strict=True)
+    if made_by is not None:
+        claim_results(outdir, dict(zip(files, pairs, strict=True)), made_by, overwrite=overwrite)
+    left = [i for i, file in enumerate(files) if overwrite or not file.is_file()]
+    batches: list[list[int]] = []
+    if left:
+        size_of = (lambda *size: size) if one_size else dataset.size_of_sample
+        waiting = WAITING_BATCHES * batch_size
+        batches = plan_batches(dataset.img_filenames, batch_size, size_of, waiting=waiting)
+    missing = set(left)
+    return {"left": left, "batches": [one for one in batches if not missing.isdisjoint(one)], "names": names}
 
 
 def check_folder_settings(
@@ -242,16 +257,7 @@ def _check_results(files: Sequence[Path], dataset: MaskedImages) -> None:
             raise InputError(f"the result {file} would replace a file of the data set; choose another outdir")
 
 
-class _Read(NamedTuple):
-    """Item `item` of a data set, or why it cannot be read; inputs: the digest of its files; extras: for its result."""
-
-    item: int
-    sample: Batch | str
-    inputs: str = ""
-    extras: ImageExtras = ImageExtras()
-
-
-class _Tolerant(Dataset[_Read]):
+class _Tolerant(Dataset[Read]):
     """The chosen indices of a data set; what cannot be read is no error."""
 
     def __init__(self, dataset: MaskedImages, pairs: Sequence[Pair], indices: Sequence[int]) -> None:
@@ -260,7 +266,7 @@ class _Tolerant(Dataset[_Read]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, i: int) -> _Read:
+    def __getitem__(self, i: int) -> Read:
         index = self.indices[i]
         try:
             # The digest first: of a file that changes in between, the next start says so.
@@ -268,85 +274,16 @@ class _Tolerant(Dataset[_Read]):
             sample, extras = self.dataset[index], read_extras(self.pairs[index][0])
             if sample["image"].shape[0] in (2, 4):  # alpha is painted too
                 extras = replace(extras, alpha=None)
-            return _Read(index, sample, inputs, extras)
+            return Read(index, sample, inputs, extras)
         except InputError as error:
-            return _Read(index, str(error))
+            return Read(index, str(error))
         except MemoryError:
-            return _Read(index, f"{self.pairs[index][0]}: too large for this machine's memory")
+            return Read(index, f"{self.pairs[index][0]}: too large for this machine's memory")
 
 
-def _readable(reader: Iterable[_Read], skip: Callable[[int, str], None]) -> Iterator[_Read]:
+def _readable(reader: Iterable[Read], skip: Callable[[int, str], None]) -> Iterator[Read]:
     for read in reader:
         if isinstance(read.sample, str):
             skip(read.item, read.sample)
         else:
             yield read
-
-
-class _Filled(NamedTuple):
-    """A batch of `samples` that is computed, or is about to be."""
-
-    samples: Sequence[_Read]
-    batch: Batch
-    images: Download
-
-
-class _Filling:
-    """Fills batches and writes them.
-
-    Where a batch is refused, its images are filled one by one, so that only those that cannot be filled are skipped;
-    where it is too large for the memory, it is halved.
-    """
-
-    def __init__(
-        self, backend: Backend, write: Callable[[_Read, np.ndarray], None], skip: Callable[[int, str], None]
-    ) -> None:
-        self._backend, self._write, self._skip = backend, write, skip
-        self._attempts = Attempts()
-
-    def start(self, samples: Sequence[_Read]) -> Iterator[_Filled]:
-        """`samples` in as many batches as it takes."""
-        first = samples[0].sample
-        assert not isinstance(first, str)
-        height, width = first["image"].shape[-2:]
-        try:
-            filled = self._attempts.attempt(len(samples), height * width, lambda: self._compute(samples))
-        except InputError as error:
-            yield from self._start_smaller(samples, 1, str(error))
-            return
-        if filled is None:
-            yield from self._start_smaller(samples, -(-len(samples) // 2), "out of memory")
-        else:
-            yield filled
-
-    def _compute(self, samples: Sequence[_Read]) -> _Filled:
-        batch: Batch = default_collate([read.sample for read in samples])
-        return _Filled(samples, batch, Download(self._backend(batch), deep=samples[0].extras.deep))
-
-    def _start_smaller(self, samples: Sequence[_Read], size: int, reason: str) -> Iterator[_Filled]:
-        if len(samples) == 1:
-            self._skip(samples[0].item, reason)
-            return
-        for first in range(0, len(samples), size):
-            yield from self.start(samples[first : first + size])
-
-    def finish(self, filled: _Filled) -> None:
-        """Write the images of a batch, without their padding."""
-        try:
-            pixels = filled.images.pixels()
-        except InputError as error:
-            for one in self._start_smaller(filled.samples, 1, str(error)):
-                self.finish(one)
-            return
-        for place, read in enumerate(filled.samples):
-            height, width = _size(filled.batch, place, pixels)
-            # Copied: a slice of the batch would keep all of it in memory until it is written.
-            self._write(read, pixels[place, :height, :width].copy())
-
-
-def _size(batch: Mapping[str, Any], place: int, pixels: np.ndarray) -> tuple[int, int]:
-    """The size of an image before padding."""
-    if "unpad_to_size" not in batch:
-        return pixels.shape[1], pixels.shape[2]
-    height, width = (int(np.asarray(side).reshape(-1)[place]) for side in batch["unpad_to_size"])
-    return height, width

@@ -20,7 +20,7 @@ from multiprocessing import connection
 from typing import Any, NoReturn, TypeVar
 
 import torch
-from torch.distributed import TCPStore, rendezvous
+from torch.distributed import PrefixStore, TCPStore, rendezvous
 from tqdm import tqdm
 
 from saicinpainting.io.signals import GRACE
@@ -34,8 +34,8 @@ CHUNK = 4 << 20
 """Bytes of a value in the store, which takes 8 MiB at most."""
 LOOK_EVERY = 0.1
 """Seconds between two looks of rank 0 at how far the others are."""
-_NUMBERS = itertools.count()
-"""Of what this process has exchanged with others; all ranks exchange the same things in the same order."""
+_JOBS = itertools.count()
+"""Numbers of the commands that this process has been a rank of: Hydra's sweeps run several, with one store."""
 
 
 class Ranks:
@@ -46,7 +46,7 @@ class Ranks:
     Args:
         rank: of this process, from 0.
         count: of all ranks.
-        store: where they exchange values.
+        store: where they exchange values, the same ones in the same order.
         local_rank, local_count: among those of this machine.
     """
 
@@ -55,6 +55,7 @@ class Ranks:
     ) -> None:
         self.rank, self.count, self.local_rank, self.local_count = rank, count, local_rank, local_count
         self._store = store
+        self._numbers = itertools.count()  # of what is exchanged
 
     @property
     def first(self) -> bool:
@@ -71,7 +72,7 @@ class Ranks:
         """
         if self.count == 1:
             return make()
-        key = _next_key()
+        key = self._next_key()
         if self.first:
             value = make()
             self._put(key, value)
@@ -89,7 +90,7 @@ class Ranks:
         """
         if self.count == 1:
             return [value]
-        key = _next_key()
+        key = self._next_key()
         if not self.first:
             self._put(f"{key}/{self.rank}", value)
             return []
@@ -102,9 +103,19 @@ class Ranks:
             values.append(self._get(f"{key}/{rank}", forget=True))
         return values
 
-    def add(self, key: str, number: int) -> int:
-        """Add to a sum over all ranks, and return it."""
-        return int(self._store.add(key, number))
+    def running_sum(self) -> Callable[[int], int]:
+        """A function that adds a number to a sum over all ranks, which begins with 0, and returns it."""
+        total, key = 0, self._next_key()
+
+        def add(number: int) -> int:
+            nonlocal total
+            total = total + number if self.count == 1 else int(self._store.add(key, number))
+            return total
+
+        return add
+
+    def _next_key(self) -> str:
+        return str(next(self._numbers))
 
     def _put(self, key: str, value: Any) -> None:
         file = io.BytesIO()
@@ -127,23 +138,19 @@ class Progress:
     """One bar over what all ranks do, shown by rank 0."""
 
     def __init__(self, ranks: Ranks, total: int, desc: str, unit: str = "image") -> None:
-        self._ranks, self._key, self._done = ranks, _next_key() if ranks.count > 1 else "", 0
+        self._add, self._done = ranks.running_sum(), 0
         self._bar = tqdm(total=total, desc=desc, unit=unit, disable=not ranks.first)
 
     def update(self, number: int = 1) -> None:
-        total = self._done + number if self._ranks.count == 1 else self._ranks.add(self._key, number)
-        self._bar.update(total - self._done)
-        self._done = total
+        done = self._add(number)
+        self._bar.update(done - self._done)
+        self._done = done
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-
-
-def _next_key() -> str:
-    return f"saicinpainting/{next(_NUMBERS)}"
 
 
 # ---- which processes there are ---------------------------------------------------------------------------------------
@@ -174,17 +181,19 @@ def run_ranks(work: Callable[[dict[str, Any], Ranks], None], settings: Mapping[s
     if count == 1:
         work({**settings}, Ranks())
         return
-    _own_device(device, 0, count)
+    _own_device(device, 0, count)  # before they start
     _start(work, settings, count)
 
 
 def _launched_rank() -> Ranks:
     try:
         store, rank, count = next(rendezvous("env://"))
-    except ValueError as error:  # of a variable that is missing
+        local_rank, local_count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    except (ValueError, KeyError) as error:  # of a variable that is missing
         raise InputError(f"RANK and WORLD_SIZE are set, but {error}; start it by torchrun") from error
-    local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    return Ranks(rank, count, store, local_rank=local_rank, local_count=int(os.environ.get("LOCAL_WORLD_SIZE", count)))
+    store.set_timeout(PATIENCE)
+    own = PrefixStore(f"lama/{next(_JOBS)}", store)
+    return Ranks(rank, count, own, local_rank=local_rank, local_count=local_count)
 
 
 def _own_device(device: str, local_rank: int, local_count: int) -> str:
@@ -204,7 +213,6 @@ def _own_device(device: str, local_rank: int, local_count: int) -> str:
 
 
 def _work_as(ranks: Ranks, work: Callable[[dict[str, Any], Ranks], None], settings: Mapping[str, Any]) -> None:
-    ranks._store.set_timeout(PATIENCE)
     device = _own_device(str(settings["device"] or "auto"), ranks.local_rank, ranks.local_count)
     if device != "cpu":
         torch.cuda.set_device(device)
@@ -220,6 +228,7 @@ def _work_as(ranks: Ranks, work: Callable[[dict[str, Any], Ranks], None], settin
 
 def _start(work: Callable[[dict[str, Any], Ranks], None], settings: Mapping[str, Any], count: int) -> None:
     """Start `count` processes and wait for them; the first that fails ends all."""
+    device = str(settings["device"] or "auto")
     server = socket.create_server((HOST, 0))  # TCPStore's own would listen to other machines too
     port = server.getsockname()[1]
     store = TCPStore(HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=server.detach())
@@ -238,7 +247,10 @@ def _start(work: Callable[[dict[str, Any], Ranks], None], settings: Mapping[str,
                 rank, process, receiver = running.pop(sentinel)
                 process.join()
                 if process.exitcode:
-                    raise _error_of(receiver) or InputError(_death(rank, count, process.exitcode))
+                    raise _error_of(receiver) or InputError(
+                        f"rank {rank} of {count} ({_own_device(device, rank, count)}) {_how(process.exitcode)}; the "
+                        "others were ended. What is computed stays: the same command goes on from there"
+                    )
     finally:
         for _, process, _ in running.values():
             process.terminate()
@@ -269,15 +281,12 @@ def _error_of(receiver: Any) -> BaseException | None:
     return error
 
 
-def _death(rank: int, count: int, status: int) -> str:
-    how = f"ended with status {status}"
-    if status < 0:
-        how = f"was killed by {signal.Signals(-status).name}"
-        how += ", most often because the memory is full" if -status == getattr(signal, "SIGKILL", 0) else ""
-    return (
-        f"process {rank} (0 to {count - 1}) {how}; the others were ended. What is computed stays: the same command "
-        "goes on from there"
-    )
+def _how(status: int) -> str:
+    """How a process ended."""
+    if status > 0:
+        return f"ended with status {status}"
+    reason = ", most often because the memory is full" if -status == getattr(signal, "SIGKILL", 0) else ""
+    return f"was killed by {signal.Signals(-status).name}{reason}"
 
 
 def _run(
@@ -297,6 +306,7 @@ def _run(
             stream.reconfigure(errors="backslashreplace")  # of names that are no UTF-8
     try:
         store = TCPStore(HOST, port, is_master=False)
+        store.set_timeout(PATIENCE)
         _work_as(Ranks(rank, count, store, local_rank=rank, local_count=count), work, settings)
     except Exception as error:
         text = traceback.format_exc()
