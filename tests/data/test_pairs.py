@@ -18,6 +18,7 @@ from saicinpainting.data.pairs import (
     InpaintingEvalOnlineDataset,
     OurInpaintingDataset,
     PrecomputedInpaintingResultsDataset,
+    plan_batches,
 )
 from saicinpainting.io.device import move_to_device
 from saicinpainting.io.images import ceil_modulo, load_image, pad_img_to_modulo, pad_tensor_to_modulo, scale_image
@@ -417,3 +418,29 @@ def test_online_set_takes_any_ending_or_says_what_is_there(tmp_path):
 def test_a_side_does_not_vanish_when_an_image_is_scaled():
     assert scale_image(np.zeros((3, 1, 200), np.float32), 0.25).shape == (3, 1, 50)
     assert scale_image(np.zeros((1, 200, 1), np.float32), 0.25, cv2.INTER_NEAREST).shape == (1, 50, 1)
+
+
+# --- batches
+
+
+def test_batches_are_planned_from_headers(tmp_path, monkeypatch):
+    """By the upright size and the depth; what has no header is a batch of its own."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying, upright, deep = picture(30, 20), picture(20, 30), picture(20, 30)[..., 0].astype(np.uint16) * 257
+    files = [
+        save(tmp_path / "0.png", upright),
+        save(tmp_path / "1.jpg", lying, exif=exif),
+        save(tmp_path / "2.jpg", lying),
+        save(tmp_path / "3.png", deep),
+        tmp_path / "4.png",
+        save(tmp_path / "5.webp", upright),
+    ]
+    files[4].write_text("no image")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("decoded"))
+    names = list(map(str, [*files, files[0]]))
+    batches = plan_batches(names, 3, lambda *size: size, waiting=9)
+    assert sorted(batches) == [[0, 1, 5], [2], [3], [4], [6]]
+    assert sorted(plan_batches(names, 3, lambda *size: (), waiting=9)) == [[0, 1, 2], [3], [4], [5, 6]]
+    assert plan_batches(names, 3, lambda *size: size)[0] == [0, 1]  # in order
+    assert plan_batches(names, 1, lambda *size: pytest.fail("asked")) == [[i] for i in range(7)]

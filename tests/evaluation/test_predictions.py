@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,11 @@ from saicinpainting.evaluation.predictions import (
     measure_predictions,
 )
 from saicinpainting.evaluation.report import EvaluationSet, SetResult, summary_table
+from saicinpainting.io.ranks import Ranks
 from saicinpainting.metrics import FIDScore, L1Score, SSIMScore
 from saicinpainting.metrics.base import NetworkMetric, Row
 from tests.helpers import photo
+from tests.ranks import in_threads
 
 COUNT = 6
 
@@ -58,12 +60,15 @@ def write_set(root: Path) -> None:
             Image.fromarray(content).save(root / name)
 
 
-def measure(root: Path, *, pad_out_to_modulo: int | None = None, batch_size: int = 2) -> Measurement:
+def measure(
+    root: Path, *, pad_out_to_modulo: int | None = None, batch_size: int = 2, ranks: Ranks | None = None
+) -> Measurement:
     dataset = PrecomputedInpaintingResultsDataset(
         root / "data", root / "predicted", img_suffix=".png", inpainted_suffix=".png",
         pad_out_to_modulo=pad_out_to_modulo,
     )  # fmt: skip
-    return measure_predictions(make_measuring_evaluator(device="cpu"), dataset, batch_size=batch_size)
+    measured = measure_predictions(make_measuring_evaluator(device="cpu"), dataset, batch_size=batch_size, ranks=ranks)
+    return cast(Measurement, measured)
 
 
 def test_values_stand_beside_their_images_where_padding_makes_sizes_equal(tmp_path: Path) -> None:
@@ -72,6 +77,24 @@ def test_values_stand_beside_their_images_where_padding_makes_sizes_equal(tmp_pa
     padded = measure(tmp_path, pad_out_to_modulo=64, batch_size=COUNT).images
     assert list(padded["image"]) == [f"{i}_mask000.png" for i in range(COUNT)]
     pd.testing.assert_frame_equal(padded, plain)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_ranks_measure_what_one_process_does(
+    tmp_path: Path, count: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FID too, in which the order of the images shows; with five ranks for four batches."""
+    write_set(tmp_path)
+    monkeypatch.setattr(ColourFID, "least_side", 33)
+    alone = measure(tmp_path)
+    told = caplog.text
+    caplog.clear()
+    first, *others = in_threads(count, lambda ranks: measure(tmp_path, ranks=ranks))
+    assert first.results == alone.results
+    assert {metric for metric, _ in first.results} >= {"ssim", "l1_hole", "fid"}
+    pd.testing.assert_frame_equal(first.images, alone.images, check_exact=True)
+    assert caplog.text == told
+    assert others == [None] * (count - 1)
 
 
 def test_a_measurement_comes_back_from_a_file_the_same(tmp_path: Path) -> None:

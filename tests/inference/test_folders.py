@@ -19,8 +19,10 @@ from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.inference.folders import predict_folder
 from saicinpainting.io.extras import ImageExtras
 from saicinpainting.io.images import write_image
+from saicinpainting.io.ranks import Ranks
 from saicinpainting.utils import InputError
 from tests.helpers import photo, write_run
+from tests.ranks import content, in_threads
 from tests.samples import Red, refining, write_pairs
 
 SIZES = ((40, 56), (64, 64), (33, 50), (64, 48))
@@ -72,6 +74,52 @@ def test_a_hundred_mixed_images_interrupted_twice(mixed: Path, tmp_path: Path) -
         image = np.asarray(Image.open(mixed / file.relative_to(tmp_path).with_name(file.name.replace("_mask000", ""))))
         hole = np.asarray(Image.open(mixed / file.relative_to(tmp_path))) > 0
         np.testing.assert_array_equal(np.asarray(Image.open(file)), np.where(hole[..., None], [255, 0, 0], image))
+
+
+def test_ranks_share_the_batches_of_one_process(mixed: Path, tmp_path: Path) -> None:
+    """Three ranks, of which the first gets one summary of all; images that are of no use are named once."""
+    alone = Red()
+    expected = run(mixed, tmp_path / "alone", alone, batch_size=4)
+    fills = [Red() for _ in range(3)]
+    summary, *_ = in_threads(
+        3, lambda ranks: run(mixed, tmp_path / "out", fills[ranks.rank], batch_size=4, ranks=ranks)
+    )
+    assert sorted(shape for fill in fills for shape in fill.batches) == sorted(alone.batches)
+    assert all(len(fill.batches) > len(alone.batches) // 3 - 2 for fill in fills)
+    assert (str(summary), summary.skipped) == (str(expected), expected.skipped)
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
+    assert run(mixed, tmp_path / "out", Red(), batch_size=4).kept == 97
+
+
+def test_a_rank_with_other_images_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on another machine, whose folder of the same name is another."""
+    indir = write_pairs(tmp_path / "in", *[(16, 16)] * 2)
+    names = [f"{i:03}_mask000.png" for i in range(3)]
+    monkeypatch.setattr(Ranks, "share", lambda *_: {"left": [0], "batches": [[0]], "names": names})
+    with pytest.raises(
+        InputError, match=r"in: rank 1 finds other images or masks than rank 0; all need the same folder"
+    ):
+        fill_pairs(indir, tmp_path / "out", Red(), ranks=Ranks(1, 2))
+
+
+def of_all(batch: dict[str, Any]) -> torch.Tensor:
+    """Fills with what the whole batch decides, as rounding does in a network."""
+    return torch.where(batch["mask"] > 0, batch["image"].mean(), batch["image"])
+
+
+def test_a_batch_of_which_a_part_is_there_is_computed_whole(tmp_path: Path) -> None:
+    sizes = [(16, 16), (24, 16), (16, 16), (16, 24)] * 5
+    indir = write_pairs(tmp_path / "in", *sizes)
+    fill_pairs(indir, tmp_path / "whole", of_all, batch_size=3)
+    fill_pairs(indir, tmp_path / "out", of_all, batch_size=3)
+    gone = [tmp_path / "out" / f"{i:03}_mask000.png" for i in (2, 5, 6, 19)]
+    for file in gone:
+        file.unlink()
+    times = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.png")}
+    summary = fill_pairs(indir, tmp_path / "out", of_all, batch_size=3)
+    assert sorted(summary.written) == gone
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+    assert all(file.stat().st_mtime_ns == time for file, time in times.items())
 
 
 def test_workers_read_the_same(mixed: Path, tmp_path: Path) -> None:

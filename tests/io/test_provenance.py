@@ -37,6 +37,20 @@ def test_half_a_line_is_dropped_and_what_is_done_is_known(tmp_path: Path):
     assert Provenance(tmp_path, ".made").done == {"a.png": 1}
 
 
+def test_processes_note_results_in_files_of_their_own_until_the_next_start(tmp_path: Path):
+    Provenance(tmp_path, ".made").begin(SETTINGS)
+    for rank in (0, 1, 12):
+        Provenance(tmp_path, ".made", rank).add(f"{rank}.png", rank)
+    with open(tmp_path / ".made.1.jsonl", "a") as file:
+        file.write('["b.png", ')  # it was killed
+    next_start = Provenance(tmp_path, ".made")
+    assert next_start.done == {"0.png": 0, "1.png": 1, "12.png": 12}
+    next_start.check(SETTINGS, what="images", remedy="remove them")
+    next_start.begin(SETTINGS)
+    assert {file.name for file in tmp_path.iterdir()} == {".made.json", ".made.jsonl"}
+    assert Provenance(tmp_path, ".made").done == next_start.done
+
+
 @pytest.mark.parametrize(("name", "text"), [(".made.json", "[]"), (".made.json", "{"), (".made.jsonl", "5\n")])
 def test_damage_is_one_line(name: str, text: str, tmp_path: Path):
     Provenance(tmp_path, ".made").begin(SETTINGS)
