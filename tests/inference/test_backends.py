@@ -11,11 +11,14 @@ import torch
 
 from saicinpainting.inference import backends as fillers
 from saicinpainting.inference import refinement
-from saicinpainting.inference.backends import load_backend, warn_of_unrefined
+from saicinpainting.inference.backends import RefinementBackend, load_backend, share_limits, warn_of_unrefined
+from saicinpainting.inference.edges import EdgeSettings
 from saicinpainting.inference.fast.folding import FoldedGenerator
-from saicinpainting.inference.refinement import scales_of
+from saicinpainting.inference.refinement import RefinerSettings, scales_of
+from saicinpainting.io.ranks import Ranks
 from saicinpainting.utils import InputError
 from tests.helpers import photo, rand, write_run
+from tests.ranks import in_threads
 from tests.samples import refining
 
 REFUSED = [
@@ -203,3 +206,49 @@ def test_refiner_settings_are_checked_before_the_work(
 ) -> None:
     with pytest.raises(InputError, match=message):
         load_backend(model, "cpu", refine=True, refiner=refiner)
+
+
+def test_ranks_of_a_machine_have_its_memory_together_as_rank_0_measured_it(model: dict[str, Any]) -> None:
+    """So that none fills an image in parts that another would fill whole."""
+    edges = [None, EdgeSettings(grow=2)]
+    backends: list[Any] = [load_backend(model, torch.device("cpu"), edge=edge) for edge in edges]
+    inpainters = [backends[0].inpainter, backends[1].backend.inpainter]
+    inpainters[0].memory_gb, inpainters[1].memory_gb = 6.0, 5.0
+    in_threads(2, lambda ranks: share_limits(backends[ranks.rank], ranks))
+    assert [one.memory_gb for one in inpainters] == [6.0, 6.0]  # each a machine's only rank
+    in_threads(2, lambda ranks: share_limits(backends[ranks.rank], of_one_machine(ranks)))
+    assert [one.memory_gb for one in inpainters] == [3.0, 3.0]
+    in_threads(2, lambda ranks: share_limits(backends[ranks.rank], of_one_machine(ranks), 7.0))
+    share_limits(backends[0], Ranks())
+    assert [one.memory_gb for one in inpainters] == [3.0, 3.0]
+
+
+def refining_nothing(settings: RefinerSettings) -> RefinementBackend:
+    network: Any = torch.nn.Identity()
+    network.min_size = 8
+    return RefinementBackend(network, settings)
+
+
+def of_one_machine(ranks: Ranks) -> Ranks:
+    ranks.local_rank, ranks.local_count = ranks.rank, ranks.count
+    return ranks
+
+
+def test_ranks_do_not_refine_on_the_same_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    backend = refining_nothing(RefinerSettings(gpu_ids="0,1"))
+    with pytest.raises(
+        InputError, match=r"refiner\.gpu_ids=0,1: each of 2 processes has a card of its own; leave it out"
+    ):
+        share_limits(backend, Ranks(1, 2))
+    share_limits(backend, Ranks())
+
+
+def test_images_that_were_not_refined_are_counted_over_all_ranks(caplog: pytest.LogCaptureFixture) -> None:
+    backends = []
+    for n_images, n_plain in ((5, 0), (4, 2)):
+        backend = refining_nothing(RefinerSettings())
+        backend.n_images, backend.n_plain = n_images, n_plain
+        backends.append(backend)
+    in_threads(2, lambda ranks: warn_of_unrefined(backends[ranks.rank], ranks))
+    assert [record.message.partition(" images")[0] for record in caplog.records] == ["refine=true: 2 of 9"]

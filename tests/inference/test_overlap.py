@@ -13,7 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saicinpainting.data.pairs import InpaintingDataset
-from saicinpainting.inference import folders, overlap
+from saicinpainting.inference import filling, overlap
 from saicinpainting.inference.folders import predict_folder
 from saicinpainting.inference.overlap import Download, upload
 from saicinpainting.io.images import to_pixels
@@ -133,7 +133,7 @@ def test_the_next_batch_starts_before_the_last_is_waited_for(tmp_path: Path, mon
             log.append("start")
             return super().__call__(batch)
 
-    monkeypatch.setattr(folders, "Download", Slow)
+    monkeypatch.setattr(filling, "Download", Slow)
     indir = write_pairs(tmp_path / "in", *[(16, 16)] * 7)
     dataset = InpaintingDataset(indir, img_suffix=".png")
     summary = predict_folder(Logged(), dataset, indir, tmp_path / "out", batch_size=2)

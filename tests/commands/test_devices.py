@@ -46,7 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(group: str, root: Path, *extra: str) -> list[str]:
-    common = [f"model.path={root / 'run'}", "device=cpu", "batch_size=4", "num_workers=0", "devices=2"]
+    common = [f"model.path={root / 'run'}", "device=cpu", "batch_size=4", "num_workers=1", "devices=2"]
     own = [f"indir={root / 'in'}", f"outdir={root / 'one'}"]
     if group == "evaluation":
         own = [f"sets=[{root / 'in'}]", f"outdir={root / 'evaluation'}", "metrics=[ssim,psnr,l1]", "examples=1"]
