@@ -234,11 +234,12 @@ def _start(work: Callable[[dict[str, Any], Ranks], None], settings: Mapping[str,
     store = TCPStore(HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=server.detach())
     context = multiprocessing.get_context("spawn")  # a fork has no use of CUDA
     running: dict[Any, tuple[int, Any, Any]] = {}
+    watched, alive = context.Pipe(duplex=False)  # closed when this process ends the others, or is killed
     handler = signal.signal(signal.SIGTERM, _exit)
     try:
         for rank in range(count):
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_run, args=(work, settings, rank, count, port, sender))
+            process = context.Process(target=_run, args=(work, settings, rank, count, port, sender, watched))
             process.start()
             sender.close()
             running[process.sentinel] = rank, process, receiver
@@ -252,8 +253,7 @@ def _start(work: Callable[[dict[str, Any], Ranks], None], settings: Mapping[str,
                         "others were ended. What is computed stays: the same command goes on from there"
                     )
     finally:
-        for _, process, _ in running.values():
-            process.terminate()
+        alive.close()
         deadline = time.monotonic() + GRACE
         for _, process, _ in running.values():
             process.join(max(0.0, deadline - time.monotonic()))
@@ -296,10 +296,11 @@ def _run(
     count: int,
     port: int,
     sender: Any,
+    watched: Any,
 ) -> None:
     """A rank, in its process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the one that started this, which ends it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(watched,), daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -318,8 +319,12 @@ def _run(
         sys.exit(1)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
+def _end_with(watched: Any) -> None:
+    """End this process, and those that read images for it, when the other end of `watched` is closed.
+
+    In a thread, for the main one may be computing, or waiting for another rank.
+    """
+    connection.wait([watched])
+    for reader in multiprocessing.active_children():
+        reader.kill()
     os._exit(1)
