@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from saicinpainting.config import CONFIGS, register_resolvers
@@ -73,21 +75,32 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     return functools.wraps(main)(lambda: run_command(main))
 
 
-def hydra_command(group: str, name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def hydra_command(group: str, name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
     """A command whose arguments are overrides of `configs/GROUP/NAME.yaml`."""
 
-    def make(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+    def make(task: Callable[[DictConfig], object]) -> Callable[[], None]:
         run_task = hydra.main(config_path=str(CONFIGS / group), config_name=name, version_base="1.3")
 
         @functools.wraps(task)
         def main() -> None:
             register_resolvers()  # before Hydra names the run's folder
             read_group_headers()
-            run_command(run_task(one_line_errors(task)), overrides=True)
+            run_command(run_task(_job(task)), overrides=True)
 
         return main
 
     return make
+
+
+def _job(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
+    """`task` as Hydra is to call it. Of a sweep's runs it has the errors themselves, and goes on with the next one."""
+    alone = one_line_errors(task)
+
+    @functools.wraps(task)
+    def run_job(config: DictConfig) -> R:
+        return (task if HydraConfig.get().mode == RunMode.MULTIRUN else alone)(config)
+
+    return run_job
 
 
 def _line_of(error: Exception) -> str | None:

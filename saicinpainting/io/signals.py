@@ -21,8 +21,8 @@ from typing import Any
 LOGGER = logging.getLogger(__name__)
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: start the same command again
-# USR1: SLURM's `--signal=USR1@90`; INT: Ctrl-C
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
+# USR1: SLURM's `--signal=USR1@90`; USR2: submitit's own; INT: Ctrl-C
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT") if hasattr(signal, name))
 GRACE = 10.0
 """Seconds that a process has to end by itself once its run has saved itself or is over."""
 STARTED_BY = "LAMA_STARTED_BY"
@@ -88,6 +88,10 @@ class StopSignals:
     def pass_on(self, send: Callable[[int], Any]) -> None:
         """From now on other processes train and this one waits for them; `send` sends them a signal."""
         self._answer = lambda: send(signal.SIGTERM)
+
+    def take_back(self) -> None:
+        """The other processes are gone, and there is nothing to save."""
+        self._answer = self._leave
 
     def save_first(self) -> None:
         """From now on there is something to save: `StopOnSignal` ends the run."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -45,6 +47,24 @@ def only_run_in(folder: Path, signals: StopSignals, *, lease_seconds: float = LE
         if is_new:
             with suppress(OSError):
                 folder.rmdir()  # nothing has come of the run
+
+
+def is_going_on(folder: Path) -> bool:
+    """Whether a run is going on in `folder`, here or on another machine; looks, and takes no lock."""
+    owner = SoftFileLease(folder / LEASE, lease_duration=LEASE_SECONDS, thread_local=False).owner
+    if owner is None:
+        return False
+    if owner.hostname.partition("?")[0] != socket.gethostname():
+        with suppress(OSError):
+            return time.time() - (folder / LEASE).stat().st_mtime < LEASE_SECONDS
+        return False
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def _lock(stack: ExitStack, folder: Path, lease: SoftFileLease) -> None:

@@ -148,11 +148,18 @@ def logs_of(path: Path) -> Path:
         return path
     if not (path / "config.yaml").is_file():
         raise InputError(f"{path}: neither config.yaml nor {EVENT_FILES} in it; name a run's folder in TensorBoard's")
-    tb_dir = (read_experiment_config(path).get("location") or {}).get("tb_dir") or ""
-    folder = Path(str(tb_dir)) / path.resolve().name
+    tb_dir = Path(str((read_experiment_config(path).get("location") or {}).get("tb_dir") or ""))
+    folder = tb_dir / run_name(path.resolve())
+    if not event_files(folder):
+        folder = tb_dir / path.resolve().name  # the official code's, of a sweep too
     if not event_files(folder):
         raise InputError(f"{path}: no logs in {folder}, where its config.yaml has them; name their folder instead")
     return folder
+
+
+def run_name(run: Path) -> str:
+    """The name of a run's folder, of which its logs have theirs: `RUN`, or `SWEEP/0`, as Hydra numbers a sweep's runs."""
+    return f"{run.parent.name}/{run.name}" if run.name.isdigit() else run.name
 
 
 def _run_folder(file: Path, top: Path) -> Path:
@@ -168,7 +175,7 @@ def _run_name(run: Path, top: Path, asked: Path) -> str:
     if run != top:
         return str(run.relative_to(top))
     folder = asked.resolve().parent if asked.is_file() else asked.resolve()
-    return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("version_") else folder.name
+    return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("version_") else run_name(folder)
 
 
 def event_files(folder: Path) -> list[Path]:

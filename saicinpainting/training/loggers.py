@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
+from saicinpainting.training.log_reports import run_name
 from saicinpainting.utils import InputError, build_target
 
 Group = Mapping[str, Mapping[str, Any] | None] | None
@@ -20,9 +21,10 @@ def make_loggers(group: Group, *, tb_dir: str | Path, out_dir: Path) -> list[Log
     A logger that takes `save_dir` and finds none in the config writes to `out_dir`, the run's folder; `name` and
     `run_name` are the folder's.
     """
+    name = run_name(out_dir)
     if not group:
-        return [TensorBoardLogger(tb_dir, name=out_dir.name)]
-    offered = {"save_dir": str(out_dir), "name": out_dir.name, "run_name": out_dir.name}
+        return [TensorBoardLogger(tb_dir, name=name)]
+    offered = {"save_dir": str(out_dir), "name": name, "run_name": name}
     return [_build(settings, f"logger.{name}", Logger, offered) for name, settings in group.items() if settings]
 
 

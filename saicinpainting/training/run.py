@@ -35,7 +35,7 @@ from saicinpainting.training.factory import TRAINING_MODEL, make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.training.interrupts import StopOnSignal, Stopped
 from saicinpainting.training.lock import only_run_in
-from saicinpainting.training.log_reports import event_files
+from saicinpainting.training.log_reports import event_files, run_name
 from saicinpainting.training.loggers import make_callbacks, make_loggers
 from saicinpainting.training.monitors import ProgressBar, watch
 from saicinpainting.training.optimizers import OptimizerSettings
@@ -166,7 +166,7 @@ def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals
             LOGGER.info("data.train.indir: %s", line)
         for warning in warnings_of(model, data, trainer):
             LOGGER.warning("%s", warning)
-        logs = Path(settings["location"]["tb_dir"], out_dir.name)
+        logs = Path(settings["location"]["tb_dir"], run_name(out_dir))
         if resume_from is None and event_files(logs):
             message = "location.tb_dir: %s has the logs of another run of this name; set another, or remove them"
             LOGGER.warning(message, logs)
