@@ -158,7 +158,7 @@ def logs_of(path: Path) -> Path:
 
 
 def run_name(run: Path) -> str:
-    """The name of a run's folder, of which its logs have theirs: `RUN`, or `SWEEP/0`, as Hydra numbers a sweep's runs."""
+    """The name of a run's folder, and of its logs: `RUN`, or `SWEEP/0`, as Hydra numbers a sweep's runs."""
     return f"{run.parent.name}/{run.name}" if run.name.isdigit() else run.name
 
 

@@ -1,4 +1,4 @@
-"""Sweeps (`--multirun`): each run is a process of its own, so that one that fails or is killed takes no other with it."""
+"""Sweeps (`--multirun`): each run is a process of its own, so that one that is killed takes no other with it."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def row_of(run: Path, metric: str | None = None) -> RunRow:
     candidates = ((metric, better(metric)),) if metric else (monitored, *MONITORS)
     name, direction = next(((n, d) for n, d in candidates if n in log.scalars), candidates[0])
     row |= {"metric": name, "direction": direction}
-    if name in log.scalars:
+    if name is not None and name in log.scalars:
         step = best_step(log.scalars[name], direction)
         if step is not None:
             row |= {"value": float(log.scalars[name][step]), "step": step + 1}
