@@ -1,6 +1,6 @@
 """What a training run will be, before it is paid for: plan.py -cn big-lama --cards 8xH100 [trainer=fast …]
 
-plan.py --log RUN says when a run that is going on will end.
+plan.py --log RUN says when a run that is going on will end, and where the reference log was at its step.
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ class Steps:
 def main() -> None:
     args = parse_arguments()
     if args.log is not None:
-        print(when_it_ends(args.log, time.time()))
+        from saicinpainting.training.log_reports import read_runs
+        from saicinpainting.training.reference_log import beside_reference
+
+        for line in (when_it_ends(args.log, time.time()), *beside_reference(read_runs(args.log)[0])):
+            print(line)
         return
     if args.config is None or args.cards is None:
         raise InputError("name a config and the cards, as in -cn big-lama --cards 8xH100, or a run: --log RUN")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shutil
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from saicinpainting.commands.plan import (
     checkpoint_bytes,
@@ -22,6 +25,8 @@ from saicinpainting.commands.plan import (
     when_it_ends,
 )
 from saicinpainting.io.checkpoint import read_checkpoint
+from saicinpainting.training.log_reports import RunLog, read_runs
+from saicinpainting.training.reference_log import beside_reference
 from saicinpainting.training.run import make_data_module, train
 from saicinpainting.utils import InputError
 from tests.helpers import run_script, write_data
@@ -144,6 +149,47 @@ def test_a_finished_run_has_ended(finished: Path) -> None:
     line = when_it_ends(finished / "run", datetime.now().timestamp())
     assert line.startswith(f"{steps} of {steps} steps")
     assert line.endswith("it has ended")
+
+
+def test_the_end_follows_from_the_counts_of_the_run_itself(finished: Path, tmp_path: Path) -> None:
+    """A run of three times its steps, at the pace that its event file has."""
+    counts = read_checkpoint(finished / "run" / "models" / "last.ckpt")["loops"]["fit_loop"]
+    done = counts["epoch_loop.batch_progress"]["total"]["completed"]
+    going_on = tmp_path / "run"
+    shutil.copytree(finished / "run", going_on, ignore=shutil.ignore_patterns("*.ckpt"))
+    log = (going_on / "train.log").read_text()
+    (going_on / "train.log").write_text(log.replace(f"{done} in all", f"{3 * done} in all"))
+    (events,) = (finished / "tb" / "run").rglob("events*")
+    read = [event for event in EventFileLoader(str(events)).Load() if event.HasField("summary")]
+    read = [event for event in read if event.summary.value[0].tag != "hp_metric"]
+    seconds = read[-1].wall_time - read[0].wall_time
+    line = when_it_ends(going_on, read[-1].wall_time)
+    found = re.match(rf"{done} of {3 * done} steps, (\S+) s a step since step 1; ends about (.*)", line)
+    assert found, line
+    assert (read[0].step, read[-1].step) == (0, done - 1)
+    assert float(found[1]) == pytest.approx(seconds / (done - 1), rel=0.1)
+    end = read[-1].wall_time + 2 * done * float(found[1])
+    assert abs(datetime.strptime(found[2], "%Y-%m-%d %H:%M").timestamp() - end) <= 61
+
+
+def write_reference_run(folder: Path, fid: dict[int, float], last: int) -> RunLog:
+    write_log(folder / "version_0", {"val_fid_total_mean": fid, "train_gen_l1": {last: 1.0}})
+    return read_runs(folder)[0]
+
+
+def test_the_reference_log_is_beside_a_run_at_the_steps_it_has(tmp_path: Path) -> None:
+    title = "reference, a public log on Places, at step 24,999: FID 14.28, LPIPS 0.134, SSIM 0.875, F1 0.866"
+    before = write_reference_run(tmp_path / "before", {}, 4_999)
+    assert list(beside_reference(before)) == [f"{title}; this run is at step 4,999, 20,000 before"]
+    at = write_reference_run(tmp_path / "at", {24_999: 15.5}, 24_999)
+    assert list(beside_reference(at)) == [f"{title}; this run: FID 15.50"]
+    past = write_reference_run(tmp_path / "past", {19_999: 18.0, 29_999: 14.0}, 30_100)
+    assert list(beside_reference(past)) == [
+        f"{title}; this run (between two validations): FID 16.00",
+        "the reference has no figures past step 24,999; this run is at step 30,100",
+    ]
+    late = write_reference_run(tmp_path / "late", {29_999: 14.0}, 24_999)
+    assert "this run has none of these there" in next(beside_reference(late))
 
 
 def test_a_run_without_a_log_is_named(tmp_path: Path) -> None:
