@@ -19,14 +19,14 @@ from PIL import Image
 from saicinpainting.config import CONFIGS
 from saicinpainting.data.pairs import InpaintingDataset, PrecomputedInpaintingResultsDataset
 from saicinpainting.evaluation.models_table import check_table_metrics, write_models_table
-from saicinpainting.evaluation.paper_results import DATASETS, dataset_of, published_name
+from saicinpainting.evaluation.paper_results import DATASETS, beside_paper, dataset_of, published_name
 from saicinpainting.evaluation.predictions import (
     Measurement,
     make_measuring_evaluator,
     measure_predictions,
     metric_switches,
 )
-from saicinpainting.evaluation.report import EvaluationSet, SetResult, write_report
+from saicinpainting.evaluation.report import EvaluationSet, SetResult, totals, write_report
 from saicinpainting.evaluation.sets import draw_set, find_sets
 from saicinpainting.inference.backends import (
     Backend,
@@ -100,7 +100,12 @@ def evaluate_checkpoint(settings: Settings, ranks: Ranks | None = None) -> Path:
     history = {"checkpoint": checkpoint, **made_by, "name": name, "sets": origins, **_circumstances(settings)}
     write_tables(results, folder, history)
     paper = _paper(settings["paper"], results)
-    write_report(results, folder / "report.html", history, paper=paper, examples=int(settings["examples"]))
+    notes = list(
+        beside_paper(name, paper, {one.set.name: (len(one.images), totals(one)) for one in results}) if paper else ()
+    )
+    examples = int(settings["examples"])
+    write_report(results, folder / "report.html", history, paper=paper, notes=notes, examples=examples)
+    print("".join(f"{note}\n" for note in notes), end="")
     write_models_table(outdir, settings["table"])
     return folder
 

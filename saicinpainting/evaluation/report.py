@@ -81,12 +81,18 @@ class SetResult:
 
 
 def write_report(
-    results: Sequence[SetResult], path: Path, history: Mapping[str, Any], *, paper: str | None, examples: int
+    results: Sequence[SetResult],
+    path: Path,
+    history: Mapping[str, Any],
+    *,
+    paper: str | None,
+    notes: Sequence[str] = (),
+    examples: int,
 ) -> None:
     """Write the page.
 
     history: what `results.json` says it was made by; paper: the data set whose published values stand beside;
-    examples: images of each kind.
+    notes: what is said under them; examples: images of each kind.
     """
     ranked_by = ranking_column(results[0].images)
     few = [one.set.name for one in results if len(one.images) < FEATURES and ("fid", TOTAL) in one.results]
@@ -99,12 +105,18 @@ def write_report(
         few_for_fid=few,
         features=FEATURES,
         paper=_paper_table(results, history["name"], paper),
+        paper_notes=notes,
         plots=_bin_plots(results),
         by_resolution=_resolution_plots(results),
         ranked_by=ranked_by and NAMES.get(ranked_by, ranked_by),
         examples=examples_of,
         settings=yaml.safe_dump(history["settings"], sort_keys=False),
     )
+
+
+def totals(one: SetResult) -> dict[str, float]:
+    """The overall values of a set by metric."""
+    return {metric: values["mean"] for (metric, group), values in one.results.items() if group == TOTAL}
 
 
 def render(template: str, path: Path, **content: Any) -> None:
