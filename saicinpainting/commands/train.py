@@ -18,6 +18,7 @@ def main() -> None:
     from saicinpainting.cli import hydra_command
     from saicinpainting.training import sweep
 
+    sys.argv[1:] = sweep.with_callback(sys.argv[1:])
     failed = 0
     try:
         hydra_command("training", "lama-fourier")(train)()

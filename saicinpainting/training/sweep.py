@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,22 @@ TABLE = "runs.md"
 _SWEEPS: list[Path] = []  # that this process has begun
 
 
+def with_callback(words: Sequence[str]) -> list[str]:
+    """The words of a command line that asks for a sweep, with the callback that notes it; others as they are.
+
+    Hydra's parser takes all overrides together, with no option between them.
+    """
+    flags = [word for word in words if word in ("-m", "--multirun")]
+    if not flags and "hydra.mode=MULTIRUN" not in words:
+        return list(words)
+    others = [word for word in words if word not in flags]
+    first = next((i for i, word in enumerate(others) if "=" in word and not word.startswith("-")), len(others))
+    callback = f"+hydra.callbacks.sweep_start._target_={SweepStart.__module__}.{SweepStart.__name__}"
+    return [*flags[:1], *others[:first], callback, *others[first:]]
+
+
 class SweepStart(Callback):
-    """Hydra's callback, of `configs/training/hydra/overrides.yaml`: notes where a sweep's runs will be."""
+    """Hydra's callback: notes where a sweep's runs will be."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _SWEEPS.append(Path(str(config.hydra.sweep.dir)).resolve())

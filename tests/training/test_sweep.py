@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from saicinpainting.io.signals import EXIT_STATUS, StopSignals
 from saicinpainting.training import sweep
-from saicinpainting.training.sweep import command_of_run, train_one
+from saicinpainting.training.sweep import command_of_run, train_one, with_callback
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT
 from tests.runs import compose_raw
@@ -31,7 +31,7 @@ RATES = "optimizers.generator.lr=0.3,0.1,0.4,0.2"
 def run_sweep(tmp_path: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
     """The process, and the command lines of its runs."""
     location = [f"location.tb_dir={tmp_path / 'tb'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    arguments = ["--multirun", "-cn", "lama-fourier", "evaluator=ssim_inpainted", *location, *words]
+    arguments = ["-cn", "lama-fourier", "evaluator=ssim_inpainted", *location, *words, "--multirun"]
     command = [str(SCRIPT), str(tmp_path / "commands"), *arguments]
     done = run_forked(command, cwd=tmp_path, env={"PATH": "", "PYTHONPATH": str(ROOT)}, timeout=300)
     return done, [json.loads(line) for line in (tmp_path / "commands").read_text().splitlines()]
@@ -71,6 +71,15 @@ def test_a_run_of_a_sweep_is_a_command_of_its_own(tmp_path: Path) -> None:
     assert "++trainer.resume_from_checkpoint=auto" in words  # a job that a cluster starts once more goes on
     alone = compose_raw("lama-fourier", *[word for word in words if not word.startswith("--")])
     assert (alone.optimizers.generator.lr, alone.run_title) == (0.2, "a (1)")
+
+
+def test_a_sweep_may_be_asked_for_anywhere_on_the_command_line() -> None:
+    callback = "+hydra.callbacks.sweep_start._target_=saicinpainting.training.sweep.SweepStart"
+    for words in (["-m", "a=1,2", "-cn", "x"], ["a=1,2", "-m", "-cn", "x"], ["a=1,2", "-cn", "x", "-m"]):
+        assert with_callback(words) == ["-m", callback, "a=1,2", "-cn", "x"]
+    assert with_callback(["-cn", "x", "-m"]) == ["-m", "-cn", "x", callback]
+    assert with_callback(["hydra.mode=MULTIRUN", "a=1"]) == [callback, "hydra.mode=MULTIRUN", "a=1"]
+    assert with_callback(["-cn", "x", "a=1"]) == ["-cn", "x", "a=1"]
 
 
 def job(tmp_path: Path, sweeper: str = "hydra_plugins.x.OptunaSweeper") -> tuple[Any, Any]:
