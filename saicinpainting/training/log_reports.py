@@ -149,12 +149,12 @@ def logs_of(path: Path) -> Path:
     if not (path / "config.yaml").is_file():
         raise InputError(f"{path}: neither config.yaml nor {EVENT_FILES} in it; name a run's folder in TensorBoard's")
     tb_dir = Path(str((read_experiment_config(path).get("location") or {}).get("tb_dir") or ""))
-    folder = tb_dir / run_name(path.resolve())
-    if not event_files(folder):
-        folder = tb_dir / path.resolve().name  # the official code's, of a sweep too
-    if not event_files(folder):
-        raise InputError(f"{path}: no logs in {folder}, where its config.yaml has them; name their folder instead")
-    return folder
+    # The official code's logs of a sweep are in the second, as those of any run.
+    places = [tb_dir / run_name(path.resolve()), tb_dir / path.resolve().name]
+    for place in places:
+        if event_files(place):
+            return place
+    raise InputError(f"{path}: no logs in {places[0]}, where its config.yaml has them; name their folder instead")
 
 
 def run_name(run: Path) -> str:

@@ -292,6 +292,7 @@ def test_fid_alone_and_the_paper_by_the_size_of_the_pictures(evaluate: Evaluate,
     page = (folder / "report.html").read_text()
     assert "Examples" not in page
     assert "CelebA-HQ, 256 px" in page
+    assert f"{PHOTOS} images, the paper&#39;s values are of 2,000" in page
     assert "Places365" not in page
     with pytest.raises(InputError, match=r"no metric with a value for each image; evaluate with one of lpips"):
         find_failures(folder)

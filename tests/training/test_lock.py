@@ -18,7 +18,7 @@ import pytest
 
 from saicinpainting.io.signals import StopSignals
 from saicinpainting.training import lock
-from saicinpainting.training.lock import only_run_in
+from saicinpainting.training.lock import LEASE, LEASE_SECONDS, is_going_on, only_run_in
 from saicinpainting.training.run import train
 from saicinpainting.utils import InputError
 from tests.helpers import write_data
@@ -118,3 +118,16 @@ def test_a_run_is_refused_before_it_touches_anything(tmp_path: Path):
             with pytest.raises(InputError, match=r"run: a run is going on there .*set another hydra\.run\.dir"):
                 train(compose_run(tmp_path, f"trainer.resume_from_checkpoint={resume}"), folder)
         assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "on_another_machine"])
+def test_a_look_tells_whether_a_run_is_going_on(elsewhere: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert not is_going_on(folder)
+    with run_in(folder, elsewhere=elsewhere) as kill:
+        assert is_going_on(folder)
+        kill()
+        assert is_going_on(folder) == elsewhere  # of a process there, nothing but the lease is seen
+        old = time.time() - LEASE_SECONDS - 1
+        os.utime(folder / LEASE, (old, old))
+        assert not is_going_on(folder)

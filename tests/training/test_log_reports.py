@@ -100,6 +100,18 @@ def test_an_experiment_folder_leads_to_its_logs(tmp_path: Path):
     assert read_one(run) == {"a": {0: 1}}
 
 
+@pytest.mark.parametrize("logs", ["search/3", "3"], ids=["ours", "official"])
+def test_a_run_of_a_sweep_leads_to_its_logs(logs: str, tmp_path: Path):
+    run = tmp_path / "experiments" / "search" / "3"
+    run.mkdir(parents=True)
+    config = f"generator: {{}}\ntraining_model: {{}}\nlocation: {{tb_dir: {tmp_path / 'tb'}}}\n"
+    (run / "config.yaml").write_text(config)
+    with pytest.raises(InputError, match=r"no logs in .*tb/search/3, where"):
+        read_runs(run)
+    write_log(tmp_path / "tb" / logs / "version_0", {"a": {0: 1.0}})
+    assert read_one(run) == {"a": {0: 1}}
+
+
 def test_what_is_no_log_is_named(tmp_path: Path):
     with pytest.raises(InputError, match="nowhere does not exist"):
         read_runs(tmp_path / "nowhere")
