@@ -27,8 +27,10 @@ GRACE = 10.0
 """Seconds that a process has to end by itself once its run has saved itself or is over."""
 STARTED_BY = "LAMA_STARTED_BY"
 """Environment variable: the process of rank 0, for the ranks that it starts."""
+ENDS_WITH = "LAMA_ENDS_WITH"
+"""Environment variable: the process of a sweep, for the runs that it starts: without it nobody would know of them."""
 CHECK_EVERY = 2.0
-"""Seconds between two looks whether the process of rank 0 still lives."""
+"""Seconds between two looks whether the process of rank 0, or of the sweep, still lives."""
 
 
 class StopSignals:
@@ -50,6 +52,7 @@ class StopSignals:
         self._before_leaving: list[Callable[[], Any]] = []
         self._watches = False
         self._rank_0: int | None = None  # its process, if that has started this one
+        self._sweep: int | None = None  # likewise
 
     def __reduce__(self) -> Any:
         """A process that is given a copy has signals of its own."""
@@ -67,6 +70,8 @@ class StopSignals:
             self._rank_0 = os.getppid()
         else:
             os.environ[STARTED_BY] = str(os.getpid())
+        if os.environ.get(ENDS_WITH) == str(os.getppid()):
+            self._sweep = os.getppid()
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -136,7 +141,8 @@ class StopSignals:
 
     def _watch(self, pipe: int) -> None:
         while True:
-            if select.select([pipe], [], [], None if self._rank_0 is None else CHECK_EVERY)[0]:
+            alone = self._rank_0 is None and self._sweep is None
+            if select.select([pipe], [], [], None if alone else CHECK_EVERY)[0]:
                 # Other signals that Python handles come here as well.
                 number = next((number for number in os.read(pipe, 1024) if number in SIGNALS), None)
                 if number is not None:
@@ -144,6 +150,9 @@ class StopSignals:
                     self._answer()
             if self._rank_0 is not None and os.getppid() != self._rank_0:
                 os._exit(1)  # rank 0 was killed; this one would wait for it
+            if self._sweep is not None and os.getppid() != self._sweep:
+                self._sweep = None
+                os.kill(os.getpid(), signal.SIGTERM)  # the sweep was killed: the run saves itself
 
     def _leave(self) -> None:
         if self._rank_0 is not None:

@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from saicinpainting.config import CONFIGS
-from saicinpainting.io.signals import EXIT_STATUS, STARTED_BY, StopSignals
+from saicinpainting.io.signals import ENDS_WITH, EXIT_STATUS, STARTED_BY, StopSignals
 from saicinpainting.utils import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +50,26 @@ class SweepStart(Callback):
         # A launcher's own processes load the job by its names, from a checkout that is not installed, too.
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        if "submitit" in str(config.hydra.launcher["_target_"]):
+            _bear_lost_jobs()
+
+
+def _bear_lost_jobs() -> None:
+    """A job that was killed as a whole is a failed run, where submitit's launcher would end the sweep."""
+    from hydra.core.utils import JobReturn, JobStatus
+    from submitit.core import core, utils
+
+    results = core.Job.results
+
+    def bear(job: core.Job[Any]) -> list[Any]:
+        try:
+            return results(job)
+        except (utils.UncompletedJobError, utils.FailedJobError):
+            lost = JobReturn(status=JobStatus.FAILED)
+            lost.return_value = InputError(f"job {job.job_id} ended without a result; {job.paths.stderr} may say why")
+            return [lost]
+
+    core.Job.results = bear
 
 
 def finish_sweep() -> int:
@@ -120,7 +140,7 @@ def _train_script() -> list[str]:
 def _run_process(command: list[str], signals: StopSignals) -> int:
     """Its exit status, negative if a signal killed it. What ends this process stops it first, so that it is saved."""
     environment = {name: value for name, value in os.environ.items() if name != STARTED_BY}
-    process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen(command, env={**environment, ENDS_WITH: str(os.getpid())})
     signals.pass_on(process.send_signal)
     try:
         return process.wait()

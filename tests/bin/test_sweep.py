@@ -19,7 +19,7 @@ from tests.helpers import ROOT, shrunk, write_data
 SSIM = "val_ssim_total_mean"
 
 
-def sweep(root: Path, *words: str, killed: str) -> tuple[str, list[dict[str, str]], int]:
+def sweep(root: Path, *words: str, killed: str, with_its_job: bool = False) -> tuple[str, list[dict[str, str]], int]:
     """Do a sweep in `root/sweep` and kill the training of the run `killed`: printed text, table, status."""
     write_data(root / "data")
     quiet = ["+trainer.kwargs.enable_progress_bar=false", f"hydra.sweep.dir={root / 'sweep'}"]
@@ -30,7 +30,10 @@ def sweep(root: Path, *words: str, killed: str) -> tuple[str, list[dict[str, str
             [sys.executable, str(ROOT / "bin" / "train.py"), *words], cwd=root, env=environment, stdout=log, stderr=log
         )
         try:
-            os.kill(training_in(root / "sweep" / killed, process), signal.SIGKILL)
+            victim = training_in(root / "sweep" / killed, process)
+            if with_its_job:  # the process above it
+                victim = int(Path(f"/proc/{victim}/stat").read_text().rpartition(")")[2].split()[1])
+            os.kill(victim, signal.SIGKILL)
             process.wait(timeout=900)
         finally:
             process.kill()
@@ -82,11 +85,13 @@ def test_optuna_learns_from_all_runs_but_the_killed_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.clients
-def test_submitit_goes_on_after_a_killed_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["training", "job"])
+def test_submitit_goes_on_after_a_killed_run(whole: bool, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    _, rows, status = sweep(tmp_path, "hydra/launcher=local", "trainer.seed=0,1,2,3", killed="2")
-    assert sorted((row["run"], row["state"]) for row in rows) == [
-        ("0", "ended"), ("1", "ended"), ("2", "failed"), ("3", "ended"),
-    ]  # fmt: skip
-    assert "was killed by SIGKILL" in rows[-1]["why"]
+    words = ["hydra/launcher=local", f"trainer.seed={'0,1' if whole else '0,1,2,3'}"]
+    text, rows, status = sweep(tmp_path, *words, killed="1", with_its_job=whole)
+    assert [row["state"] for row in rows[:-1]] == ["ended"] * (len(rows) - 1)
+    assert (rows[-1]["run"], rows[-1]["state"]) == ("1", "stopped" if whole else "failed")
+    assert ("by SIGTERM" if whole else "was killed by SIGKILL") in rows[-1]["why"]
+    assert ("ended without a result" in text) == whole
     assert status == 1

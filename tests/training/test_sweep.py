@@ -147,3 +147,19 @@ def test_what_ends_the_launcher_stops_the_run_first(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
     assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks /proc")
+def test_a_run_ends_with_its_sweep() -> None:
+    """Which was killed, and could not stop it."""
+    run = [sys.executable, str(ROOT / "tests" / "io" / "signalled.py"), "starts"]
+    code = f"from saicinpainting.training import sweep; sweep._run_process({run}, sweep.StopSignals())"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        _, errors = parent.communicate(timeout=60)  # once the child has closed its end
+    assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2]
+    assert b"stopped by SIGTERM before the first step" in errors
