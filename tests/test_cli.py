@@ -160,3 +160,28 @@ def test_only_commands_with_overrides_have_their_words_quoted(monkeypatch) -> No
     assert sys.argv[1:] == ["indir=a (1)"]
     run_command(lambda: None, overrides=True)
     assert sys.argv[1:] == ["indir='a (1)'"]
+
+
+SWEPT = """
+from saicinpainting.cli import hydra_command
+from saicinpainting.utils import InputError
+
+def task(config):
+    print("did", config.seed, flush=True)
+    if config.seed == 1:
+        raise InputError("seed: 1 is none")
+
+hydra_command("evaluation", "default")(task)()
+"""
+
+
+def test_a_sweep_does_all_its_runs_before_it_tells_of_a_mistake(tmp_path: Path):
+    words = ["--multirun", "seed=1,2", "outdir=x", "model.path=y", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", SWEPT, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert [line for line in done.stdout.splitlines() if line.startswith("did")] == ["did 1", "did 2"]
+    assert done.stderr.splitlines()[-1] == "error: seed: 1 is none"
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
