@@ -106,6 +106,7 @@ def _training_parts(settings: Settings) -> TrainingParts:
         test_evaluator=make() if data.get("visual_test") else None,
         extra_evaluators={name: made for name in data.get("extra_val") or {} if (made := make()) is not None},
         gradient_clip_val=(trainer.get("kwargs") or {}).get("gradient_clip_val"),
+        resume_lr=trainer.get("resume_lr", False),
         seed=trainer.get("seed", 0),
     )
 

@@ -22,7 +22,7 @@ from saicinpainting.training.compilation import compile_networks, uncompiled, wa
 from saicinpainting.training.guard import NonFiniteGuard
 from saicinpainting.training.micro_batches import MicroBatch, each_micro_batch, split_batch
 from saicinpainting.training.objective import Objective
-from saicinpainting.training.optimizers import suit_this_run, warn_of_other_settings
+from saicinpainting.training.optimizers import suit_this_run, use_configured_rates, warn_of_other_settings
 from saicinpainting.training.parts import Batch, Logs, TrainingParts
 from saicinpainting.training.visualizer import visualize_batch
 from saicinpainting.utils import InputError, add_prefix_to_keys, flatten_dict, set_requires_grad
@@ -52,6 +52,7 @@ class InpaintingModule(Objective):
         self.seed = parts.seed
         self.guard = NonFiniteGuard(policy=self.options.nonfinite)
         self._make_optimizers, self._make_schedulers = parts.make_optimizers, parts.make_schedulers
+        self._resume_lr = parts.resume_lr
         self._grad_norm = torch.zeros(())  # of the latest step, before clipping
         self.latest_logs: Logs = {}  # of the latest step, on the device
         self._latest_penalty: Logs = {}
@@ -95,6 +96,8 @@ class InpaintingModule(Objective):
             compile_networks(networks, device=self.device, required=setting is True)
 
     def on_train_start(self) -> None:
+        if self._resume_lr:
+            use_configured_rates(self.trainer.optimizers, self._schedulers, self._make_schedulers)
         for optimizer in self.trainer.optimizers:
             suit_this_run(optimizer)
             warn_of_other_settings(optimizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 
 from saicinpainting.schema import read_section
-from saicinpainting.utils import InputError, build
+from saicinpainting.utils import InputError, build, check_whole
 
 LOGGER = logging.getLogger(__name__)
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
+NAMES = ("generator", "discriminator")
+"""The networks, in the order of their optimizers."""
 Settings = Mapping[str, Any]
 
 
@@ -28,8 +31,9 @@ class OptimizerSettings:
     """Config section `optimizers`: `kind` (`adamw` unless set, `adam`) and the arguments of torch's class.
 
     Args:
-        generator: of the generator's optimizer.
-        discriminator: of the discriminator's.
+        generator: of the generator's optimizer; `scheduler` inside changes its learning rate by steps: `_target_`, a
+            class of torch.optim.lr_scheduler with its arguments, `warmup_steps`, or both.
+        discriminator: of the discriminator's, likewise.
     """
 
     generator: dict[str, Any]
@@ -39,7 +43,10 @@ class OptimizerSettings:
 def make_optimizers(
     settings: Settings, generator: nn.Module, discriminator: nn.Module, fused: bool
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """The optimizers that `optimizers` describes. `fused`: whether fused ones suit the precision."""
+    """The optimizers that `optimizers` describes, of the parameters that require a gradient.
+
+    `fused`: whether fused ones suit the precision.
+    """
     sections = read_section(OptimizerSettings, settings, where="optimizers")
     return (
         _make_optimizer(generator, sections.generator, fused, where="optimizers.generator"),
@@ -57,20 +64,66 @@ def _make_optimizer(network: nn.Module, settings: Settings, fused: bool, *, wher
     # One kernel for all parameters, unless the config says how.
     if settings.get("_target_") is None and not settings.keys() & set(_IMPLEMENTATION):
         settings["fused"] = fused or None
-    # A discriminator is frozen whenever the generator's step comes first: ask for all parameters, not the open ones.
-    settings["params"] = list(network.parameters())
+    settings["params"] = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return build(OPTIMIZERS, settings, where=where, default_kind="adamw", interface=torch.optim.Optimizer)
 
 
 def make_schedulers(settings: Settings, optimizers: Sequence[torch.optim.Optimizer]) -> list[LRScheduler]:
-    """The learning rate schedulers that `optimizers.NAME.scheduler` describe, stepped after every batch."""
+    """The learning rate schedulers that `optimizers.NAME.scheduler` describe, stepped with their optimizers."""
     schedulers: list[LRScheduler] = []
-    for name, optimizer in zip(("generator", "discriminator"), optimizers, strict=True):
+    for name, optimizer in zip(NAMES, optimizers, strict=True):
         scheduler = settings[name].get("scheduler")
         if scheduler is not None:
-            where = f"optimizers.{name}.scheduler"
-            schedulers.append(build({}, {**scheduler, "optimizer": optimizer}, where=where, interface=LRScheduler))
+            schedulers.append(_make_scheduler(dict(scheduler), optimizer, where=f"optimizers.{name}.scheduler"))
     return schedulers
+
+
+def _make_scheduler(settings: dict[str, Any], optimizer: torch.optim.Optimizer, *, where: str) -> LRScheduler:
+    """`_target_`, a class of `torch.optim.lr_scheduler`, or `warmup_steps`, or both.
+
+    In step i of the warm-up, from 0, the learning rate is (i + 1) / `warmup_steps` of the optimizer's (Goyal et al.
+    2017, section 2.2); the other schedule's first step is the one after it.
+    """
+    warmup = settings.pop("warmup_steps", 0)
+    check_whole(f"{where}.warmup_steps", warmup)
+    schedulers: list[LRScheduler] = []
+    if warmup:
+        schedulers.append(LinearLR(optimizer, start_factor=1 / warmup, total_iters=max(1, warmup - 1)))
+    if settings or not warmup:
+        schedulers.append(build({}, {**settings, "optimizer": optimizer}, where=where, interface=LRScheduler))
+    return schedulers[0] if len(schedulers) == 1 else SequentialLR(optimizer, schedulers, [warmup])
+
+
+def use_configured_rates(
+    optimizers: Sequence[torch.optim.Optimizer],
+    schedulers: Sequence[LRScheduler],
+    make: Callable[[Sequence[torch.optim.Optimizer]], Sequence[LRScheduler]],
+) -> None:
+    """The learning rates and schedules of the config in place of those that a resume has brought (`trainer.resume_lr`).
+
+    A schedule goes on at the step that it had reached, as if the config had been so from the start. Everything else of
+    the optimizers, Adam's moments above all, stays.
+
+    Args:
+        optimizers: of the two networks.
+        schedulers: theirs, which are changed in place.
+        make: makes schedulers of the config for new optimizers.
+    """
+    before = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = optimizer.defaults["lr"]
+            group.pop("initial_lr", None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected call of")  # that no optimizer has stepped yet
+        for scheduler, configured in zip(schedulers, make(optimizers), strict=True):
+            for _ in range(scheduler.last_epoch):
+                configured.step()
+            scheduler.load_state_dict(configured.state_dict())
+    for name, optimizer, rate in zip(NAMES, optimizers, before, strict=True):
+        if (now := optimizer.param_groups[0]["lr"]) != rate:
+            message = "%s: learning rate %g -> %g (trainer.resume_lr), the moments of %s are kept"
+            LOGGER.info(message, name, rate, now, type(optimizer).__name__)
 
 
 # How an optimizer computes, which decides where it wants its step counters.
@@ -101,5 +154,6 @@ def warn_of_other_settings(optimizer: torch.optim.Optimizer) -> None:
             kept: Any = group.get(f"initial_{name}", group.get(name))
             asked: Any = optimizer.defaults.get(name)
             if kept is not None and not np.array_equal(kept, asked):  # lists and tuples
-                message = "resumed with %s=%s of the checkpoint, not %s of the config; trainer.finetune_from takes that"
-                LOGGER.warning(message, name, kept, asked)
+                remedy = "trainer.resume_lr=true" if name == "lr" else "trainer.finetune_from"
+                message = "resumed with %s=%s of the checkpoint, not %s of the config; %s takes that"
+                LOGGER.warning(message, name, kept, asked, remedy)

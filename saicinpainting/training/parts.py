@@ -108,7 +108,8 @@ class Losses:
 class TrainingParts:
     """What training needs besides the generator; a model that only predicts has none of it.
 
-    `make_optimizers`: (generator, discriminator, fused) to their optimizers. `seed`: of random choices inside a step.
+    `make_optimizers`: (generator, discriminator, fused) to their optimizers. `resume_lr`: learning rates of the config
+    in a resumed run. `seed`: of random choices inside a step.
     """
 
     discriminator: nn.Module
@@ -124,6 +125,7 @@ class TrainingParts:
     test_evaluator: InpaintingEvaluator | None = None
     extra_evaluators: Mapping[str, InpaintingEvaluator] = field(default_factory=dict)
     gradient_clip_val: float | None = None
+    resume_lr: bool = False
     seed: int = 0
 
 

@@ -57,6 +57,8 @@ class TrainerSettings:
         checkpoint_kwargs: which checkpoints are kept, see `CheckpointSettings`.
         resume_from_checkpoint: a checkpoint or a run's folder to resume, or `auto`: this run's `last.ckpt` if
             there is one; null begins anew.
+        resume_lr: a resumed run takes learning rates and schedules from the config, not from the checkpoint; the
+            optimizers' moments stay.
         finetune_from: a checkpoint or a run's folder whose weights a new run starts from.
         seed: decides weights, order, augmentation and masks.
         profile: `torch` traces the steps `profile_steps`; `simple` writes Lightning's table of what took how long.
@@ -67,6 +69,7 @@ class TrainerSettings:
     kwargs: dict[str, Any] = field(default_factory=dict)
     checkpoint_kwargs: dict[str, Any] = field(default_factory=dict)
     resume_from_checkpoint: str | None = None
+    resume_lr: bool = False
     finetune_from: str | None = None
     seed: int | None = 0
     profile: Literal["simple", "torch"] | None = None
