@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -67,15 +67,25 @@ def freeze_batch_norms(network: nn.Module) -> None:
     Raises:
         InputError: there are none, or some that know no `freeze`.
     """
-    norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
-    if not norms or not all(isinstance(norm, BatchNorm2d) for norm in norms):
-        raise InputError(
-            "training_model.frozen_batch_norm: the generator's norms cannot be frozen; it takes batch norms of "
-            "networks.batch_norm, without trainer.kwargs.sync_batchnorm"
-        )
+    where, norms = "training_model.frozen_batch_norm", [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    if not norms:
+        raise InputError(f"{where}: the generator has no batch norms; set it to false")
+    freeze_norms(norms, where=where)
+
+
+def freeze_norms(norms: Iterable[nn.Module], *, where: str) -> None:
+    """These batch norms keep their running statistics; `where`: the config key that asks for it.
+
+    Raises:
+        InputError: one of them knows no `freeze`.
+    """
     for norm in norms:
-        if isinstance(norm, BatchNorm2d):
-            norm.freeze()
+        if not isinstance(norm, BatchNorm2d):
+            raise InputError(
+                f"{where}: a {type(norm).__name__} cannot be frozen; it takes batch norms of networks.batch_norm, "
+                "without trainer.kwargs.sync_batchnorm"
+            )
+        norm.freeze()
 
 
 @contextmanager

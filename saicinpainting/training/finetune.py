@@ -96,8 +96,9 @@ def start_from(model: InpaintingModule, path: str | Path) -> None:
     if why_fresh:
         LOGGER.warning(
             "  discriminator: starts from random weights (%s), whose judgement wears down a trained generator at "
-            "first: take a checkpoint that has one (the authors publish big-lama-with-discr), or lower "
-            "optimizers.generator.lr, for example to 0.0001",
+            "first: take a checkpoint that has one (the authors publish big-lama-with-discr), train it alone at first "
+            "(+training_model.discriminator_warmup_steps=1000), or lower optimizers.generator.lr, for example to "
+            "0.0001",
             why_fresh,
         )
 

@@ -15,10 +15,12 @@ from saicinpainting.io.checkpoint import FROZEN_PREFIXES, without_prefixes
 from saicinpainting.losses.perceptual import ResNetPL
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, results_table
 from saicinpainting.networks.base import Generator, set_memory_format
-from saicinpainting.networks.batch_norm import freeze_batch_norms
+from saicinpainting.networks.batch_norm import freeze_batch_norms, freeze_norms, statistics_kept
 from saicinpainting.networks.ema import without_average
 from saicinpainting.networks.inputs import batch_rng
 from saicinpainting.training.compilation import compile_networks, uncompiled, wants_compilation
+from saicinpainting.training.frozen import WHERE as FROZEN_PARTS
+from saicinpainting.training.frozen import frozen_norms, frozen_parameters
 from saicinpainting.training.guard import NonFiniteGuard
 from saicinpainting.training.micro_batches import MicroBatch, each_micro_batch, split_batch
 from saicinpainting.training.objective import Objective
@@ -43,6 +45,10 @@ class InpaintingModule(Objective):
 
     def _set_up_training(self, parts: TrainingParts) -> None:
         super()._set_up_training(parts)
+        self._frozen = frozen_parameters(self.options.frozen_parts, self._networks())
+        if self.options.discriminator_warmup_steps and not parts.losses.adversarial_weight:
+            key = "training_model.discriminator_warmup_steps"
+            raise InputError(f"{key}: losses.adversarial.weight=0 trains no discriminator; set one of them")
         self.val_evaluator = parts.val_evaluator
         self.test_evaluator = parts.test_evaluator
         self.extra_evaluators = nn.ModuleDict(parts.extra_evaluators)
@@ -59,9 +65,24 @@ class InpaintingModule(Objective):
         self._usual_batch = 0  # images of this run's largest batch
         self._memory_format = torch.contiguous_format
 
+    def _networks(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
+    def trained_parameters(self, network: str) -> list[nn.Parameter]:
+        """Those of `generator` or `discriminator` that are not frozen."""
+        named = self._networks()[network].named_parameters()
+        return [parameter for name, parameter in named if f"{network}.{name}" not in self._frozen]
+
+    def _require_gradients(self, network: str) -> None:
+        set_requires_grad(self._networks()[network], False)
+        for parameter in self.trained_parameters(network):
+            parameter.requires_grad_(True)
+
     def setup(self, stage: str) -> None:
-        """Lay out the weights before optimizers and DDP see them."""
+        """Lay out the weights and freeze what is frozen before optimizers and DDP see them."""
         if stage == "fit":
+            for network in self._networks():
+                self._require_gradients(network)
             self._memory_format = self.options.memory_format(self.trainer.strategy.root_device)
             set_memory_format(self, self._memory_format)
 
@@ -81,6 +102,7 @@ class InpaintingModule(Objective):
             self.loss_resnet_pl.prepare(AUTOCAST_DTYPES.get(str(self.trainer.precision)))
         if self.options.frozen_batch_norm:
             freeze_batch_norms(self.generator)
+        freeze_norms(frozen_norms(self.options.frozen_parts, self._networks()), where=FROZEN_PARTS)
         self._usual_batch = 0
         setting = self.options.compile
         if self.options.checkpoint_blocks:
@@ -115,8 +137,10 @@ class InpaintingModule(Objective):
         self._usual_batch = max(self._usual_batch, images)
         with uncompiled(images < self._usual_batch):
             logs, filled = self._step(micro_batches, step)
+        waiting = self.trainer.optimizers[0] if self._warms_up(step) else None  # whose schedule waits with it
         for scheduler in self._schedulers:
-            scheduler.step()
+            if scheduler.optimizer is not waiting:
+                scheduler.step()
         if self.generator_average is not None:
             self.generator_average.update(self.generator, self.global_step)
         self.latest_logs = {**_detached(logs), "skipped_batches": self.guard.skipped(self.device)}
@@ -132,12 +156,25 @@ class InpaintingModule(Objective):
         optimizers: Any = self.optimizers()
         generator_optimizer, discriminator_optimizer = optimizers
         self.guard.start_batch((self.generator, self.discriminator))
-        logs, filled = self._generator_step(micro_batches, generator_optimizer)
-        if self.losses.adversarial_weight > 0:
-            seen = filled if self.options.reuse_generator_output else [None] * len(filled)
-            logs |= self._discriminator_step(micro_batches, seen, discriminator_optimizer.optimizer, step)
+        if self._warms_up(step):
+            filled = self._filled_only(micro_batches)
+            logs = self._discriminator_step(micro_batches, filled, discriminator_optimizer, step, counts=True)
+        else:
+            logs, filled = self._generator_step(micro_batches, generator_optimizer)
+            if self.losses.adversarial_weight > 0:
+                seen = filled if self.options.reuse_generator_output else [None] * len(filled)
+                logs |= self._discriminator_step(micro_batches, seen, discriminator_optimizer, step)
         self.guard.end_batch()
         return logs, filled[0]
+
+    def _warms_up(self, step: int) -> bool:
+        """Whether the discriminator trains alone in this step."""
+        return step < self.options.discriminator_warmup_steps
+
+    def _filled_only(self, micro_batches: Sequence[MicroBatch]) -> list[Batch]:
+        """What the generator makes of them as it trains, but without learning: its running statistics stay, too."""
+        with torch.no_grad(), statistics_kept(self.generator):
+            return [self._fill(batch, self.generator, rng) for batch, rng in micro_batches]
 
     def _prepared(self, batch: Batch, step: int) -> list[MicroBatch]:
         """The step's micro-batches, transformed, each with its random numbers."""
@@ -155,7 +192,7 @@ class InpaintingModule(Objective):
         return each_micro_batch(micro_batches, both, self._distributed.get(network))
 
     def _generator_step(self, micro_batches: Sequence[MicroBatch], optimizer: Any) -> tuple[Logs, list[Batch]]:
-        set_requires_grad(self.generator, True)
+        self._require_gradients("generator")
         set_requires_grad(self.discriminator, False)
         optimizer.zero_grad()
         all_logs, filled = [], []
@@ -173,11 +210,16 @@ class InpaintingModule(Objective):
         self,
         micro_batches: Sequence[MicroBatch],
         seen: Sequence[Batch | None],
-        optimizer: torch.optim.Optimizer,
+        optimizer: Any,
         step: int,
+        *,
+        counts: bool = False,
     ) -> Logs:
-        """`seen`: as the generator's step filled each; None for a fresh forward of the updated generator."""
-        set_requires_grad(self.discriminator, True)
+        """`seen`: as the generator's step filled each; None for a fresh forward of the updated generator.
+
+        `counts`: this is the batch's global step, as the generator has none.
+        """
+        self._require_gradients("discriminator")
         if seen[0] is None:
             torch.clear_autocast_cache()  # Lightning 2.4 and 2.5 keep casts, of the weights before the step
         optimizer.zero_grad()
@@ -190,9 +232,12 @@ class InpaintingModule(Objective):
             self.manual_backward(loss / len(micro_batches))
             all_logs.append(_detached(logs))
         self._pending = ("discriminator", step, _sums(all_logs))
-        # Past Lightning's wrapper, which would count this as one more global step: steps are batches here, as in
-        # published checkpoints.
-        self.trainer.strategy.optimizer_step(optimizer, closure=lambda: None)
+        if counts:
+            optimizer.step()
+        else:
+            # Past Lightning's wrapper, which would count this as one more global step: steps are batches here, as in
+            # published checkpoints.
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=lambda: None)
         logs = all_logs[0]
         # A penalty that is not computed in every step is logged as it was last.
         self._latest_penalty |= {name: value for name, value in logs.items() if name.endswith("_gp")}

@@ -14,7 +14,7 @@ from saicinpainting.losses.adversarial import AdversarialLoss
 from saicinpainting.metrics.evaluator import InpaintingEvaluator
 from saicinpainting.networks.base import fastest_memory_format
 from saicinpainting.training.guard import Policy
-from saicinpainting.utils import InputError
+from saicinpainting.utils import InputError, check_whole
 
 Batch = dict[str, Any]
 Logs = dict[str, torch.Tensor]
@@ -146,6 +146,10 @@ class ModuleOptions:
             a fresh one of the generator that has just been updated. Saves a forward pass, changes the arithmetic.
         checkpoint_blocks: compute the generator's residual blocks twice in place of keeping their maps for the backward
             pass (Chen et al. 2016): larger crops fit on a card, the numbers stay the same. Not with `compile`.
+        frozen_parts: layers of the networks that are not trained, by their names in a checkpoint, with numbers from and
+            to (`generator.model.0-4`) or `*` (`generator.model.*.conv1`). Their batch norms keep their statistics.
+        discriminator_warmup_steps: in so many first steps the discriminator trains alone and the generator stays as it
+            is, for fine-tuning a generator whose discriminator is not at hand.
         frozen_batch_norm: the generator's batch norms keep the running statistics that it starts with, for fine-tuning
             with few images a step, whose own statistics are noise.
         nonfinite: after a gradient that is not finite `skip` the batch, `stop` the run, or `ignore` it.
@@ -160,12 +164,15 @@ class ModuleOptions:
     compile: bool | Literal["auto"] = "auto"
     reuse_generator_output: bool = False
     checkpoint_blocks: bool = False
+    frozen_parts: list[str] = field(default_factory=list)
+    discriminator_warmup_steps: int = 0
     frozen_batch_norm: bool = False
     nonfinite: Policy = "skip"
 
     def __post_init__(self) -> None:
         if self.checkpoint_blocks and self.compile is True:
             raise InputError("training_model.checkpoint_blocks: not with compile=true; set one of them to false")
+        check_whole("training_model.discriminator_warmup_steps", self.discriminator_warmup_steps)
 
     def memory_format(self, device: torch.device) -> torch.memory_format:
         """How maps and weights lie in the memory of `device`."""

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
-from torch import nn
 
 from saicinpainting.data.datamodule import InpaintingDataModule
 from saicinpainting.io.checkpoint import FROZEN_PREFIXES, read_checkpoint, without_prefixes
 from saicinpainting.training.epoch_loop import ExactEpochLoop
 from saicinpainting.training.load import check_fit
+from saicinpainting.training.module import InpaintingModule
+from saicinpainting.training.optimizers import NAMES
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -245,6 +246,15 @@ def _latest_whole(folder: Path, besides: Path) -> Path | None:
     return max(steps, key=lambda path: (steps[path], path.name != "best.ckpt"), default=None)
 
 
-def check_resumable(path: str, model: nn.Module) -> None:
+def check_resumable(path: str, model: InpaintingModule) -> None:
     """An `InputError` unless a run of `model` can be resumed from `path`."""
-    check_fit(model, without_prefixes(_read_run(Path(path))["state_dict"], FROZEN_PREFIXES), path, prefix="")
+    checkpoint = _read_run(Path(path))
+    check_fit(model, without_prefixes(checkpoint["state_dict"], FROZEN_PREFIXES), path, prefix="")
+    for name, optimizer in zip(NAMES, checkpoint["optimizer_states"], strict=False):
+        trained = sum(len(group["params"]) for group in optimizer["param_groups"])
+        if trained != (now := len(model.trained_parameters(name))):
+            raise InputError(
+                f"trainer.resume_from_checkpoint: {path} trained {trained} parameters of the {name}, this config "
+                f"trains {now}: training_model.frozen_parts has changed; set it as it was, or begin anew from these "
+                "weights by trainer.finetune_from"
+            )

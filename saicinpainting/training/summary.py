@@ -11,6 +11,7 @@ from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from saicinpainting.data.datamodule import InpaintingDataModule
 from saicinpainting.training.micro_batches import describe_batch
 from saicinpainting.training.module import InpaintingModule
+from saicinpainting.training.optimizers import NAMES
 from saicinpainting.utils import count_parameters
 
 # Batch norm takes its statistics on each GPU; with fewer images a step than this the published quality is not reached.
@@ -37,7 +38,7 @@ def describe_run(
         total=total_batch_size,
     )
     lines = (
-        f"generator: {count_parameters(model.generator) / 1e6:.2f}M parameters",
+        *_describe_networks(model),
         f"images: {sets}",
         f"batch: {batch}",
         f"steps: {epoch:,} an epoch, {whole}",
@@ -45,6 +46,14 @@ def describe_run(
         f"device: {device} x {processes}, precision {trainer.precision}, compile {model.options.compile}",
     )
     return "\n".join(f"  {line}" for line in lines)
+
+
+def _describe_networks(model: InpaintingModule) -> Iterator[str]:
+    """The size of the generator, and of what is trained where parts are frozen."""
+    yield f"generator: {count_parameters(model.generator) / 1e6:.2f}M parameters"
+    if model.options.frozen_parts:
+        trained = {name: sum(p.numel() for p in model.trained_parameters(name)) for name in NAMES}
+        yield "trained, as frozen_parts leaves it: " + ", ".join(f"{name} {n:,}" for name, n in trained.items())
 
 
 def warnings_of(model: InpaintingModule, data: InpaintingDataModule, trainer: pl.Trainer) -> Iterator[str]:

@@ -114,6 +114,19 @@ def test_two_processes_with_two_micro_batches_are_four_processes(
 
 
 @pytest.mark.slow
+def test_frozen_parts_and_a_warm_up_are_the_same_on_two_processes(root: Path) -> None:
+    options = (
+        "+training_model.frozen_parts=[generator.model.1-2,discriminator.model0]", "++trainer.kwargs.max_steps=4",
+        "+training_model.discriminator_warmup_steps=2",
+    )  # fmt: skip
+    one = train(root, "frozen1", "+trainer.kwargs.accumulate_grad_batches=2", *options)["checkpoint"]
+    two = train(root, "frozen2", "trainer.kwargs.devices=2", *options)["checkpoint"]
+    assert one["global_step"] == two["global_step"] == 4
+    for part in ("state_dict", "optimizer_states"):
+        assert_near(two[part], one[part])
+
+
+@pytest.mark.slow
 def test_a_killed_run_of_micro_batches_goes_on_as_if_it_had_not_been(
     root: Path, four_micro_batches: dict[str, Any]
 ) -> None:
