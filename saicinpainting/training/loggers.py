@@ -28,11 +28,16 @@ def make_loggers(group: Group, *, tb_dir: str | Path, out_dir: Path) -> list[Log
     return [_build(settings, f"logger.{name}", Logger, offered) for name, settings in group.items() if settings]
 
 
+DEFAULT_CALLBACKS = {"symptoms": {"_target_": "saicinpainting.training.symptoms.SymptomMonitor"}}
+"""Of every run, unless its config sets them to null."""
+
+
 def make_callbacks(group: Group) -> list[pl.Callback]:
-    """The callbacks that the config section `callbacks` describes, besides those that every run has."""
-    return [
-        _build(settings, f"callbacks.{name}", pl.Callback, {}) for name, settings in (group or {}).items() if settings
-    ]
+    """The callbacks that the config section `callbacks` describes, besides those that nothing switches off."""
+    described: dict[str, Any] = {**DEFAULT_CALLBACKS}
+    for name, settings in (group or {}).items():
+        described[name] = settings and {**DEFAULT_CALLBACKS.get(name, {}), **settings}
+    return [_build(settings, f"callbacks.{name}", pl.Callback, {}) for name, settings in described.items() if settings]
 
 
 def _build(settings: Mapping[str, Any], where: str, interface: type, offered: Mapping[str, Any]) -> Any:

@@ -26,6 +26,7 @@ from saicinpainting.training.micro_batches import MicroBatch, each_micro_batch, 
 from saicinpainting.training.objective import Objective
 from saicinpainting.training.optimizers import suit_this_run, use_configured_rates, warn_of_other_settings
 from saicinpainting.training.parts import Batch, Logs, TrainingParts
+from saicinpainting.training.symptoms import colour_cast
 from saicinpainting.training.visualizer import visualize_batch
 from saicinpainting.utils import InputError, add_prefix_to_keys, flatten_dict, set_requires_grad
 
@@ -147,6 +148,7 @@ class InpaintingModule(Objective):
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         # Lightning keeps the host busy for milliseconds with what it is told of a step, and writes every so many only.
         if self.trainer.should_stop or (interval and (step + 1) % interval == 0):
+            self.latest_logs |= colour_cast(filled)
             self.log_dict(add_prefix_to_keys(self.latest_logs, "train_"), batch_size=images)
         if batch_idx % self.options.visualize_each_iters == 0:
             self._visualize(filled, batch_idx, "train")

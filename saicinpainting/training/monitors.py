@@ -71,6 +71,7 @@ class SpeedMonitor(pl.Callback):
     """
 
     def __init__(self) -> None:
+        self.latest: dict[str, float] = {}  # what was logged last
         self._reset()
 
     def _reset(self) -> None:
@@ -114,7 +115,7 @@ class SpeedMonitor(pl.Callback):
         self._working += self._lap(pl_module.device if is_logged else None)
         if is_logged:
             seconds = self._waiting + self._working
-            speed = {
+            speed = self.latest = {
                 "speed_step_seconds": seconds / self._steps,
                 "speed_data_wait_share": self._waiting / seconds,
                 "speed_images_per_second": self._images * trainer.world_size / seconds,

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.monitors import ProgressBar
+from saicinpainting.training.symptoms import SymptomMonitor
 from tests.golden_steps import GoldenBatches, golden_config
 from tests.helpers import fill
 
@@ -115,6 +116,26 @@ def test_the_progress_bar_shows_the_loss_of_the_latest_step():
     bar.get_metrics = lambda *arguments: shown.append(get_metrics(*arguments)) or shown[-1]
     trainer.fit(model, DataLoader(GoldenBatches(torch.float32), batch_size=None))
     assert shown[-1]["l1"] == float(model.latest_logs["gen_l1"])
+
+
+def test_symptoms_are_looked_for_by_one_read_in_logged_steps_alone(monkeypatch):
+    model = make_training_model(golden_config())
+    model.log_dict = lambda *_, **__: None  # what Lightning reads of it is not ours
+    watch, seen, to_list = Watch(), [], torch.Tensor.tolist
+
+    def counted(tensor: torch.Tensor) -> Any:
+        seen.append((model.global_step, tensor.shape))
+        return to_list(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", counted)  # on a CPU no operator that `Reads` could see
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=6, callbacks=[SymptomMonitor(settle_steps=2, window=2), watch],
+        log_every_n_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(model, DataLoader(GoldenBatches(torch.float32), batch_size=None))
+    assert watch.reads == [{}] * 6
+    assert seen == [(4, (7,)), (6, (7,))]  # loss, two scores, penalty, three colours
 
 
 def test_a_read_would_be_found():

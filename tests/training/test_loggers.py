@@ -57,7 +57,7 @@ def test_a_client_that_is_not_installed_is_named(name: str, tmp_path: Path):
 
 
 def test_callbacks_are_lightnings_or_refused():
-    (stopping,) = make_callbacks({**group("callbacks/early_stopping"), "off": None})
+    (stopping,) = make_callbacks({**group("callbacks/early_stopping"), "off": None, "symptoms": None})
     assert isinstance(stopping, EarlyStopping)
     assert (stopping.monitor, stopping.patience) == ("val_ssim_total_mean", 10)
     with pytest.raises(InputError, match=r"callbacks\.mine\._target_: torch\.nn\.ReLU gives a ReLU, .*Callback"):
