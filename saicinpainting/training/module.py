@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
-from torch.nn import functional as F
 
 from saicinpainting.io.checkpoint import FROZEN_PREFIXES, without_prefixes
 from saicinpainting.losses.perceptual import ResNetPL
@@ -27,15 +25,13 @@ from saicinpainting.training.objective import Objective
 from saicinpainting.training.optimizers import suit_this_run, use_configured_rates, warn_of_other_settings
 from saicinpainting.training.parts import Batch, Logs, TrainingParts
 from saicinpainting.training.symptoms import colour_cast
-from saicinpainting.training.visualizer import visualize_batch
+from saicinpainting.training.visualizer import draw_in_tensorboard, score_maps
 from saicinpainting.utils import InputError, add_prefix_to_keys, flatten_dict, set_requires_grad
 
 LOGGER = logging.getLogger(__name__)
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 VALIDATIONS = "validations"  # the checkpoint's key for their number
-# Images of this many batches of a validation set go to TensorBoard; the visualizer's folder gets all of them.
-TENSORBOARD_IMAGES = 4
 
 
 class InpaintingModule(Objective):
@@ -327,30 +323,13 @@ class InpaintingModule(Objective):
 
     # ---- images -------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def _visualize(self, batch: Batch, batch_idx: int, title: str) -> None:
         if self.trainer.sanity_checking or not self.trainer.is_global_zero:
             return
         if self.options.store_discr_outputs_for_vis and self.losses.adversarial_weight > 0:
-            batch = {**batch, **self._discriminator_outputs(batch)}
+            batch = {**batch, **score_maps(self.discriminator, batch)}
         self.visualizer(self.current_epoch, batch_idx, batch, suffix=f"_{title}")
-        number = batch_idx if title != "train" else 0
-        boards: list[Any] = [logger.experiment for logger in self.loggers if isinstance(logger, TensorBoardLogger)]
-        if boards and number < TENSORBOARD_IMAGES:
-            drawn = visualize_batch(batch, key_order=("image", "predicted_image", "inpainted"))
-            for board in boards:
-                board.add_image(f"{title}/{number}", drawn, self.global_step, dataformats="HWC")
-
-    def _discriminator_outputs(self, batch: Batch) -> Batch:
-        was_training = self.discriminator.training
-        self.discriminator.eval()  # drawing must not move the running statistics
-        size = batch["image"].shape[2:]
-        scores = {
-            f"discr_output_{name}": F.interpolate(self.discriminator(batch[key])[0], size=size, mode="nearest")
-            for name, key in (("real", "image"), ("fake", "predicted_image"))
-        }
-        self.discriminator.train(was_training)
-        return scores
+        draw_in_tensorboard(self.loggers, batch, title, batch_idx if title != "train" else 0, self.global_step)
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 

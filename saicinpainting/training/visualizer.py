@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor, nn
 
 from saicinpainting.io.images import to_pixels, write_image
 from saicinpainting.utils import InputError, build, build_target
 
 OUTLINE_RGB = (255, 0, 160)
+TENSORBOARD_IMAGES = 4
 
 
 def visualize_batch(
@@ -50,6 +53,32 @@ def visualize_batch(
             row.append(shown)
         rows.append(np.hstack(row))
     return np.vstack(rows)
+
+
+def draw_in_tensorboard(loggers: Iterable[Any], batch: Mapping[str, Any], title: str, number: int, step: int) -> None:
+    """Give `batch` to TensorBoard, if it is one of `loggers`, as image `number` of `title`, if that is a low one.
+
+    Of a validation set so many are enough; the visualizer's folder gets all of them.
+    """
+    boards: list[Any] = [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]
+    if boards and number < TENSORBOARD_IMAGES:
+        drawn = visualize_batch(batch, key_order=("image", "predicted_image", "inpainted"))
+        for board in boards:
+            board.add_image(f"{title}/{number}", drawn, step, dataformats="HWC")
+
+
+@torch.no_grad()
+def score_maps(discriminator: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The scores of `discriminator` for image and prediction, (B, 1, H, W); its running statistics stay."""
+    was_training = discriminator.training
+    discriminator.eval()
+    size = batch["image"].shape[2:]
+    scores = {
+        f"discr_output_{name}": F.interpolate(discriminator(batch[key])[0], size=size, mode="nearest")
+        for name, key in (("real", "image"), ("fake", "predicted_image"))
+    }
+    discriminator.train(was_training)
+    return scores
 
 
 def _to_uint8(image: Tensor, *, size: Sequence[int], rescale: bool) -> np.ndarray:
