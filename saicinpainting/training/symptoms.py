@@ -20,7 +20,6 @@ COLOURS = ("red", "green", "blue")
 LOSS, REAL, FAKE = "discr_adv", "adv_discr_real_out", "adv_discr_fake_out"
 PENALTY = "adv_discr_real_gp"
 WAITING = "speed_data_wait_share"
-WAITING_VALUES = 3  # each is a mean over all steps since the one before
 
 
 def colour_cast(filled: Batch) -> Logs:
@@ -56,7 +55,7 @@ class SymptomMonitor(pl.Callback):
       bounds the discriminator's slope (Mescheder et al. 2018); if it runs away, training has left the stable region.
     - Colour cast: the fill's mean colour is off by `cast`, 5 of 255 levels, about what can just be seen (2.3 in CIELAB,
       Mahy et al. 1994), and always to the same side.
-    - Waiting for data: more than `data_wait` of the time since the last logged step, the first of a start left out.
+    - Waiting for data: more than `data_wait` of the time of `wait_steps` steps, those to the first logged one left out.
 
     Args:
         settle_steps: steps of a run before which only waiting for data is judged: networks start blind and grey.
@@ -66,6 +65,7 @@ class SymptomMonitor(pl.Callback):
         r1_growth: a factor.
         cast: of [0, 1].
         data_wait: a share in (0, 1).
+        wait_steps: steps over which waiting is judged.
     """
 
     def __init__(
@@ -74,14 +74,16 @@ class SymptomMonitor(pl.Callback):
         settle_steps: int = 2000,
         window: int = 20,
         won_loss: float = 0.05,
-        blind_scores: float = 0.02,
+        blind_scores: float = 0.01,
         r1_growth: float = 100,
         cast: float = 0.02,
         data_wait: float = 0.2,
+        wait_steps: int = 100,
     ) -> None:
         self.settle_steps, self.window = settle_steps, window
         self.won_loss, self.blind_scores, self.r1_growth = won_loss, blind_scores, r1_growth
-        self.cast, self.data_wait = cast, data_wait
+        self.cast, self.data_wait, self.wait_steps = cast, data_wait, wait_steps
+        self._waiting: list[float] = []  # since this start
         self._values: dict[str, list[float]] = {}  # the latest ones, the newest last
         self._lowest_penalty = math.inf
         self._warned: dict[str, float] = {}  # cause -> severity of the latest warning
@@ -95,8 +97,7 @@ class SymptomMonitor(pl.Callback):
         self._lowest_penalty = state_dict["lowest_penalty"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._starts = True
-        self._values.pop(WAITING, None)
+        self._starts, self._waiting = True, []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -105,7 +106,10 @@ class SymptomMonitor(pl.Callback):
         logs = _read(getattr(pl_module, "latest_logs", {})) if trainer.global_step > self.settle_steps else {}
         speed = next((c.latest for c in trainer.callbacks if isinstance(c, SpeedMonitor)), {})  # type: ignore[attr-defined]
         if not self._starts and WAITING in speed:
-            logs[WAITING] = speed[WAITING]
+            enough = -(-self.wait_steps // interval)  # each is a mean over the steps since the one before
+            self._waiting = [*self._waiting, speed[WAITING]][-enough:]
+            if len(self._waiting) == enough:
+                self._warn(self._waiting_for_data(sum(self._waiting) / enough), trainer.global_step)
         self._starts = False
         for name, value in logs.items():
             self._values[name] = [*self._values.get(name, []), value][-self.window :]
@@ -129,9 +133,6 @@ class SymptomMonitor(pl.Callback):
             yield self._r1_growth(latest[PENALTY])
         if casts := {name.removeprefix(CAST): values for name, values in latest.items() if name.startswith(CAST)}:
             yield self._colour_cast(casts)
-        waiting = self._values.get(WAITING, [])[-WAITING_VALUES:]
-        if len(waiting) == WAITING_VALUES:
-            yield self._waiting(sum(waiting) / len(waiting))
 
     def _won(self, losses: list[float]) -> Symptom:
         text = (
@@ -171,7 +172,7 @@ class SymptomMonitor(pl.Callback):
         )
         return Symptom("cast", max(map(abs, means.values()), default=0.0) / self.cast, text)
 
-    def _waiting(self, share: float) -> Symptom:
+    def _waiting_for_data(self, share: float) -> Symptom:
         def per_work(share: float) -> float:
             return share / max(1 - share, 1e-6)
 

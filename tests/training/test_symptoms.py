@@ -29,7 +29,7 @@ RUN = (
     "+trainer.kwargs.enable_model_summary=false", "trainer.kwargs.max_epochs=-1", f"+trainer.kwargs.max_steps={STEPS}",
     "trainer.kwargs.log_every_n_steps=2", "visualizer.kind=noop", "trainer.checkpoint_kwargs.every_n_train_steps=null",
     "losses.l1.weight_missing=30", "losses.adversarial.weight=0.1", "losses.feature_matching.weight=1",
-    "+callbacks.symptoms.settle_steps=60", "+callbacks.symptoms.window=12",
+    "+callbacks.symptoms.settle_steps=60", "+callbacks.symptoms.window=12", "+callbacks.symptoms.wait_steps=6",
 )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def watch(rows: list[dict[str, float]], monitor: SymptomMonitor, caplog: Any, *,
 
 
 def monitor_of(**settings: Any) -> SymptomMonitor:
-    return SymptomMonitor(**{"settle_steps": 2, "window": 3, **settings})
+    return SymptomMonitor(**{"settle_steps": 2, "window": 3, "wait_steps": 3, **settings})
 
 
 def test_a_cause_is_named_once_and_again_when_it_is_twice_as_bad(caplog):
@@ -148,8 +148,8 @@ def test_a_cause_is_named_once_and_again_when_it_is_twice_as_bad(caplog):
         ([{"discr_adv": 0.04}] * 9, [5]),
         ([{"discr_adv": loss} for loss in [0.04] * 4 + [0.06] + [0.04] * 3], [8]),  # one of them is too high until then
         ([{"discr_adv": loss} for loss in [0.04] * 6 + [0.003] * 6], [5, 9]),
-        ([{"adv_discr_real_out": 3.01, "adv_discr_fake_out": 3.0}] * 9, [5]),
-        ([{"adv_discr_real_out": 3.03, "adv_discr_fake_out": 3.0}] * 9, []),
+        ([{"adv_discr_real_out": 3.005, "adv_discr_fake_out": 3.0}] * 9, [5]),
+        ([{"adv_discr_real_out": 3.015, "adv_discr_fake_out": 3.0}] * 9, []),
         ([{"adv_discr_real_gp": gp} for gp in [0.005] * 5 + [0.8] * 5], [7]),  # the median of three
         ([{"adv_discr_real_gp": gp} for gp in [0.005] * 5 + [0.4] * 5], []),  # outweighs nothing yet
         ([{"adv_discr_real_gp": gp} for gp in [0.02] * 5 + [0.8] * 5], []),  # 40 times
