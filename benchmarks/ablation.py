@@ -63,10 +63,7 @@ from saicinpainting.utils import InputError
 CONFIG = "lama-ablation"
 NARROW = "data=abl-02-thin-bb"
 # No Fourier units: all channels are local. Residual blocks of 96 instead of 128 channels make up for their cost.
-REGULAR = [
-    "generator.resnet_conv_kwargs.ratio_gin=0",
-    "generator.max_features=96",
-]
+REGULAR = ["generator.resnet_conv_kwargs.ratio_gin=0", "generator.max_features=96"]
 VARIANTS: dict[str, list[str]] = {
     "ffc-wide": [],
     "ffc-narrow": [NARROW],
@@ -85,7 +82,7 @@ MASKS = {"narrow": "thin", "wide": "thick"}
 """Test masks: names here and in configs/data_gen."""
 METRICS = ("L1", "SSIM", "lite2")
 STEPS_A_MINUTE = 40
-"""On two cores of an AMD EPYC (AVX2), an estimate from lama-small's training; a constant, so that steps are too."""
+"""A constant, so that steps are too; two cores of an AMD EPYC (AVX2) that had four other processes came to 35."""
 
 Row = dict[str, Any]
 
@@ -107,9 +104,8 @@ def main() -> None:
         "photographs": describe_images(args.data / "held_out", names, args.state),
     }
     state.check(made_of, what="runs", remedy="use another folder")
-    if state.settings is None:
-        args.state.mkdir(parents=True, exist_ok=True)
-        state.begin(made_of)
+    args.state.mkdir(parents=True, exist_ok=True)
+    state.begin(made_of)
     print(machine(args.threads))
     print(f"{steps} steps in each run, {len(names)} held-out photographs\n")
     counts = {variant: multiply_adds((*VARIANTS[variant], *args.override)) for variant in args.variants}
@@ -194,7 +190,7 @@ def train(run: str, variant: str, seed: int, *, steps: int, args: argparse.Names
 
 
 def minutes_of(logs: Path, steps: int) -> float | None:
-    """Minutes of `steps` at the median pace of the log, so that pauses between two starts do not count; None: too short."""
+    """Minutes of `steps` at the median pace of the log, which pauses do not change; None: it is too short."""
     paces = []
     for file in logs.rglob("events*"):
         board = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
