@@ -320,7 +320,7 @@ def plot(table: pd.DataFrame, file: Path) -> None:
     variants = list(dict.fromkeys(runs["variant"]))
     sets = sorted(set(zip(table["masks"], table["size"], strict=True)))
     figure = Figure(figsize=(3.2 * len(sets), 2.2 * len(METRICS) + 1), layout="constrained")
-    grid = figure.subplots(len(METRICS), len(sets), sharex=True, sharey="row", squeeze=False)
+    grid = figure.subplots(len(METRICS), len(sets), sharex=True, squeeze=False)
     for column, (masks, size) in enumerate(sets):
         here = table[(table["masks"] == masks) & (table["size"] == size)]
         for row, metric in enumerate(METRICS):
