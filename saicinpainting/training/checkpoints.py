@@ -87,6 +87,8 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find a wrong name now, not after the first epoch."""
+        if not trainer.num_sanity_val_batches:
+            return  # data.val=null
         measured: set[str] | None = getattr(pl_module, "measured", None)
         if measured is not None and "fid" in (self.monitor or "") and trainer.num_sanity_val_batches[0] == 1:
             return  # it may be one image, which has no FID

@@ -45,7 +45,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_without_a_validation_set_keeps_its_last_checkpoint(finished: Path, tmp_path: Path):
-    train(compose_run(finished, "data.val=null", f"location.tb_dir={tmp_path / 'tb'}"), tmp_path / "run")
+    words = ("data.val=null", "trainer.kwargs.num_sanity_val_steps=8", f"location.tb_dir={tmp_path / 'tb'}")
+    train(compose_run(finished, *words), tmp_path / "run")
     assert [file.name for file in (tmp_path / "run" / "models").iterdir()] == ["last.ckpt"]
 
 
