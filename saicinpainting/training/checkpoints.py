@@ -87,12 +87,12 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find a wrong name now, not after the first epoch."""
-        if not trainer.num_sanity_val_batches:
+        measured: set[str] = getattr(pl_module, "measured", set())
+        if not measured:
             return  # data.val=null
-        measured: set[str] | None = getattr(pl_module, "measured", None)
-        if measured is not None and "fid" in (self.monitor or "") and trainer.num_sanity_val_batches[0] == 1:
+        if "fid" in (self.monitor or "") and trainer.num_sanity_val_batches[0] == 1:
             return  # it may be one image, which has no FID
-        if self.monitor is not None and measured is not None and self.monitor not in measured:
+        if self.monitor is not None and self.monitor not in measured:
             known = did_you_mean(self.monitor, [name for name in measured if "%" not in name])
             key = "trainer.checkpoint_kwargs.monitor"
             raise InputError(f"{key}={self.monitor} is not computed by this config; {known}")
