@@ -266,9 +266,10 @@ def when_it_ends(run: Path, now: float) -> str:
     done = f"{last + 1:,} of {total:,} steps, {pace:.3f} s a step since step {first + 1:,}"
     if last + 1 >= total:
         return f"{done}; it has ended"
-    end = times[last] + (total - last - 1) * pace
-    silent = "" if now < times[last] + max(600, 1000 * pace) else f"; but nothing was logged since {_date(times[last])}"
-    return f"{done}; ends about {_date(end)}{silent}"
+    left = (total - last - 1) * pace
+    if now < times[last] + max(600, 1000 * pace):
+        return f"{done}; ends about {_date(times[last] + left)}, unless it is stopped"
+    return f"{done}; nothing was logged since {_date(times[last])}; resumed now it ends about {_date(now + left)}"
 
 
 def _date(seconds: float) -> str:

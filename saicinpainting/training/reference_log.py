@@ -36,7 +36,7 @@ def beside_reference(log: RunLog, reference: Mapping[int, Mapping[str, float]] =
         title = f"reference, a public log on Places, at step {step:,}: {_text(values)}"
         own = {tag: value for tag in values if (value := value_at(log, tag, step)) is not None}
         if last < step:
-            yield f"{title}; this run is at step {last:,}, {step - last:,} before"
+            yield f"{title}; this run is at step {last:,} and has not reached it"
         elif not own:
             yield f"{title}; this run has none of these there"
         else:

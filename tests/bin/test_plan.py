@@ -141,6 +141,7 @@ def test_a_run_tells_when_it_ends(tmp_path: Path) -> None:
     assert line.startswith(f"20 of 1,000 steps, {pace:.3f} s a step since step 2; ends about ")
     assert datetime.fromtimestamp(last + 980 * pace).strftime("%Y-%m-%d %H:%M") in line
     assert "nothing was logged since" in when_it_ends(tmp_path, last + 10_000)
+    assert "resumed now it ends about" in when_it_ends(tmp_path, last + 10_000)
 
 
 def test_a_finished_run_has_ended(finished: Path) -> None:
@@ -164,7 +165,7 @@ def test_the_end_follows_from_the_counts_of_the_run_itself(finished: Path, tmp_p
     read = [event for event in read if event.summary.value[0].tag != "hp_metric"]
     seconds = read[-1].wall_time - max(event.wall_time for event in read if event.step == 0)
     line = when_it_ends(going_on, read[-1].wall_time)
-    found = re.match(rf"{done} of {3 * done} steps, (\S+) s a step since step 1; ends about (.*)", line)
+    found = re.match(rf"{done} of {3 * done} steps, (\S+) s a step since step 1; ends about (.*), unless it is stopped", line)
     assert found, line
     assert read[-1].step == done - 1
     assert float(found[1]) == pytest.approx(seconds / (done - 1), rel=0.1)
@@ -180,7 +181,7 @@ def write_reference_run(folder: Path, fid: dict[int, float], last: int) -> RunLo
 def test_the_reference_log_is_beside_a_run_at_the_steps_it_has(tmp_path: Path) -> None:
     title = "reference, a public log on Places, at step 24,999: FID 14.28, LPIPS 0.134, SSIM 0.875, F1 0.866"
     before = write_reference_run(tmp_path / "before", {}, 4_999)
-    assert list(beside_reference(before)) == [f"{title}; this run is at step 4,999, 20,000 before"]
+    assert list(beside_reference(before)) == [f"{title}; this run is at step 4,999 and has not reached it"]
     at = write_reference_run(tmp_path / "at", {24_999: 15.5}, 24_999)
     assert list(beside_reference(at)) == [f"{title}; this run: FID 15.50"]
     past = write_reference_run(tmp_path / "past", {19_999: 18.0, 29_999: 14.0}, 30_100)
