@@ -165,7 +165,8 @@ def test_the_end_follows_from_the_counts_of_the_run_itself(finished: Path, tmp_p
     read = [event for event in read if event.summary.value[0].tag != "hp_metric"]
     seconds = read[-1].wall_time - max(event.wall_time for event in read if event.step == 0)
     line = when_it_ends(going_on, read[-1].wall_time)
-    found = re.match(rf"{done} of {3 * done} steps, (\S+) s a step since step 1; ends about (.*), unless it is stopped", line)
+    said = rf"{done} of {3 * done} steps, (\S+) s a step since step 1; ends about (.*), unless it is stopped"
+    found = re.match(said, line)
     assert found, line
     assert read[-1].step == done - 1
     assert float(found[1]) == pytest.approx(seconds / (done - 1), rel=0.1)
