@@ -21,10 +21,10 @@ def make_loggers(group: Group, *, tb_dir: str | Path, out_dir: Path) -> list[Log
     A logger that takes `save_dir` and finds none in the config writes to `out_dir`, the run's folder; `name` and
     `run_name` are the folder's.
     """
-    name = run_name(out_dir)
+    run = run_name(out_dir)
     if not group:
-        return [TensorBoardLogger(tb_dir, name=name)]
-    offered = {"save_dir": str(out_dir), "name": name, "run_name": name}
+        return [TensorBoardLogger(tb_dir, name=run)]
+    offered = {"save_dir": str(out_dir), "name": run, "run_name": run}
     return [_build(settings, f"logger.{name}", Logger, offered) for name, settings in group.items() if settings]
 
 

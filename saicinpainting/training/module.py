@@ -71,15 +71,15 @@ class InpaintingModule(Objective):
         return [parameter for name, parameter in named if f"{network}.{name}" not in self._frozen]
 
     def _require_gradients(self, network: str) -> None:
-        set_requires_grad(self._networks()[network], False)
         for parameter in self.trained_parameters(network):
             parameter.requires_grad_(True)
 
     def setup(self, stage: str) -> None:
         """Lay out the weights and freeze what is frozen before optimizers and DDP see them."""
         if stage == "fit":
-            for network in self._networks():
-                self._require_gradients(network)
+            for name, network in self._networks().items():
+                set_requires_grad(network, False)  # what is frozen stays so
+                self._require_gradients(name)
             self._memory_format = self.options.memory_format(self.trainer.strategy.root_device)
             set_memory_format(self, self._memory_format)
 
