@@ -27,12 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=1500, help="damaged files that tests/test_fuzz.py reads")
 
 
+def _is_slow(path: Path) -> bool:
+    return any(path.relative_to(TESTS).is_relative_to(slow) for slow in SLOW)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make check` does not even import them."""
+    return True if config.option.markexpr == "not slow" and _is_slow(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        place = item.path.relative_to(TESTS)
-        if any(place.is_relative_to(slow) for slow in SLOW):
+        if _is_slow(item.path):
             item.add_marker(pytest.mark.slow)
-        if place.is_relative_to("gpu"):
+        if item.path.is_relative_to(TESTS / "gpu"):
             item.add_marker(pytest.mark.gpu)
 
 

@@ -80,6 +80,7 @@ def test_the_rule_catches_imports_that_go_up_and_aside():
     assert not fault("saicinpainting.inference.x", "saicinpainting.networks.load")
 
 
+@pytest.mark.slow
 def test_the_predictor_loads_nothing_of_training():
     heavy = ("pytorch_lightning", "torchmetrics", "albumentations", "gradio", "tensorboard")
     code = (

@@ -106,7 +106,7 @@ def test_a_run_that_is_killed_again_and_again_is_the_undisturbed_run(tmp_path: P
     """SIGKILL at random moments, every other one in the middle of writing; LAMA_KILLS=50 for as many as that."""
     script = Path(__file__).with_name("killed_run.py")
     run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_KILLS", "10")],
+        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_KILLS", "6")],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
@@ -119,7 +119,7 @@ def test_runs_that_are_told_to_stop_at_random_moments_are_the_undisturbed_run(tm
     """In validations, too, with workers; LAMA_SIGNALS=40 for as many signals as that, with two ranks besides."""
     script = Path(__file__).with_name("stopped_run.py")
     run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_SIGNALS", "3")],
+        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_SIGNALS", "2")],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, timeout=3600,
     )  # fmt: skip
     print(run.stdout)

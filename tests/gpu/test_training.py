@@ -198,6 +198,7 @@ def test_the_layout_of_maps_changes_no_logged_value(device: torch.device) -> Non
         assert one == pytest.approx(other, rel=1e-8)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("layout", [True, False], ids=["channels last", "contiguous"])
 def test_a_deterministic_run_repeats_itself(device: torch.device, layout: bool) -> None:
     states = []

@@ -85,6 +85,7 @@ def test_a_signal_that_comes_during_the_imports_of_train():
     assert "before the first step" in errors
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_signalled_before_training_has_rank_0_end_all():
     with process_that("starts_with_a_rank") as (running, rank):
         assert rank != running.pid

@@ -102,7 +102,7 @@ def test_a_pickle_that_is_made_to_harm_is_refused(tmp_path: Path, name: str):
     assert memory() - before < 300_000
 
 
-@pytest.mark.parametrize(("count", "padding"), [(120_000, 0), (10, 9 << 20)])
+@pytest.mark.parametrize(("count", "padding"), [pytest.param(120_000, 0, marks=pytest.mark.slow), (10, 9 << 20)])
 def test_a_header_of_names_alone_is_refused(tmp_path: Path, count: int, padding: int):
     names = (b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % i for i in range(count))
     header = b"{" + b",".join(names) + b"}" + b" " * padding

@@ -70,7 +70,7 @@ def test_complete_download_is_kept_and_not_repeated(server, tmp_path, name, digi
     ("name", "sha256", "reason"),
     [
         ("missing.pth", None, "404"),
-        ("cut.pth", None, f"{len(CONTENT) // 2} of {len(CONTENT)} bytes"),
+        pytest.param("cut.pth", None, f"{len(CONTENT) // 2} of {len(CONTENT)} bytes", marks=pytest.mark.slow),
         ("whole.pth", "0" * 64, "sha256 .*, expected 000"),
     ],
 )
@@ -85,6 +85,7 @@ def test_failed_download_leaves_no_file_and_says_what_to_do(server, tmp_path, na
     assert not path.exists()
 
 
+@pytest.mark.slow  # three seconds, in which it tries again
 def test_no_server_and_nowhere_to_write_are_the_same_error(server, tmp_path):
     with pytest.raises(InputError, match=r"cannot download http://127\.0\.0\.1:1/x"):
         fetch_weights(tmp_path / "x.pth", "http://127.0.0.1:1/x", what="encoder")
