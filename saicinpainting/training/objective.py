@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from saicinpainting.losses.adversarial import is_paired
 from saicinpainting.losses.feature_matching import feature_matching_loss, masked_l1_loss
 from saicinpainting.networks.base import at_least_float32
 from saicinpainting.networks.ema import GeneratorEMA
@@ -125,12 +126,13 @@ class Objective(pl.LightningModule):
         """
         feature_matching = self.losses.feature_matching
         with torch.no_grad():
-            _, real_features = self.discriminator(batch["image"])
+            real_score, real_features = self.discriminator(batch["image"])
         fake_score, fake_features = self.discriminator(batch[self.options.image_to_discriminator])
-        adversarial, adversarial_logs = self.adversarial_loss.generator_loss(
-            discr_fake_pred=at_least_float32(fake_score),
-            mask=supervised if self.batch_options.distance_weighted_mask_for_discr else batch["mask"],
-        )
+        scores = {"discr_fake_pred": at_least_float32(fake_score)}
+        if is_paired(self.adversarial_loss):
+            scores["discr_real_pred"] = at_least_float32(real_score)
+        mask = supervised if self.batch_options.distance_weighted_mask_for_discr else batch["mask"]
+        adversarial, adversarial_logs = self.adversarial_loss.generator_loss(**scores, mask=mask)
         terms = {"gen_adv": adversarial}
         if feature_matching.weight > 0:
             terms["gen_fm"] = feature_matching.weight * feature_matching_loss(
@@ -139,16 +141,18 @@ class Objective(pl.LightningModule):
         return terms, adversarial_logs
 
     def discriminator_loss(self, batch: Batch, step: int = 0) -> tuple[torch.Tensor, Logs]:
-        """Real and fake scores and, in the steps that have it, the R1 penalty, on the detached prediction."""
+        """Real and fake scores and, in the steps that have them, the penalties, on the detached prediction."""
         # One pass through DDP's wrapper tells it of the step; the gradients of both passes reach it together.
         discriminator = self._distributed.get("discriminator", self.discriminator)
-        penalized = self.adversarial_loss.penalizes(step)
+        penalized, paired = self.adversarial_loss.penalizes(step), is_paired(self.adversarial_loss)
         real = batch["image"].detach().requires_grad_(penalized)
+        fake = batch[self.options.image_to_discriminator].detach().requires_grad_(penalized and paired)
         with uncompiled(penalized):  # a compiled network has no second derivative
             real_score, _ = discriminator(real)
-            fake_score, _ = self.discriminator(batch[self.options.image_to_discriminator].detach())
+            fake_score, _ = self.discriminator(fake)
+        images = {"real_batch": real, "fake_batch": fake} if paired else {"real_batch": real}
         total, logs = self.adversarial_loss.discriminator_loss(
-            real_batch=real,
+            **images,
             discr_real_pred=at_least_float32(real_score),
             discr_fake_pred=at_least_float32(fake_score),
             mask=batch["mask"],

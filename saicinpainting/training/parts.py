@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from saicinpainting.losses.adversarial import AdversarialLoss
+from saicinpainting.losses.adversarial import AnyAdversarialLoss
 from saicinpainting.metrics.evaluator import InpaintingEvaluator
 from saicinpainting.networks.base import fastest_memory_format
 from saicinpainting.training.guard import Policy
@@ -67,7 +67,7 @@ class Losses:
     """Config section `losses`: the terms of the generator's loss (paper, eq. 6). A weight of 0 switches a term off.
 
     Args:
-        adversarial: `kind` (`r1`, `bce`), `weight` (1 unless set) and the settings of that kind.
+        adversarial: `kind` (`r1`, `bce`, `relativistic`), `weight` (1 unless set) and the settings of that kind.
         l1: between result and image, pixel by pixel.
         feature_matching: discriminator features of the result near those of the image.
         perceptual: `kind` (`vgg19`, `efficientnet_lite`), `weight` (0 unless set) and the settings of that kind.
@@ -113,7 +113,7 @@ class TrainingParts:
     """
 
     discriminator: nn.Module
-    adversarial_loss: AdversarialLoss
+    adversarial_loss: AnyAdversarialLoss
     losses: Losses
     make_optimizers: Callable[[nn.Module, nn.Module, bool], tuple[torch.optim.Optimizer, torch.optim.Optimizer]]
     visualizer: Callable[..., None]
@@ -140,7 +140,7 @@ class ModuleOptions:
         visualize_each_iters: batches from one that is drawn to the next.
         store_discr_outputs_for_vis: draw the discriminator's score maps as well.
         channels_last: keep maps with their channels side by side in memory; `auto` where convolutions are faster so.
-        compile: `torch.compile` the generator, the perceptual encoder and, in steps without the R1 penalty, the
+        compile: `torch.compile` the generator, the perceptual encoder and, in steps without a gradient penalty, the
             discriminator; `auto` on a GPU in a run of at least 5,000 steps.
         reuse_generator_output: the discriminator learns from the output that the generator's step computed, not from
             a fresh one of the generator that has just been updated. Saves a forward pass, changes the arithmetic.
