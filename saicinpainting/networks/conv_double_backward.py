@@ -1,7 +1,7 @@
 """A convolution whose second backward pass asks for gradients of kernels as such.
 
-The R1 and R2 penalties differentiate the discriminator twice. PyTorch's own second derivative of a convolution writes the
-gradient of a 4x4 kernel as a forward convolution with a kernel as large as the image, for which cuDNN has no fast
+The R1 and R2 penalties differentiate the discriminator twice. PyTorch's own second derivative of a convolution writes
+the gradient of a 4x4 kernel as a forward convolution with a kernel as large as the image, for which cuDNN has no fast
 algorithm. The three operations here, of which each one's derivatives are the other two, call `convolution_backward`
 instead. The numbers are the same, to rounding.
 """

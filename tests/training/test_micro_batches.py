@@ -127,6 +127,17 @@ def test_frozen_parts_and_a_warm_up_are_the_same_on_two_processes(root: Path) ->
 
 
 @pytest.mark.slow
+def test_pairs_and_both_penalties_are_the_same_on_two_processes(root: Path) -> None:
+    options = ("losses.adversarial.kind=relativistic", "++trainer.kwargs.max_steps=4")
+    one = train(root, "pairs1", "+trainer.kwargs.accumulate_grad_batches=2", *options)
+    two = train(root, "pairs2", "trainer.kwargs.devices=2", *options)
+    for part in ("state_dict", "optimizer_states"):
+        assert_near(two["checkpoint"][part], one["checkpoint"][part])
+    for name in ("train_adv_discr_real_gp", "train_adv_discr_fake_gp", "train_gen_adv"):
+        assert two["logs"][name].tolist() == pytest.approx(one["logs"][name].tolist(), rel=1e-9, nan_ok=True)
+
+
+@pytest.mark.slow
 def test_a_killed_run_of_micro_batches_goes_on_as_if_it_had_not_been(
     root: Path, four_micro_batches: dict[str, Any]
 ) -> None:
