@@ -2,6 +2,7 @@
 """What a training step costs, counted without a GPU: operators, host reads, bytes, TFLOP, and a card's floor.
 
     benchmarks/step_cost.py [--card H100] [--cases lama-fourier:10:32 …] [--override KEY=VALUE …] [--json FILE]
+    benchmarks/step_cost.py --options [--json FILE]
 
 Lightning's trainer takes real steps of the module that `bin/train.py` builds, on tensors that have a shape, a type and
 no numbers. What PyTorch dispatches in a step with warm optimizers is counted:
@@ -21,6 +22,8 @@ official  the official code's structure: FFT, contiguous maps, two forward passe
           penalty in every step, one tensor at a time in clipping and in Adam
 default   what `bin/train.py` does on a GPU unless told otherwise, uncompiled
 fast      `trainer=fast`, uncompiled: one forward pass of the generator, the gradient penalty in every 16th step
+
+With `--options` it is the default step alone (`plain`), and again with each of OPTIONS on; `…_ratio` is beside `plain`.
 
 The tensors are CPU tensors, so what depends on the device is set as a GPU would have it: transforms as products,
 channels_last, operators on lists of tensors. Autocast's list of operators is that of CPUs. Logging is left out.
@@ -61,25 +64,47 @@ STEPS = {
     "default": [*VARIANTS["default"], *AS_ON_A_GPU],
     "fast": [*VARIANTS["fast"], *AS_ON_A_GPU],
 }
+PLAIN, MICRO_BATCHES = "plain", "micro_batches"
+OPTIONS = {
+    "focal_frequency": ["+losses.extra.frequencies={kind: focal_frequency, weight: 1}"],
+    "checkpoint_blocks": ["+training_model.checkpoint_blocks=true"],
+    "frozen_parts": ["+training_model.frozen_parts=[generator.model.0-4]"],
+    "frozen_batch_norm": ["+training_model.frozen_batch_norm=true"],
+    "discriminator_warmup_steps": ["+training_model.discriminator_warmup_steps=1000"],
+    "average_generator": [
+        "+training_model.average_generator=true",
+        "+training_model.average_generator_start_step=0",
+        "+training_model.average_generator_period=1",  # so that the step that is counted has an update
+    ],
+    MICRO_BATCHES: [],  # the batch in two, which the trainer decides and no setting of the module
+    "cosine": ["optimizers=cosine"],
+    "resume_lr": ["trainer.resume_lr=true"],
+}
+"""Settings that `--options` adds to the default step, by the name of the variant."""
 CASES = ["lama-fourier:10:32", "lama-fourier:10:bf16-mixed", "big-lama:30:32", "big-lama:30:bf16-mixed"]
+RATIOS = ("operators", "gigabytes", "peak_gigabytes")
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--cases", nargs="+", default=CASES, help="CONFIG:BATCH:PRECISION", metavar="CASE")
+    parser.add_argument("--cases", nargs="+", help="CONFIG:BATCH:PRECISION", metavar="CASE")
     parser.add_argument("--variants", nargs="+", default=list(STEPS), choices=STEPS)
+    parser.add_argument("--options", action="store_true", help="the default step with each of OPTIONS, not --variants")
     parser.add_argument("--size", type=int, default=256, help="side of the crops (default: 256)")
     parser.add_argument("--card", default="H100", choices=CARDS)
     parser.add_argument("--override", nargs="+", default=[], help="settings of bin/train.py for all variants")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     card, rows = CARDS[args.card], []
+    variants = {name: STEPS[name] for name in args.variants}
+    if args.options:
+        variants = {name: [*STEPS["default"], *more] for name, more in {PLAIN: [], **OPTIONS}.items()}
     with tempfile.TemporaryDirectory() as folder:
         write_encoder(Path(folder), torch.rand(2, 3, 32, 32))
-        for case in args.cases:
+        for case in args.cases or (CASES[:1] if args.options else CASES):
             config, batch, precision = case.split(":")
-            for variant in args.variants:
-                overrides = [*STEPS[variant], f"losses.resnet_pl.weights_path={folder}", *args.override]
+            for variant, settings in variants.items():
+                overrides = [*settings, f"losses.resnet_pl.weights_path={folder}", *args.override]
                 costs = step_costs(
                     config,
                     overrides,
@@ -87,10 +112,13 @@ def main() -> None:
                     size=args.size,
                     precision=precision,
                     foreach=variant != "official",
+                    micro_batches=2 if variant == MICRO_BATCHES else 1,
                 )
                 for step, cost in costs.items():
                     row = {"case": f"{config} {args.size} px batch {batch} {precision}", "variant": variant}
                     rows.append({**row, "step": step, **described(cost, card, half=precision != "32")})
+    if args.options:
+        rows = with_ratios(rows)
     print_tables(rows, args.card, card)
     if args.json is not None:
         write_json(rows, threads=args.threads, json_file=args.json, card={"name": args.card, **vars(card)})
@@ -100,7 +128,14 @@ def main() -> None:
 
 
 def step_costs(
-    config: str, overrides: Sequence[str], *, batch: int, size: int, precision: str, foreach: bool = True
+    config: str,
+    overrides: Sequence[str],
+    *,
+    batch: int,
+    size: int,
+    precision: str,
+    foreach: bool = True,
+    micro_batches: int = 1,
 ) -> dict[str, StepCost]:
     """Costs of a step with the gradient penalty and, where that is not computed in every step, of the mean step.
 
@@ -109,6 +144,7 @@ def step_costs(
         overrides: settings in Hydra's notation.
         precision: as the trainer takes it.
         foreach: clip and step by operators on lists of tensors where the optimizer's settings leave the choice.
+        micro_batches: into how many the batch is split.
     """
     real = build(config, overrides)
     if isinstance(real.loss_resnet_pl, ResNetPL):
@@ -117,6 +153,7 @@ def step_costs(
     with fake_tensors(foreach=foreach) as fake:
         with FakeCopyMode(fake):
             model = copy.deepcopy(real)
+        model.micro_batches = micro_batches
         with fake:
             data = {"image": torch.rand(batch, 3, size, size), "mask": torch.rand(batch, 1, size, size)}
         loss = model.adversarial_loss
@@ -224,6 +261,14 @@ def described(step: StepCost, card: Card, *, half: bool) -> dict[str, Any]:
         "attainable_ms": max(arithmetic / ARITHMETIC_SHARE, memory / BANDWIDTH_SHARE),
         "phases": {phase: figures(cost) for phase, cost in step.by_phase().items()},
     }
+
+
+def with_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each row with RATIOS beside those of the plain step."""
+    plain = {(row["case"], row["step"]): row for row in rows if row["variant"] == PLAIN}
+    return [
+        {**row, **{f"{key}_ratio": row[key] / plain[row["case"], row["step"]][key] for key in RATIOS}} for row in rows
+    ]
 
 
 def figures(cost: Cost) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -233,3 +234,91 @@ def test_the_table_is_printed_and_written(
     assert row["case"] == "lama-fourier 64 px batch 2 32"
     assert sum(phase["operators"] for phase in row["phases"].values()) == row["operators"]
     assert f"| {row['case']} | default | R1 | {row['operators']} |" in capsys.readouterr().out
+
+
+# ---- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The rows of --options for a network of three narrow blocks, by variant."""
+    file = tmp_path_factory.mktemp("options") / "cost.json"
+    command = ["step_cost.py", "--options", "--cases", "lama-fourier:2:32", "--size", "64", "--json", str(file)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*command, "--override", *SMALL, "generator.n_blocks=3"])
+        step_cost.main()
+    return {row["variant"]: row for row in json.loads(file.read_text())["rows"]}
+
+
+def phase(row: dict[str, Any], name: str, unit: str = "gigabytes") -> float:
+    return row["phases"][name][unit]
+
+
+def test_every_option_has_a_row_beside_the_plain_step(options) -> None:
+    assert list(options) == ["plain", *step_cost.OPTIONS]
+    plain = options["plain"]
+    for row in options.values():
+        assert row["host_reads"] == 0
+        for key in ("operators", "gigabytes", "peak_gigabytes"):
+            assert row[f"{key}_ratio"] * plain[key] == pytest.approx(row[key])
+
+
+def test_the_focal_frequency_loss_costs_in_the_losses_and_their_gradient_alone(options) -> None:
+    plain, focal = options["plain"], options["focal_frequency"]
+    changed = {name for name in plain["phases"] if plain["phases"][name] != focal["phases"][name]}
+    assert changed == {"losses forward", "G backward"}
+    assert all(phase(focal, name) > phase(plain, name) for name in changed)
+
+
+def test_checkpointed_blocks_keep_fewer_bytes_and_are_computed_again_in_the_backward_pass(options) -> None:
+    plain, saving = options["plain"], options["checkpoint_blocks"]
+    assert saving["peak_gigabytes"] < plain["peak_gigabytes"]
+    assert phase(saving, "G backward", "tflop") > phase(plain, "G backward", "tflop")
+    assert phase(saving, "G forward", "tflop") == phase(plain, "G forward", "tflop")
+
+
+def test_frozen_parts_take_bytes_from_the_generators_optimizer_and_from_what_is_kept(options) -> None:
+    plain, frozen = options["plain"], options["frozen_parts"]
+    generator = step_cost.build("lama-fourier", [*step_cost.STEPS["default"], *SMALL, "generator.n_blocks=3"]).generator
+    sizes = {name: parameter.numel() for name, parameter in generator.named_parameters()}
+    trained = sum(n for name, n in sizes.items() if int(name.split(".")[1]) > 4)
+    # Adam moves bytes in proportion to what it trains, but for a step counter of each tensor.
+    assert phase(frozen, "G optimizer") / phase(plain, "G optimizer") == pytest.approx(
+        trained / sum(sizes.values()), rel=0.01
+    )
+    assert frozen["peak_gigabytes"] < plain["peak_gigabytes"]
+    assert phase(frozen, "G forward", "tflop") == phase(plain, "G forward", "tflop")
+
+
+def test_frozen_batch_norm_counts_no_batches(options) -> None:
+    plain, frozen = options["plain"], options["frozen_batch_norm"]
+    for name in ("G forward", "fresh G forward"):
+        assert phase(frozen, name, "operators") < phase(plain, name, "operators")
+    assert frozen["tflop"] == plain["tflop"]
+
+
+def test_a_warm_up_step_has_one_forward_pass_of_the_generator_and_the_discriminators_whole_step(options) -> None:
+    plain, warming = options["plain"], options["discriminator_warmup_steps"]
+    left_out = {"G forward", "losses forward", "G backward", "G clip", "G optimizer"}
+    assert plain["phases"].keys() - warming["phases"].keys() == left_out
+    for name in ("fresh G forward", "D forward, R1", "D backward", "D optimizer"):
+        assert warming["phases"][name] == plain["phases"][name]
+
+
+def test_an_average_costs_its_update_alone(options) -> None:
+    plain, averaging = options["plain"], options["average_generator"]
+    assert averaging["phases"].pop("averaging")["operators"] > 0
+    assert averaging["phases"] == plain["phases"]
+
+
+def test_micro_batches_keep_fewer_bytes_for_the_same_arithmetic(options) -> None:
+    plain, split = options["plain"], options["micro_batches"]
+    assert split["peak_gigabytes"] < plain["peak_gigabytes"]
+    assert split["tflop"] == pytest.approx(plain["tflop"])
+    assert phase(split, "G forward", "operators") == 2 * phase(plain, "G forward", "operators")
+    assert split["phases"]["G optimizer"] == plain["phases"]["G optimizer"]
+
+
+@pytest.mark.parametrize("free", ["cosine", "resume_lr"])
+def test_learning_rates_cost_nothing_at_a_step(options, free: str) -> None:
+    assert {**options[free], "variant": "plain"} == options["plain"]
