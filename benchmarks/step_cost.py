@@ -67,6 +67,7 @@ STEPS = {
 PLAIN, MICRO_BATCHES = "plain", "micro_batches"
 OPTIONS = {
     "focal_frequency": ["+losses.extra.frequencies={kind: focal_frequency, weight: 1}"],
+    "relativistic": ["losses.adversarial.kind=relativistic"],
     "checkpoint_blocks": ["+training_model.checkpoint_blocks=true"],
     "frozen_parts": ["+training_model.frozen_parts=[generator.model.0-4]"],
     "frozen_batch_norm": ["+training_model.frozen_batch_norm=true"],

@@ -270,6 +270,14 @@ def test_the_focal_frequency_loss_costs_in_the_losses_and_their_gradient_alone(o
     assert all(phase(focal, name) > phase(plain, name) for name in changed)
 
 
+def test_the_relativistic_loss_costs_in_the_discriminators_step_and_two_operators_of_the_generators(options) -> None:
+    plain, paired = options["plain"], options["relativistic"]
+    changed = {name for name in plain["phases"] if plain["phases"][name]["tflop"] != paired["phases"][name]["tflop"]}
+    assert changed == {"D forward, R1", "D backward"}
+    pairs = phase(paired, "losses forward", "operators") - phase(plain, "losses forward", "operators")
+    assert abs(pairs) <= 2
+
+
 def test_checkpointed_blocks_keep_fewer_bytes_and_are_computed_again_in_the_backward_pass(options) -> None:
     plain, saving = options["plain"], options["checkpoint_blocks"]
     assert saving["peak_gigabytes"] < plain["peak_gigabytes"]
