@@ -26,7 +26,7 @@ STEPS = 8  # sixteen images in batches of two
 IMAGES = 32  # of the runs that are told to stop, in batches of one
 
 
-def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+def wait_for(condition, process: subprocess.Popen, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the run ended by itself"
