@@ -93,7 +93,7 @@ def start_from(model: InpaintingModule, path: str | Path) -> None:
     LOGGER.info("  taken: generator%s%s", kind, "" if why_fresh else ", discriminator")
     if ignored:
         LOGGER.info("  left out: %s", ", ".join(ignored))
-    if why_fresh:
+    if why_fresh and model.losses.adversarial_weight > 0:
         LOGGER.warning(
             "  discriminator: starts from random weights (%s), whose judgement wears down a trained generator at "
             "first: take a checkpoint that has one (the authors publish big-lama-with-discr), train it alone at first "

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from saicinpainting.data.datamodule import InpaintingDataModule
 from saicinpainting.training.micro_batches import describe_batch
@@ -56,10 +57,16 @@ def _describe_networks(model: InpaintingModule) -> Iterator[str]:
         yield "trained, as frozen_parts leaves it: " + ", ".join(f"{name} {n:,}" for name, n in trained.items())
 
 
+def _norms_see_batches(model: InpaintingModule) -> bool:
+    """Whether the generator takes statistics from the images of a step."""
+    norms = (part for part in model.generator.modules() if isinstance(part, _BatchNorm))
+    return not model.options.frozen_batch_norm and not all(getattr(norm, "frozen", False) for norm in norms)
+
+
 def warnings_of(model: InpaintingModule, data: InpaintingDataModule, trainer: pl.Trainer) -> Iterator[str]:
     """What looks like a mistake, a line each, with what to do."""
     (epoch, steps), total = steps_of(data, trainer), data.batch_size(trainer.world_size)
-    if total < SMALLEST_TOTAL_BATCH:
+    if total < SMALLEST_TOTAL_BATCH and _norms_see_batches(model):
         yield (
             f"{total} images a step: quality degrades below {SMALLEST_TOTAL_BATCH}, as batch norm sees few "
             "images; raise data.batch_size or use more GPUs with +trainer.kwargs.sync_batchnorm=true (published "

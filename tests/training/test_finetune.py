@@ -66,6 +66,15 @@ def test_a_published_generator_is_taken_and_the_discriminator_starts_anew(tmp_pa
     assert "optimizers.generator.lr" in warning.getMessage()
 
 
+def test_nothing_is_said_of_a_discriminator_that_is_not_trained(tmp_path: Path, weights: State, caplog):
+    torch.save({"state_dict": part(weights, "generator.", "generator.")}, tmp_path / "best.ckpt")
+    config = golden_config()
+    config["losses"]["adversarial"]["weight"] = 0
+    with caplog.at_level(logging.WARNING):
+        start_from(model_of(config), tmp_path / "best.ckpt")
+    assert caplog.text == ""
+
+
 def test_a_whole_run_gives_both_networks(tmp_path: Path, weights: State, caplog):
     write_checkpoint({"state_dict": weights, "epoch": 3, "optimizer_states": [{}]}, tmp_path / "last.ckpt")
     model = model_of()

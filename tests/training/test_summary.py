@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from torch.utils.data import DataLoader
 
+from saicinpainting.networks.batch_norm import BatchNorm2d
 from saicinpainting.training.parts import ModuleOptions
 from saicinpainting.training.summary import describe_run, emulates_precision, first_validation, steps_of, warnings_of
 
@@ -37,7 +38,7 @@ def trainer_of(**changes: Any) -> Any:
 
 def model_of(average_from: int | None = None) -> Any:
     average = None if average_from is None else SimpleNamespace(start_step=average_from)
-    return SimpleNamespace(generator=torch.nn.Linear(1, 1), generator_average=average, options=ModuleOptions())
+    return SimpleNamespace(generator=BatchNorm2d(1), generator_average=average, options=ModuleOptions())
 
 
 def test_big_lama_on_eight_gpus():
@@ -99,6 +100,14 @@ def test_mistakes_are_told(trainer: dict, average_from: int | None, warnings: li
 def test_batch_norm_with_few_images_is_told(batch_size: int, processes: int, told: bool):
     found = list(warnings_of(model_of(), data_of(batch_size=batch_size), trainer_of(world_size=processes)))
     assert [text[:42] for text in found] == ["19 images a step: quality degrades below 2"] * told
+
+
+def test_norms_that_keep_their_statistics_may_see_few_images():
+    trainer, data = trainer_of(world_size=1), data_of(batch_size=19)
+    one, other = model_of(), model_of()
+    one.generator.freeze()  # as generator.identity_init does
+    other.options = ModuleOptions(frozen_batch_norm=True)
+    assert [list(warnings_of(model, data, trainer)) for model in (one, other)] == [[], []]
 
 
 @pytest.mark.parametrize(("precision", "supported", "expected"), [
