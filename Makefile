@@ -19,9 +19,9 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 check: $(VENV)/.ready lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
-# Four on two cores, for many tests wait for processes.
+# Three on two cores, for many tests wait for processes.
 test: $(VENV)/.ready lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal
+	OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal --durations 30
 
 # Under an hour; `make test` has a short form of it.
 faults: $(VENV)/.ready

@@ -96,6 +96,14 @@ def on_fake_cuda(module: M, device: torch.device) -> M:
     return module
 
 
+def is_running(pid: int | str) -> bool:
+    """Whether a process is there, and more than a name whose end nobody has asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def peak_memory() -> int:
     """The most bytes that this process has had in memory, libraries included.
 

@@ -49,7 +49,6 @@ def _signals_blocked() -> Iterator[None]:
 def set_up_worker(worker_id: int) -> None:
     # OpenCV would start a thread per core in every worker; torch keeps to one by itself.
     cv2.setNumThreads(0)
-    set_up_reader(worker_id)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         threading.Thread(target=_end_with_parent, name="signals", daemon=True).start()
@@ -57,6 +56,7 @@ def set_up_worker(worker_id: int) -> None:
         for number in SIGNALS:
             if number != signal.SIGTERM:
                 signal.signal(number, signal.SIG_IGN)
+    set_up_reader(worker_id)  # its thread has this one's signal mask
 
 
 def _end_with_parent() -> None:

@@ -8,10 +8,12 @@ import multiprocessing
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from multiprocessing import connection
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, TypeVar
@@ -168,9 +170,23 @@ def map_in_processes(
 def set_up_reader(worker_id: int) -> None:
     """Of a data loader's worker, as `worker_init_fn`: it ends where it cannot hand over what it has read.
 
-    The loader tells then. By default it waits for ever for an item that did not fit into `SHARED_MEMORY`.
+    The loader tells then. By default it waits for ever for an item that did not fit into `SHARED_MEMORY`. It ends with
+    its parent, too: torch's own look at that takes whoever is the parent now for the one that has started it.
     """
+    end_with_parent()
     Queue._on_queue_feeder_error = staticmethod(_end_process)  # type: ignore[attr-defined]
+
+
+def end_with_parent() -> None:
+    """End this process, which `multiprocessing` has started, when the one that has started it is gone, or at once."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), name="parent", daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def _end_process(error: Exception, _: object) -> None:
@@ -184,6 +200,7 @@ _work: Callable[[Any], Any]
 
 def _set_up(work: Callable[[Any], Any], initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> None:
     global _work
+    end_with_parent()
     _work = work
     if initializer is not None:
         initializer(*initargs)

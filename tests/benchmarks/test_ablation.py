@@ -65,7 +65,7 @@ def test_runs_that_are_stopped_are_resumed_and_finished_ones_kept(command: list[
         while not second.is_file() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)  # to the script alone, which has to see to its training
-        status = process.wait(timeout=60)
+        status = process.wait(timeout=300)
     assert status == EXIT_STATUS, (tmp_path / "log").read_text()[-2000:]
     assert 0 < read_checkpoint(second)["global_step"] < 40
     assert "nothing to resume" in (tmp_path / "log").read_text()

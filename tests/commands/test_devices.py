@@ -20,7 +20,7 @@ from saicinpainting.commands.evaluate import evaluate
 from saicinpainting.commands.predict import predict
 from saicinpainting.io.ranks import Ranks, run_ranks
 from saicinpainting.utils import InputError
-from tests.helpers import ROOT, photo, run_script, write_run
+from tests.helpers import ROOT, is_running, photo, run_script, write_run
 from tests.ranks import content, evaluate_and_die, predict_and_die
 
 SIZES = ((40, 56), (64, 64), (33, 50), (64, 48), (72, 40))
@@ -122,16 +122,8 @@ def test_a_signal_ends_all(root: Path, tmp_path: Path, number: signal.Signals, s
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) >= 2
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == status
     assert "Traceback" not in errors
     while any(is_running(child) for child in children):
         time.sleep(0.05)
-
-
-def is_running(pid: str) -> bool:
-    """Whether a process is there, and no more than a name that nobody has asked for its end."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
+import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch.utils.data import DataLoader
@@ -20,6 +24,7 @@ from saicinpainting.io.files import (
     write_whole,
 )
 from tests.disks import needs_full_device, no_room_for
+from tests.helpers import is_running
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -160,3 +165,57 @@ def test_a_worker_that_cannot_hand_over_what_it_has_read_ends() -> None:
     loader = DataLoader(Unsendable(), batch_size=None, num_workers=1, worker_init_fn=set_up_reader)
     with pytest.raises(RuntimeError, match=r"DataLoader worker .* exited unexpectedly"):
         list(loader)
+
+
+class Late:
+    """Images of a reader, or work of a process, that arrives when the process that has sent it is gone."""
+
+    def __init__(self, arriving: Path) -> None:
+        self.arriving, self.sender = arriving, os.getpid()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        write_whole(self.arriving, str(os.getpid()))
+        while os.getppid() == self.sender:
+            time.sleep(0.01)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def __call__(self, item: int) -> int:
+        return item
+
+
+def read_late(arriving: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    options: dict[str, Any] = {"num_workers": 1, "worker_init_fn": set_up_reader, "multiprocessing_context": context}
+    list(DataLoader(Late(arriving), batch_size=None, **options))
+
+
+def work_late(arriving: Path) -> None:
+    list(map_in_processes(Late(arriving), [1, 2], 2))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc")
+@pytest.mark.parametrize("start", [read_late, work_late])
+def test_a_process_whose_parent_was_killed_before_it_had_started_ends(start: Any, tmp_path: Path) -> None:
+    parent = multiprocessing.get_context("fork").Process(target=start, args=(tmp_path / "arriving",))
+    parent.start()
+    try:
+        _wait(lambda: (tmp_path / "arriving").exists())
+    finally:
+        parent.kill()
+        parent.join()
+    child = int((tmp_path / "arriving").read_text())
+    _wait(lambda: not is_running(child))
+
+
+def _wait(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
