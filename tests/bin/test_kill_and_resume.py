@@ -106,7 +106,7 @@ def test_a_run_that_is_killed_again_and_again_is_the_undisturbed_run(tmp_path: P
     """SIGKILL at random moments, every other one in the middle of writing; LAMA_KILLS=50 for as many as that."""
     script = Path(__file__).with_name("killed_run.py")
     run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_KILLS", "5")],
+        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_KILLS", "8")],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]

@@ -124,6 +124,7 @@ def test_a_signal_ends_all(root: Path, tmp_path: Path, number: signal.Signals, s
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == status
-    assert "Traceback" not in errors
+    # A process whose parent is killed while it is told what to do says that in Python's own words.
+    assert number == signal.SIGKILL or "Traceback" not in errors
     while any(is_running(child) for child in children):
         time.sleep(0.05)

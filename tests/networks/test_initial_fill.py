@@ -103,7 +103,7 @@ def test_refinement_adds_to_the_fill_of_each_scale() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("ending", "levels"), [(".onnx", 4), (".pt", 9), (".pt2", 4)])
+@pytest.mark.parametrize(("ending", "levels"), [(".onnx", 2), (".pt", 9), (".pt2", 2)])
 @pytest.mark.slow
 def test_an_export_fills_at_other_sizes(ending: str, levels: int, tmp_path: Path, monkeypatch) -> None:
     """Where an export takes two to four seconds a level, fewer levels than a model has."""
