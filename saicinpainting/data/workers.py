@@ -51,7 +51,7 @@ def set_up_worker(worker_id: int) -> None:
     cv2.setNumThreads(0)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        threading.Thread(target=_end_with_parent, name="signals", daemon=True).start()
+        threading.Thread(target=_end_when_told, name="signals", daemon=True).start()
     else:  # macOS, where a worker that is signalled with the run ends
         for number in SIGNALS:
             if number != signal.SIGTERM:
@@ -59,7 +59,7 @@ def set_up_worker(worker_id: int) -> None:
     set_up_reader(worker_id)  # its thread has this one's signal mask
 
 
-def _end_with_parent() -> None:
+def _end_when_told() -> None:
     """Wait for a signal from the process that has started this one; it means this worker, all others the run."""
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -95,6 +95,7 @@ def test_the_same_table_after_interruptions(evaluated: Path, root: Path, tmp_pat
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LAMA_OFFLINE": "1"}
     marks: list[Callable[[], Any]] = [
         lambda: list(out.glob("sets/random_thin_256/*_mask*.png")),
+        lambda: list(out.glob("run/predictions/random_thin_256/*.png")),
         lambda: list(out.glob("run/predictions/random_thick_256/*.png")),
         lambda: (out / "run" / "made_by.jsonl").read_text(),  # the first set is measured
     ]

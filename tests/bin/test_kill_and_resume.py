@@ -26,7 +26,7 @@ STEPS = 8  # sixteen images in batches of two
 IMAGES = 32  # of the runs that are told to stop, in batches of one
 
 
-def wait_for(condition, process: subprocess.Popen, seconds: float = 300) -> None:
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the run ended by itself"
@@ -106,7 +106,7 @@ def test_a_run_that_is_killed_again_and_again_is_the_undisturbed_run(tmp_path: P
     """SIGKILL at random moments, every other one in the middle of writing; LAMA_KILLS=50 for as many as that."""
     script = Path(__file__).with_name("killed_run.py")
     run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_KILLS", "8")],
+        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_KILLS", "10")],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
@@ -119,7 +119,7 @@ def test_runs_that_are_told_to_stop_at_random_moments_are_the_undisturbed_run(tm
     """In validations, too, with workers; LAMA_SIGNALS=40 for as many signals as that, with two ranks besides."""
     script = Path(__file__).with_name("stopped_run.py")
     run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_SIGNALS", "2")],
+        [sys.executable, str(script), str(tmp_path), os.environ.get("LAMA_SIGNALS", "3")],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, timeout=3600,
     )  # fmt: skip
     print(run.stdout)

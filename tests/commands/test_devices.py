@@ -122,9 +122,10 @@ def test_a_signal_ends_all(root: Path, tmp_path: Path, number: signal.Signals, s
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) >= 2
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == status
-    # A process whose parent is killed while it is told what to do says that in Python's own words.
-    assert number == signal.SIGKILL or "Traceback" not in errors
+    # A reader whose rank is gone before it was told what to do says that in Python's own words, and nothing else does.
+    expected = errors.count("in spawn_main") if number == signal.SIGKILL else 0
+    assert errors.count("Traceback") == expected
     while any(is_running(child) for child in children):
         time.sleep(0.05)

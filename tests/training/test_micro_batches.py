@@ -148,7 +148,7 @@ def test_a_killed_run_of_micro_batches_goes_on_as_if_it_had_not_been(
         command, cwd=root, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    last, deadline, written = root / "killed" / "models" / "last.ckpt", time.monotonic() + 300, set()
+    last, deadline, written = root / "killed" / "models" / "last.ckpt", time.monotonic() + 120, set()
     while len(written) < 4:  # past the first epoch, in the middle of another
         assert process.poll() is None
         assert time.monotonic() < deadline

@@ -20,7 +20,7 @@ from saicinpainting.io.signals import EXIT_STATUS, StopSignals
 from saicinpainting.training import sweep
 from saicinpainting.training.sweep import command_of_run, train_one, with_callback
 from saicinpainting.utils import InputError
-from tests.helpers import ROOT
+from tests.helpers import ROOT, is_running
 from tests.runs import compose_raw
 from tests.scripts import run_forked
 
@@ -163,10 +163,7 @@ def test_a_run_ends_with_its_sweep() -> None:
         _, errors = parent.communicate(timeout=60)  # once the child has closed its end
     assert b"stopped by SIGTERM before the first step" in errors
     for _ in range(1000):  # it closes its files a moment before it is gone
-        try:
-            if "Z" in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2]:
-                break
-        except FileNotFoundError:
+        if not is_running(child):
             break
         time.sleep(0.01)
     else:
