@@ -62,7 +62,7 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
                 # A run that is killed later has told TensorBoard everything up to here.
                 getattr(logger.experiment, "flush", lambda: None)()  # type: ignore[attr-defined]
             # Not Lightning's way of saving the last one, which would take this step's best for saved already.
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)  # said, or Lightning remarks that it was not
             self._last_written_at = trainer.global_step
         return path
 

@@ -134,9 +134,10 @@ class InpaintingModule(Objective):
         self._usual_batch = max(self._usual_batch, images)
         with uncompiled(images < self._usual_batch):
             logs, filled = self._step(micro_batches, step)
-        waiting = self.trainer.optimizers[0] if self._warms_up(step) else None  # whose schedule waits with it
-        for scheduler in self._schedulers:
-            if scheduler.optimizer is not waiting:
+        generator_optimizer, discriminator_optimizer = self.trainer.optimizers
+        waiting = {generator_optimizer: self._warms_up(step), discriminator_optimizer: self._without_discriminator}
+        for scheduler in self._schedulers:  # that of a network which does not learn waits with it
+            if not waiting[scheduler.optimizer]:
                 scheduler.step()
         if self.generator_average is not None:
             self.generator_average.update(self.generator, self.global_step)
@@ -159,11 +160,15 @@ class InpaintingModule(Objective):
             logs = self._discriminator_step(micro_batches, filled, discriminator_optimizer, step, counts=True)
         else:
             logs, filled = self._generator_step(micro_batches, generator_optimizer)
-            if self.losses.adversarial_weight > 0:
+            if not self._without_discriminator:
                 seen = filled if self.options.reuse_generator_output else [None] * len(filled)
                 logs |= self._discriminator_step(micro_batches, seen, discriminator_optimizer, step)
         self.guard.end_batch()
         return logs, filled[0]
+
+    @property
+    def _without_discriminator(self) -> bool:
+        return self.losses.adversarial_weight <= 0
 
     def _warms_up(self, step: int) -> bool:
         """Whether the discriminator trains alone in this step."""

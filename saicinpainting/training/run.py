@@ -92,6 +92,15 @@ CONFIG_SECTIONS: dict[str, tuple[type, ...]] = {
 }
 """The sections of a training config that are dataclasses, for their reference page (`schema.describe`)."""
 
+NO_NEWS = (
+    ".*LeafSpec.*",  # Lightning's own use of what torch deprecates
+    "Using ModelCheckpoint with manual optimization",  # that the weights are those after the step, as they should be
+    "Found .* in eval mode at the start of training",  # networks of losses and metrics, which do not learn
+    "Total length of .* across ranks is zero",  # data.val=null, of which the run itself warns
+    "Checkpoint directory .* exists and is not empty",  # of a run that is resumed, which says so
+)
+"""Warnings of Lightning that every run would show and nobody has to do anything about."""
+
 
 def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None = None) -> None:
     """Train what `config` describes; `out_dir` becomes the run's folder.
@@ -109,9 +118,8 @@ def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None =
         Stopped: a signal ended the run, which has saved itself.
     """
     register_resolvers()
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of what torch deprecates
-    # Of `every_n_train_steps`: that the weights are those after the step, as they should be.
-    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
+    for message in NO_NEWS:
+        warnings.filterwarnings("ignore", message=message)
     out_dir = Path(out_dir).resolve()
     signals = signals or StopSignals()
     settings = _resolve(config)

@@ -108,6 +108,27 @@ def test_a_run_stopped_in_its_warm_up_goes_on_as_if_it_had_not_been(tmp_path: Pa
     assert rates == pytest.approx([0.001 * 4 / 10, 0.0001 * 7 / 10])  # of the steps to come: the fourth, the seventh
 
 
+def test_without_an_adversarial_loss_the_discriminators_schedule_waits(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+):
+    """It does not learn: its rate stays, and no warning says that a schedule went on before its optimizer did."""
+    write_data(tmp_path / "data")
+    extra = (
+        "losses.adversarial.weight=0", "losses.feature_matching.weight=0", "data.val=null", "data.visual_test=null",
+        "+trainer.kwargs.enable_progress_bar=false", "trainer.kwargs.max_epochs=1",
+        "+optimizers.generator.scheduler.warmup_steps=10", "+optimizers.discriminator.scheduler.warmup_steps=10",
+    )  # fmt: skip
+    with caplog.at_level("INFO"):
+        train(compose_run(tmp_path, *extra), tmp_path / "run")
+    saved = read_checkpoint(tmp_path / "run" / "models" / "last.ckpt")
+    steps = saved["global_step"]
+    rates = [optimizer["param_groups"][0]["lr"] for optimizer in saved["optimizer_states"]]
+    assert rates == pytest.approx([0.001 * (steps + 1) / 10, 0.0001 / 10])
+    told = "\n".join(str(one.message) for one in recwarn)
+    assert not [word for word in ("scheduler", "eval mode", "across ranks") if word in told], told
+    assert "weights_only" not in caplog.text  # of Lightning, at each checkpoint that is written
+
+
 def test_a_warm_up_of_what_is_not_trained_is_refused():
     config = golden_config()
     config["training_model"] |= WARMUP
