@@ -75,14 +75,16 @@ VARIANTS: dict[str, list[str]] = {
 """Settings of bin/train.py by the variant's name."""
 START = "initial fill"
 """What all variants start from."""
-SIZE = 128
-"""Side that training shows its crops of 256 px at."""
+CROP, SIZE = 256, 64
+"""Sides of crops, of training and of tests, and what they are shown at in training."""
 SCALES = (1, 2)
 MASKS = {"narrow": "thin", "wide": "thick"}
 """Test masks: names here and in configs/data_gen."""
 METRICS = ("L1", "SSIM", "lite2")
-STEPS_A_MINUTE = 40
-"""A constant, so that steps are too; two cores of an AMD EPYC (AVX2) that had four other processes came to 35."""
+STEPS_A_MINUTE = 60
+"""A constant, so that steps are too; one core of an Intel Xeon (AVX-512), alone, comes to 140."""
+WARMUP_STEPS = 40
+"""Of the rates, in the config."""
 
 Row = dict[str, Any]
 
@@ -168,7 +170,9 @@ def train(run: str, variant: str, seed: int, *, steps: int, args: argparse.Names
     command = [sys.executable, str(ROOT / "bin" / "train.py"), "-cn", CONFIG, f"location.data_root_dir={args.data}"]
     command += [f"location.tb_dir={args.state / 'logs'}", f"hydra.run.dir={args.state / run}"]
     command += [f"trainer.seed={seed}", f"trainer.kwargs.max_steps={steps}"]
-    command += [f"training_model.average_generator_start_step={steps // 2}", *VARIANTS[variant], *args.override]
+    command += [f"training_model.average_generator_start_step={steps // 2}"]
+    command += [f"optimizers.generator.scheduler.T_max={max(1, steps - WARMUP_STEPS)}"]
+    command += [*VARIANTS[variant], *args.override]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(args.threads)})
     received: list[int] = []
 
@@ -254,10 +258,10 @@ def judge_network() -> StageFeatureLoss:
 
 
 def case(folder: Path, name: str, *, recipe: str, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """A crop of twice SIZE with its mask as training shows them, uint8; at scale 2 as they are."""
-    image, mask = draw(folder, name, size=SCALES[-1] * SIZE, kind=recipe, seed=0)
-    every = SCALES[-1] // scale
+    """A crop with its mask, uint8: at scale 1 as training shows them, at scale 2 twice as large."""
+    image, mask = draw(folder, name, size=CROP, kind=recipe, seed=0)
     side = scale * SIZE
+    every = CROP // side
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.ascontiguousarray(mask[::every, ::every])
 
 

@@ -109,7 +109,7 @@ def test_every_setting_is_one_that_something_takes(run: str) -> None:
         (EVALUATORS[config["evaluator"]["kind"]], config["evaluator"].keys() - {"kind"}),
         (Trainer, trainer["kwargs"]),
         (ModelCheckpoint, trainer["checkpoint_kwargs"]),
-        (torch.optim.Adam, config["optimizers"]["generator"].keys() - {"kind"}),
+        (torch.optim.Adam, config["optimizers"]["generator"].keys() - {"kind", "scheduler"}),
     ]
     for taker, settings in takers:
         assert set(settings) <= set(inspect.signature(taker).parameters), taker
