@@ -82,7 +82,7 @@ MASKS = {"narrow": "thin", "wide": "thick"}
 """Test masks: names here and in configs/data_gen."""
 METRICS = ("L1", "SSIM", "lite2")
 STEPS_A_MINUTE = 60
-"""A constant, so that steps are too; one core of an Intel Xeon (AVX-512), alone, comes to 140."""
+"""A constant, so that steps are too; one core of an Intel Xeon (AVX-512) comes to 135."""
 WARMUP_STEPS = 40
 """Of the rates, in the config."""
 

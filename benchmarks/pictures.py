@@ -85,7 +85,7 @@ def fill(image: np.ndarray, mask: np.ndarray, model: str, settings: list[str]) -
     with tempfile.TemporaryDirectory() as name:
         files = [Path(name) / file for file in ("image.png", "mask.png", "filled.png")]
         write_image(files[0], image)
-        write_image(files[1], mask)
+        write_image(files[1], mask[..., None])
         words = [f"{key}={file}" for key, file in zip(("indir", "mask.path", "out"), files, strict=True)]
         command = [sys.executable, str(ROOT / "bin" / "predict.py"), f"model.path={model}", *words, *settings]
         subprocess.run(command, check=True)
