@@ -41,7 +41,7 @@ import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
 from lama_small import draw, initial_fill
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -83,8 +83,6 @@ MASKS = {"narrow": "thin", "wide": "thick"}
 METRICS = ("L1", "SSIM", "lite2")
 STEPS_A_MINUTE = 60
 """A constant, so that steps are too; one core of an Intel Xeon (AVX-512) comes to 135."""
-WARMUP_STEPS = 40
-"""Of the rates, in the config."""
 
 Row = dict[str, Any]
 
@@ -171,8 +169,8 @@ def train(run: str, variant: str, seed: int, *, steps: int, args: argparse.Names
     command += [f"location.tb_dir={args.state / 'logs'}", f"hydra.run.dir={args.state / run}"]
     command += [f"trainer.seed={seed}", f"trainer.kwargs.max_steps={steps}"]
     command += [f"training_model.average_generator_start_step={steps // 2}"]
-    command += [f"optimizers.generator.scheduler.T_max={max(1, steps - WARMUP_STEPS)}"]
-    command += [*VARIANTS[variant], *args.override]
+    overrides = [*VARIANTS[variant], *args.override]
+    command += [*rate_to_zero(steps, overrides), *overrides]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(args.threads)})
     received: list[int] = []
 
@@ -193,6 +191,21 @@ def train(run: str, variant: str, seed: int, *, steps: int, args: argparse.Names
         raise InputError(f"{run}: bin/train.py ended with status {status}; what it says is above")
 
 
+def rate_to_zero(steps: int, overrides: Sequence[str]) -> list[str]:
+    """Settings by which the rates end at 0 with the last step, where `overrides` leave a schedule that can."""
+    scheduler = composed(overrides).optimizers.generator.get("scheduler") or {}
+    if "T_max" not in scheduler:
+        return []
+    return [f"optimizers.generator.scheduler.T_max={max(1, steps - scheduler.get('warmup_steps', 0))}"]
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The training config of a variant."""
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
+        return compose(CONFIG, list(overrides))
+
+
 def minutes_of(logs: Path, steps: int) -> float | None:
     """Minutes of `steps` at the median pace of the log, which pauses do not change; None: it is too short."""
     paces = []
@@ -207,9 +220,7 @@ def minutes_of(logs: Path, steps: int) -> float | None:
 @cache
 def multiply_adds(overrides: tuple[str, ...]) -> float:
     """Of the generator for an image of SIZE px; FFTs count as half of 2.5 N log2 N operations a channel."""
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
-        config = compose(CONFIG, list(overrides))
+    config = composed(overrides)
     settings = OmegaConf.to_container(config.generator, resolve=True)
     generator = build_generator(settings, OmegaConf.to_container(config.training_model, resolve=True)).generator
     set_fft_backend(generator, "fft")
@@ -258,7 +269,9 @@ def judge_network() -> StageFeatureLoss:
 
 
 def case(folder: Path, name: str, *, recipe: str, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """A crop with its mask, uint8: at scale 1 as training shows them, at scale 2 twice as large."""
+    """A crop with its mask, uint8, SIZE px at scale 1 and twice that at scale 2: means over areas, and every few pixels
+    of the mask. (Training's own resize keeps more of the finest detail: it takes the middle of these areas.)
+    """
     image, mask = draw(folder, name, size=CROP, kind=recipe, seed=0)
     side = scale * SIZE
     every = CROP // side

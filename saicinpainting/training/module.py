@@ -137,7 +137,7 @@ class InpaintingModule(Objective):
         generator_optimizer, discriminator_optimizer = self.trainer.optimizers
         waiting = {generator_optimizer: self._warms_up(step), discriminator_optimizer: self._without_discriminator}
         for scheduler in self._schedulers:  # that of a network which does not learn waits with it
-            if not waiting[scheduler.optimizer]:
+            if not waiting.get(scheduler.optimizer, False):
                 scheduler.step()
         if self.generator_average is not None:
             self.generator_average.update(self.generator, self.global_step)

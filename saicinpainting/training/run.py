@@ -95,9 +95,10 @@ CONFIG_SECTIONS: dict[str, tuple[type, ...]] = {
 NO_NEWS = (
     ".*LeafSpec.*",  # Lightning's own use of what torch deprecates
     "Using ModelCheckpoint with manual optimization",  # that the weights are those after the step, as they should be
-    "Found .* in eval mode at the start of training",  # networks of losses and metrics, which do not learn
+    # Networks of losses and metrics, which do not learn; `warnings_of` tells of those that should.
+    "Found .* in eval mode at the start of training",
     "Total length of .* across ranks is zero",  # data.val=null, of which the run itself warns
-    "Checkpoint directory .* exists and is not empty",  # of a run that is resumed, which says so
+    "Checkpoint directory .* exists and is not empty",  # refused, unless it is the run that goes on
 )
 """Warnings of Lightning that every run would show and nobody has to do anything about."""
 
@@ -135,9 +136,10 @@ def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None =
 def _train(settings: dict[str, Any], out_dir: Path, trainer: pl.Trainer, signals: StopSignals) -> None:
     section = read_section(TrainerSettings, settings["trainer"], where="trainer")
     resume_from = resume_path(section.resume_from, out_dir / "models")
-    if resume_from is None and any((out_dir / "models").glob("*.ckpt")):  # days of work for a word forgotten
-        raise InputError(
-            f"{out_dir / 'models'} holds the checkpoints of a run, which this one would write over; resume it by "
+    models = out_dir / "models"
+    if any(models.glob("*.ckpt")) and not (resume_from and models.samefile(Path(resume_from).parent)):
+        raise InputError(  # days of work for a word forgotten
+            f"{models} holds the checkpoints of a run, which this one would write over; resume it by "
             "trainer.resume_from_checkpoint=auto, or set another hydra.run.dir"
         )
     finetune_from = finetune_path(

@@ -78,13 +78,16 @@ def warnings_of(model: InpaintingModule, data: InpaintingDataModule, trainer: pl
             f"precision {trainer.precision}: this device has no bfloat16 instructions, and a step takes longer than in "
             f"float32; set trainer.kwargs.precision={other}"
         )
-    if steps is None:
-        return
-    validated = first_validation(epoch, trainer)
+    for name, network in (("generator", model.generator), ("discriminator", model.discriminator)):
+        if not network.training:
+            yield f"{name}: built in eval mode, in which its norms do not learn; leave out the eval() of its builder"
     if not validates(data, trainer):
         why = "trainer.kwargs.limit_val_batches=0" if data.val_titles else "data.val=null"
         yield f"{why}: no validation, so there will be no best.ckpt; last.ckpt holds the newest weights"
-    elif steps < validated:
+    if steps is None:
+        return
+    validated = first_validation(epoch, trainer)
+    if validates(data, trainer) and steps < validated:
         yield (
             f"the run ends after {steps:,} steps, before its first validation after {validated:,}: there will be no "
             "best.ckpt; lower trainer.kwargs.val_check_interval"

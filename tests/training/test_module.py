@@ -116,6 +116,7 @@ def test_without_an_adversarial_loss_the_discriminators_schedule_waits(
     extra = (
         "losses.adversarial.weight=0", "losses.feature_matching.weight=0", "data.val=null", "data.visual_test=null",
         "+trainer.kwargs.enable_progress_bar=false", "trainer.kwargs.max_epochs=1",
+        "+training_model.average_generator=true",
         "+optimizers.generator.scheduler.warmup_steps=10", "+optimizers.discriminator.scheduler.warmup_steps=10",
     )  # fmt: skip
     with caplog.at_level("INFO"):

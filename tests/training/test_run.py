@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -295,8 +296,12 @@ def test_a_prediction_model_needs_neither_losses_nor_weights(finished: Path):
 
 def test_a_second_run_does_not_write_over_the_first(finished: Path):
     before = (finished / "run" / "models" / "last.ckpt").read_bytes()
-    with pytest.raises(InputError, match=r"holds the checkpoints of a run.*resume_from_checkpoint=auto"):
-        train(compose_run(finished, "trainer.kwargs.max_epochs=2"), finished / "run")
+    other = finished / "other"
+    other.mkdir(exist_ok=True)
+    shutil.copy(finished / "run" / "models" / "last.ckpt", other / "last.ckpt")
+    for started_from in ((), (f"trainer.resume_from_checkpoint={other / 'last.ckpt'}",)):
+        with pytest.raises(InputError, match=r"holds the checkpoints of a run.*resume_from_checkpoint=auto"):
+            train(compose_run(finished, "trainer.kwargs.max_epochs=2", *started_from), finished / "run")
     assert (finished / "run" / "models" / "last.ckpt").read_bytes() == before
 
 

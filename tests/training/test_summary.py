@@ -38,7 +38,8 @@ def trainer_of(**changes: Any) -> Any:
 
 def model_of(average_from: int | None = None) -> Any:
     average = None if average_from is None else SimpleNamespace(start_step=average_from)
-    return SimpleNamespace(generator=BatchNorm2d(1), generator_average=average, options=ModuleOptions())
+    networks = {name: torch.nn.Sequential(BatchNorm2d(1)) for name in ("generator", "discriminator")}
+    return SimpleNamespace(**networks, generator_average=average, options=ModuleOptions())
 
 
 def test_big_lama_on_eight_gpus():
@@ -67,6 +68,7 @@ def test_a_run_that_validates_nothing_says_so():
     for data, trainer, why in (
         (data_of(), trainer_of(limit_val_batches=0), "trainer.kwargs.limit_val_batches=0"),
         (without, trainer_of(), "data.val=null"),
+        (without, trainer_of(max_epochs=-1), "data.val=null"),
     ):
         assert "  validation: none" in describe_run(model_of(), data, trainer).splitlines()
         (warning,) = warnings_of(model_of(), data, trainer)
@@ -102,10 +104,17 @@ def test_batch_norm_with_few_images_is_told(batch_size: int, processes: int, tol
     assert [text[:42] for text in found] == ["19 images a step: quality degrades below 2"] * told
 
 
+def test_a_network_that_was_built_in_eval_mode_is_told():
+    model = model_of()
+    model.discriminator.eval()
+    (warning,) = warnings_of(model, data_of(), trainer_of())
+    assert warning.startswith("discriminator: built in eval mode")
+
+
 def test_norms_that_keep_their_statistics_may_see_few_images():
     trainer, data = trainer_of(world_size=1), data_of(batch_size=19)
     one, other = model_of(), model_of()
-    one.generator.freeze()  # as generator.identity_init does
+    one.generator[0].freeze()  # as generator.identity_init does
     other.options = ModuleOptions(frozen_batch_norm=True)
     assert [list(warnings_of(model, data, trainer)) for model in (one, other)] == [[], []]
 
