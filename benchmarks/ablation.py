@@ -39,15 +39,14 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from lama_small import draw, initial_fill
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from saicinpainting.cli import run_command
-from saicinpainting.config import register_resolvers
+from saicinpainting.commands.plan import compose_config
 from saicinpainting.evaluation.comparison import FORMATS, Fill, markdown, measure_fill
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.io.folders import images_in
@@ -193,17 +192,10 @@ def train(run: str, variant: str, seed: int, *, steps: int, args: argparse.Names
 
 def rate_to_zero(steps: int, overrides: Sequence[str]) -> list[str]:
     """Settings by which the rates end at 0 with the last step, where `overrides` leave a schedule that can."""
-    scheduler = composed(overrides).optimizers.generator.get("scheduler") or {}
+    scheduler = compose_config(CONFIG, overrides).optimizers.generator.get("scheduler") or {}
     if "T_max" not in scheduler:
         return []
     return [f"optimizers.generator.scheduler.T_max={max(1, steps - scheduler.get('warmup_steps', 0))}"]
-
-
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """The training config of a variant."""
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
-        return compose(CONFIG, list(overrides))
 
 
 def minutes_of(logs: Path, steps: int) -> float | None:
@@ -220,7 +212,7 @@ def minutes_of(logs: Path, steps: int) -> float | None:
 @cache
 def multiply_adds(overrides: tuple[str, ...]) -> float:
     """Of the generator for an image of SIZE px; FFTs count as half of 2.5 N log2 N operations a channel."""
-    config = composed(overrides)
+    config = compose_config(CONFIG, overrides)
     settings = OmegaConf.to_container(config.generator, resolve=True)
     generator = build_generator(settings, OmegaConf.to_container(config.training_model, resolve=True)).generator
     set_fft_backend(generator, "fft")

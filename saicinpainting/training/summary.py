@@ -84,17 +84,15 @@ def warnings_of(model: InpaintingModule, data: InpaintingDataModule, trainer: pl
     if not validates(data, trainer):
         why = "trainer.kwargs.limit_val_batches=0" if data.val_titles else "data.val=null"
         yield f"{why}: no validation, so there will be no best.ckpt; last.ckpt holds the newest weights"
-    if steps is None:
-        return
-    validated = first_validation(epoch, trainer)
-    if validates(data, trainer) and steps < validated:
+    elif steps is not None and steps < (validated := first_validation(epoch, trainer)):
         yield (
             f"the run ends after {steps:,} steps, before its first validation after {validated:,}: there will be no "
             "best.ckpt; lower trainer.kwargs.val_check_interval"
         )
-    if model.generator_average is not None and model.generator_average.start_step >= steps:
+    average = model.generator_average
+    if steps is not None and average is not None and average.start_step >= steps:
         yield (
-            f"the generator's weights are averaged from step {model.generator_average.start_step:,} on, but the run "
+            f"the generator's weights are averaged from step {average.start_step:,} on, but the run "
             f"ends after {steps:,}; lower training_model.average_generator_start_step"
         )
 
