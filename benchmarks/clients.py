@@ -23,13 +23,12 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
 from benchmarks.common import synthetic_photograph
 from benchmarks.predict import calibrated
-from saicinpainting.config import register_resolvers
+from saicinpainting.commands.plan import compose_config
 from saicinpainting.inference.export import export, exportable
 from saicinpainting.io.checkpoint import write_checkpoint
 from saicinpainting.networks import make_generator
@@ -152,10 +151,8 @@ def write_run(folder: Path) -> Path:
     """A run's folder; beside it `lama.safetensors` and `config.yaml` in the published layout."""
     from safetensors.torch import save_file
 
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
-        small = ["generator.ngf=16", "generator.n_blocks=3", "+training_model.predict_only=true"]
-        config = compose("lama-fourier", ["location=places_example", *small])
+    small = ["generator.ngf=16", "generator.n_blocks=3", "+training_model.predict_only=true"]
+    config = compose_config("lama-fourier", ["location=places_example", *small])
     settings: Any = OmegaConf.to_container(config.generator, resolve=True)
     generator = calibrated(fill(make_generator(**settings)))
     state = {f"generator.{key}": value.contiguous() for key, value in generator.state_dict().items()}

@@ -38,7 +38,6 @@ from typing import Any
 from unittest import mock
 
 from common import (  # isort: skip  (makes the package importable)
-    ROOT,
     alternate,
     arguments,
     error_row,
@@ -51,11 +50,10 @@ from common import (  # isort: skip  (makes the package importable)
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from saicinpainting.config import register_resolvers
+from saicinpainting.commands.plan import compose_config
 from saicinpainting.inference.export import ExportableInpainter, export
 from saicinpainting.inference.fast.folding import fold
 from saicinpainting.inference.inpainter import Inpainter
@@ -132,9 +130,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def network(args: argparse.Namespace) -> torch.nn.Module:
     if args.model:
         return Inpainter.from_run(args.model, device="cpu", fold=False).network
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
-        config = compose(args.config, ["location=places_example", *args.overrides])
+    config = compose_config(args.config, ["location=places_example", *args.overrides])
     return calibrated(fill(make_generator(**OmegaConf.to_container(config.generator, resolve=True))))
 
 

@@ -42,18 +42,17 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, arguments, as_text, write_encoder, write_json  # isort: skip  (makes the package importable)
+from common import arguments, as_text, write_encoder, write_json  # isort: skip  (makes the package importable)
 
 import pytorch_lightning as pl
 import torch
 from cards import ARITHMETIC_SHARE, BANDWIDTH_SHARE, CARDS, Card
 from counting import Cost, OperatorCounter, StepCost, counted, fake_tensors, mean_cost
-from hydra import compose, initialize_config_dir
 from torch._subclasses.fake_tensor import FakeCopyMode
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from train_step import VARIANTS
 
-from saicinpainting.config import register_resolvers
+from saicinpainting.commands.plan import compose_config
 from saicinpainting.losses.perceptual import ResNetPL
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.module import AUTOCAST_DTYPES, InpaintingModule
@@ -167,10 +166,8 @@ def step_costs(
 
 
 def build(config: str, overrides: Sequence[str]) -> InpaintingModule:
-    register_resolvers()
     quiet = ["evaluator=ssim_inpainted", "visualizer.kind=noop", "location=sample"]
-    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
-        return make_training_model(compose(config, [*quiet, *overrides]))
+    return make_training_model(compose_config(config, [*quiet, *overrides]))
 
 
 def train(model: InpaintingModule, batches: Iterable[dict[str, Any]], precision: str) -> list[StepCost]:

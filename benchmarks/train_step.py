@@ -30,7 +30,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from common import (  # isort: skip  (makes the package importable)
-    ROOT,
     arguments,
     error_row,
     failed,
@@ -42,13 +41,12 @@ from common import (  # isort: skip  (makes the package importable)
 
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from torch.multiprocessing import get_context
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import flop_registry
 
-from saicinpainting.config import register_resolvers
+from saicinpainting.commands.plan import compose_config
 from saicinpainting.training.epoch_loop import use_exact_epochs
 from saicinpainting.training.factory import make_training_model
 from tests.helpers import peak_memory
@@ -179,7 +177,6 @@ def run(pipe, args, variant: str, batch: int, folder: str) -> None:
 
 def train(pipe, args, variant: str, batch: int, folder: str) -> None:
     torch.set_num_threads(args.threads)
-    register_resolvers()
     overrides = [
         *VARIANTS[variant],
         f"losses.resnet_pl.weights_path={folder}",
@@ -188,8 +185,7 @@ def train(pipe, args, variant: str, batch: int, folder: str) -> None:
         "location=sample",
         *args.overrides,
     ]
-    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
-        config = compose(args.config, overrides)
+    config = compose_config(args.config, overrides)
     pl.seed_everything(0)
     model = make_training_model(config)
     pipe.poll(None)  # a GPU is left to the variant whose turn it is
