@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 _OVERRIDE = re.compile(r"(\+{0,2}([\w$][\w$./@:-]*)=)(.+)", re.DOTALL)
 # By its last word: model.path, data.train.indir, hydra.run.dir, location.tb_dir, evaluation's lpips_weights, …
 _PATH = re.compile(
-    r"(.*\.)?(\w+_)?(path|(in|out|sub)?dir|folder|checkpoint|finetune_from|weights|file_list|pretrained_models)"
+    r"out|(.*\.)?(\w+_)?(path|(in|out|sub)?dir|folder|checkpoint|finetune_from|weights|file_list|pretrained_models)"
 )
 _PATH_OR_LIST = re.compile(r"data\..*\.indir|.*_weights")
 _QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)

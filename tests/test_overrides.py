@@ -48,7 +48,7 @@ def composed(group: str, name: str, *words: str):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_path_is_taken_as_the_shell_gives_it(path: str) -> None:
-    keys = ("indir", "outdir", "model.path", "model.checkpoint", "+data.cache_dir", "++data.file_list")
+    keys = ("indir", "outdir", "out", "model.path", "model.checkpoint", "+data.cache_dir", "++data.file_list")
     config = composed("prediction", "default", *(f"{key}={path}" for key in keys))
     for key in keys:
         assert OmegaConf.select(config, key.lstrip("+")) == path

@@ -110,12 +110,11 @@ def pairs_with_masks(files: Sequence[str], folder: str, suffix: str, mask_path: 
     """
     images = ImageFiles(files)
     real = os.path.realpath(mask_path)
-    chosen = [
-        file
-        for file in images.without_twins((suffix,))
-        if os.path.realpath(file) != real and not _is_mask_among(images.stems, file)
-    ]
+    others = [file for file in images.without_twins((suffix,)) if os.path.realpath(file) != real]
+    chosen = [file for file in others if not _is_mask_among(images.stems, file)]
     if os.path.isfile(mask_path):
+        if masks := sorted(set(others).difference(chosen)):
+            LOGGER.warning("%d files are taken for masks of others and left out: %s", len(masks), some(masks))
         pairs = [NamedPair(image, mask_path, _name(image, folder)) for image in chosen]
     elif os.path.isdir(mask_path):
         image_of = {_name(image, folder): image for image in chosen}
@@ -141,8 +140,9 @@ def _image_named(name: str, image_of: dict[str, str]) -> str | None:
 
 
 def _is_mask_among(stems: set[str], file: str) -> bool:
-    stem = os.path.splitext(file)[0]
-    return "_mask" in os.path.basename(stem) and stem.rsplit("_mask", 1)[0] in stems
+    """Whether it is called NAME_mask, NAME_mask000 or such beside NAME; NAME_masked_ball is a name of its own."""
+    stem, mark, number = os.path.splitext(file)[0].rpartition("_mask")
+    return bool(mark) and os.sep not in number and not number[:1].isalpha() and stem in stems
 
 
 def _name(file: str, folder: str) -> str:

@@ -85,6 +85,8 @@ def _load(
     if out_key != "inpainted" and (refine or exported):
         whom = "refine=true" if refine else "an ONNX file"
         raise InputError(f"out_key={out_key}: {whom} gives inpainted only; leave out_key out")
+    if out_key != "inpainted" and options.get("strategy") == "crop":
+        raise InputError(f"out_key={out_key}: parts are painted only around holes; set strategy=whole")
     if out_key != "inpainted" and (edge.feather or edge.match_colors):
         raise InputError(
             f"out_key={out_key}: nothing meets the image there; leave mask.feather and mask.match_colors out"
@@ -137,6 +139,7 @@ def _refining(
 ) -> MatchingBackend:
     settings = read_section(RefinerSettings, {"precision": precision, **refiner}, where="refiner")
     warn_of_emulation(dtype_of(settings.precision), device)
+    gpus(settings.gpu_ids)  # whether they are there
     generator, generator_input = load_model(model["path"], model["checkpoint"], trust=trust)
     if replace(generator_input, image_channels=3) != GeneratorInput():
         raise InputError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,8 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from saicinpainting.config import read_experiment_config, resolved_sections
 from saicinpainting.data.pairs import batches_of_equal_size, plan_batches
-from saicinpainting.inference.backends import Backend, Batch, checkpoint_file
+from saicinpainting.inference.backends import Backend, Batch
 from saicinpainting.inference.filling import Filled, Filling, Read
 from saicinpainting.inference.results import Pair, claim_results, inputs_digest, results_in
 from saicinpainting.io.download import digest_of
@@ -24,6 +27,7 @@ from saicinpainting.io.files import set_up_reader
 from saicinpainting.io.images import check_ending, write_image
 from saicinpainting.io.ranks import Progress, Ranks
 from saicinpainting.masks.mask_sets import check_outside
+from saicinpainting.networks.models import locate_model
 from saicinpainting.utils import InputError, check_whole, did_you_mean
 
 EXISTING = ("keep", "overwrite")
@@ -79,7 +83,7 @@ def predict_folder(
 
     A result has the depth, colour profile, resolution and alpha of its image, as far as its format holds them.
     Reading, computing and writing overlap; on CUDA a batch is prepared and copied while the one before it is computed.
-    An image that cannot be read or filled, or does not fit its mask or into the memory, is skipped.
+    An image that cannot be read or filled, or does not fit its mask, the memory or the results' format, is skipped.
 
     Batches are those of all images, whoever computes them. One of which a part is there, as after a kill, is computed
     whole, for what is beside an image changes its rounding.
@@ -123,15 +127,16 @@ def predict_folder(
         raise InputError(
             f"{indir}: rank {ranks.rank} finds other images or masks than rank 0; all need the same folder"
         )
-    left = set(planned["left"])
+    left, stale = set(planned["left"]), set(planned["stale"])
     results = None if made_by is None else results_in(outdir, ranks.rank)
     batches = ranks.mine(planned["batches"])
+    stale.intersection_update(itertools.chain.from_iterable(batches))
     tolerant = _Tolerant(dataset, pairs, [index for batch in batches for index in batch])
     reader = DataLoader(tolerant, batch_size=None, num_workers=num_workers, worker_init_fn=set_up_reader)
     made: list[int] = []
     skipped: dict[int, str] = {}
     with ThreadPoolExecutor(WRITERS) as pool, Progress(ranks, len(left), "predict") as progress:
-        writes: list[Future[None]] = []
+        writes: list[tuple[int, Future[None]]] = []
 
         def skip(index: int, reason: str) -> None:
             if index in left:
@@ -150,13 +155,25 @@ def predict_folder(
             if read.item not in left:
                 return
             file = files[read.item]
+            # Not before there is something in their place, but all at once: a folder has results of one origin.
+            while stale:
+                files[stale.pop()].unlink(missing_ok=True)
             if results is not None:  # before the result, so that an interruption leaves none without
+                file.unlink(missing_ok=True)
                 results.add(file.relative_to(outdir).as_posix(), read.inputs)
-            writes.append(pool.submit(write_image, file, image, read.extras))
+            writes.append((read.item, pool.submit(write_image, file, image, read.extras)))
             made.append(read.item)
             progress.update()
             while len(writes) > WAITING_WRITES:
-                writes.pop(0).result()
+                end_write()
+
+        def end_write() -> None:
+            index, written = writes.pop(0)
+            try:
+                written.result()
+            except InputError as error:  # its format does not hold it
+                made.remove(index)
+                skipped[index] = str(error)
 
         filling, under_way = Filling(backend, write, cannot_fill), deque[Filled]()
         reads = iter(reader)
@@ -172,8 +189,8 @@ def predict_folder(
                         filling.finish(under_way.popleft())
         while under_way:
             filling.finish(under_way.popleft())
-        for written in writes:
-            written.result()
+        while writes:
+            end_write()
         all_made: list[dict[str, Any]] = ranks.gather({"made": made, "skipped": skipped}, progress)
     if ranks.first and ranks.count > 1 and made_by is not None:
         results_in(outdir).begin(made_by)  # joins what the ranks have noted
@@ -196,21 +213,28 @@ def _plan(
     overwrite: bool,
     made_by: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What rank 0 tells all: which images are `left`, the `batches` that these are in, and the `names` that it knows.
+    """What rank 0 tells all: which images are `left`, of which `stale` results are there, the `batches` that these are
+    in, and the `names` that it knows.
 
     Claims `outdir` first.
     """
     pairs = zip(dataset.img_filenames, dataset.mask_filenames, strict=True)
+    stale: set[Path] = set()
     if made_by is not None:
-        claim_results(outdir, dict(zip(files, pairs, strict=True)), made_by, overwrite=overwrite)
-    left = [i for i, file in enumerate(files) if overwrite or not file.is_file()]
+        stale = claim_results(outdir, dict(zip(files, pairs, strict=True)), made_by, overwrite=overwrite)
+    left = [i for i, file in enumerate(files) if overwrite or file in stale or not file.is_file()]
     batches: list[list[int]] = []
     if left:
         size_of = (lambda *size: size) if one_size else dataset.size_of_sample
         waiting = WAITING_BATCHES * batch_size
         batches = plan_batches(dataset.img_filenames, batch_size, size_of, waiting=waiting)
     missing = set(left)
-    return {"left": left, "batches": [one for one in batches if not missing.isdisjoint(one)], "names": names}
+    return {
+        "left": left,
+        "stale": [i for i in left if files[i] in stale],
+        "batches": [one for one in batches if not missing.isdisjoint(one)],
+        "names": names,
+    }
 
 
 def check_folder_settings(
@@ -229,12 +253,20 @@ def check_folder_settings(
 
 
 def origin(model: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`made_by` for `predict_folder`: the checkpoint's content and the settings that decide the pixels."""
-    checkpoint = checkpoint_file(model)
+    """`made_by` for `predict_folder`: the checkpoint's content and the settings that decide the pixels.
+
+    Of the run's config too, which says what network the weights are for and what it is given.
+    """
+    files = locate_model(model["path"], model["checkpoint"])
+    checkpoint = files.checkpoint
     if not checkpoint.is_file():
         there = sorted(file.name for file in checkpoint.parent.glob("*.*")) or ["nothing"]
         raise InputError(f"no checkpoint {checkpoint}; there are: {', '.join(there)}")
-    return {"checkpoint_sha256": digest_of(checkpoint, "sha256"), **settings}
+    made_by = {"checkpoint_sha256": digest_of(checkpoint, "sha256"), **settings}
+    if files.config is not None:
+        network = resolved_sections(read_experiment_config(files.folder), ("generator", "training_model"))
+        made_by["config_sha256"] = hashlib.sha256(json.dumps(network, sort_keys=True, default=str).encode()).hexdigest()
+    return made_by
 
 
 def _ending(out_ext: str) -> str:

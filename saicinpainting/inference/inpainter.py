@@ -22,7 +22,7 @@ from saicinpainting.inference.tiling import fill_parts, resize_to_fit, without_s
 from saicinpainting.io.device import available_memory, dtype_of, pick_device, warn_of_emulation
 from saicinpainting.io.images import padded, planes_of, to_levels, to_pixels
 from saicinpainting.io.masks import hole_of, odd_hole, warn_of_mask
-from saicinpainting.io.memory import Attempts
+from saicinpainting.io.memory import FEWEST_PIXELS, Attempts
 from saicinpainting.io.pixels import FilePixels, orientation_of, pixels_of, split_alpha
 from saicinpainting.networks.inputs import GeneratorInput, batch_rng
 from saicinpainting.networks.load import load_model
@@ -246,7 +246,7 @@ class Inpainter:
 
     def largest_pixels(self) -> int:
         """How many pixels go through the network at once."""
-        return min(max(self._memory.pixels_in(self.memory_gb), self.min_size**2), self._most_pixels())
+        return min(max(self._memory.pixels_in(self.memory_gb), FEWEST_PIXELS), self._most_pixels())
 
     def _most_pixels(self) -> int:
         return self._memory.most_pixels() if self.device.type == "cuda" else sys.maxsize

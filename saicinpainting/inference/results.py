@@ -34,12 +34,12 @@ def results_in(outdir: Path, rank: int = 0) -> Provenance:
 
 def claim_results(
     outdir: Path, pairs: Mapping[Path, Pair], made_by: Mapping[str, Any], *, overwrite: bool = False
-) -> Provenance:
+) -> set[Path]:
     """Make `outdir` a folder of results of `made_by`; pairs: image and mask of each result.
 
-    Results that this program made of something else, or of other images and masks, are made anew: they are removed
-    before the provenance is written, so that an interruption never makes them count as current. A file of another
-    origin is an error, unless `overwrite` is on.
+    Returns the stale ones, to be made anew: those that this program made of something else, or of other images and
+    masks. They stay there and are noted, so that no start takes them for current; the caller removes them all once it
+    has something in their place. A file of another origin is an error, unless `overwrite` is on.
     """
     results = results_in(outdir)
     other = results.difference(made_by)
@@ -53,19 +53,18 @@ def claim_results(
             "choose another outdir, remove them, or set existing=overwrite to replace them"
         )
     if other:
-        stale = list(there)
+        stale = there.keys() - unknown
         # Those of images that are not asked for stay, as results of something else.
         results.done = {name: None for name in results.done if (outdir / name).is_file()}
     else:
-        stale = [
+        stale = {
             file
             for file, name in tqdm(there.items(), desc="check", unit="image", leave=False)
-            if results.done.get(name) != inputs_digest(pairs[file], digest_of_file)
-        ]
+            if name in results.done and results.done[name] != inputs_digest(pairs[file], digest_of_file)
+        }
+        results.done |= dict.fromkeys(map(there.__getitem__, stale))
     if stale and not overwrite:
         reason = f"another checkpoint or setting ({other})" if other else "other images or masks than there are now"
         LOGGER.warning("%s: %d results of %s are made anew", outdir, len(stale), reason)
-    for file in stale:
-        file.unlink()
     results.begin(made_by)
-    return results
+    return stale

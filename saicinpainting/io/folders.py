@@ -12,7 +12,10 @@ from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
 NAMED = 3
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pnm", ".jp2"),
+)
 
 
 def list_files(folder: str | os.PathLike[str]) -> list[str]:

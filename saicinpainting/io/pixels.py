@@ -7,7 +7,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000"
 SLOWER = 10
 """Times that compressed BMP files take, which are decoded by Python."""
 EXIF_ORIENTATION = 0x0112
+PLANAR_CONFIGURATION = 284
 _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 """Orientation: quarters to turn to the left, and whether to mirror left and right afterwards."""
 
@@ -87,23 +88,42 @@ def decode_pixels(data: bytes, name: str) -> FilePixels:
         pixels = _float_tiff(data) if isinstance(error, UnidentifiedImageError) else None
         if pixels is not None:
             return FilePixels(*_split(pixels))
-        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        reason: object = error
+        if isinstance(error, UnidentifiedImageError):
+            tiff = " that is read, but a TIFF of another kind; save it as PNG"
+            reason = "it is no image" + (tiff if _is_tiff(data) else "")
         raise InputError(f"cannot read the image {name}: {reason}") from error
 
 
 def _decoded(file: Image.Image, data: bytes) -> FilePixels:
+    if _tiff_tag(file, PLANAR_CONFIGURATION) == 2 and 16 in _bits_of_channels(file):
+        raise InputError("16 bits with its channels one after the other; save it with interleaved channels")
     deep = _by_opencv(data) if is_deep(file) and not file.mode.startswith("I") else None  # Pillow keeps 8 bits
     if deep is not None:
-        colours, alpha = _split(_upright(deep, orientation_of(file)))
+        # OpenCV has turned a TIFF already, and nothing else.
+        colours, alpha = _split(deep if file.format == "TIFF" else _upright(deep, orientation_of(file)))
     else:
+        white_is_zero = (
+            file.mode.startswith("I;16") and _tiff_tag(file, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+        )
         ImageOps.exif_transpose(file, in_place=True)
         colours, alpha = _split(np.asarray(_plain(file)))
+        if white_is_zero:  # of 8 bits Pillow sees to it
+            colours = np.iinfo(np.uint16).max - colours
     return FilePixels(colours, alpha, lossy=file.format in ("JPEG", "MPO", "WEBP"))
 
 
 def is_deep(file: Image.Image) -> bool:
     """Whether a file that was opened holds 16 bits a channel; of colours the decoder's arguments say so."""
     return file.mode.startswith("I") or ";16" in repr(getattr(file, "tile", ""))
+
+
+def _tiff_tag(file: Image.Image, tag: int) -> Any:
+    return getattr(file, "tag_v2", {}).get(tag)
+
+
+def _bits_of_channels(file: Image.Image) -> tuple[int, ...]:
+    return tuple(_tiff_tag(file, TiffImagePlugin.BITSPERSAMPLE) or ())
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -119,8 +139,11 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _float_tiff(data: bytes) -> np.ndarray | None:
-    """Of a TIFF with colours that are floats, which Pillow does not know; None of anything else."""
-    if data[:4] not in (b"II*\0", b"MM\0*"):
+    """Of a TIFF with colours that are floats, which Pillow does not know; None of anything else.
+
+    Other TIFFs that only OpenCV reads lose bits, alpha or their colour space there.
+    """
+    if not _is_tiff(data):
         return None
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
@@ -130,7 +153,12 @@ def _float_tiff(data: bytes) -> np.ndarray | None:
         check_pixels(int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH]), sixteen_bits=True)
     except Exception:  # of damaged tags
         return None
-    return _by_opencv(data)
+    pixels = _by_opencv(data)
+    return pixels if pixels is not None and pixels.dtype.kind == "f" else None
+
+
+def _is_tiff(data: bytes) -> bool:
+    return data[:4] in (b"II*\0", b"MM\0*")
 
 
 def _by_opencv(data: bytes) -> np.ndarray | None:

@@ -15,6 +15,9 @@ from saicinpainting.io.download import digest_of_input
 from saicinpainting.io.files import append, part_of, write_whole
 from saicinpainting.utils import InputError
 
+LATER = {"config_sha256"}
+"""Settings that are not compared with folders of earlier versions, which did not note them."""
+
 
 class Provenance:
     """Two files beside results: NAME.json has the settings that decide all of them, NAME.jsonl a line for each result.
@@ -52,8 +55,12 @@ class Provenance:
 
     def difference(self, settings: Mapping[str, Any]) -> str | None:
         """`seed: 0, now 1`: the first setting that differs; None: none does, or nothing was begun."""
+        if self.settings is None:
+            return None
         wanted = json.loads(json.dumps(settings))
-        return None if self.settings is None else _difference(self.settings, wanted, "")
+        for key in LATER - self.settings.keys():
+            wanted.pop(key, None)
+        return _difference(self.settings, wanted, "")
 
     def check(self, settings: Mapping[str, Any], *, what: str, remedy: str) -> None:
         """Check that results of `settings` may be added to the folder.

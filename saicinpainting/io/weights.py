@@ -16,6 +16,7 @@ from saicinpainting.io.files import disk_problem
 from saicinpainting.utils import InputError
 
 ATTEMPTS = 3
+DATE = r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])\."
 
 
 def torch_home() -> Path:
@@ -55,7 +56,8 @@ def fetch_weights(path: str | Path, url: str, *, what: str, sha256: str | None =
     The file appears only when complete, so an interrupted download never passes for weights; the next start goes on
     with it. Processes that need the same file wait for the one that downloads it. `what` names it in errors and in
     the progress bar; `sha256`: its checksum or the first digits of it. Without it, as PyTorch does it, an address that
-    ends in a dash and eight or more hexadecimal digits tells them. LAMA_OFFLINE=1 forbids the download.
+    ends in a dash and eight or more hexadecimal digits tells them, unless they are a date. LAMA_OFFLINE=1 forbids the
+    download.
     """
     path = Path(path)
     if path.is_file():
@@ -63,8 +65,8 @@ def fetch_weights(path: str | Path, url: str, *, what: str, sha256: str | None =
     by_hand = f"put the file by hand at {path.absolute()}"
     if is_offline():
         raise InputError(f"{what}: cannot download {without_secrets(url)} (LAMA_OFFLINE is set); {by_hand}")
-    if sha256 is None and (found := re.search(r"-([0-9a-f]{8,})\.\w+$", without_secrets(url))):
-        sha256 = found[1]
+    if sha256 is None and (found := re.search(rf"-(?!{DATE})(?P<digits>[0-9a-f]{{8,}})\.\w+$", without_secrets(url))):
+        sha256 = found["digits"]
     checksum = Checksum("sha256", sha256.lower()) if sha256 else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

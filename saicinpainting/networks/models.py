@@ -136,6 +136,9 @@ def fetch_model(model: PublishedModel) -> Path:
         return model.folder
     if not model.missing() and _is_verified(model):
         return model.folder
+    if not model.missing() and not os.access(model.folder, os.W_OK):
+        _compare(model)  # put there for all by somebody else; every start reads it through
+        return model.folder
     try:
         model.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(model.folder.with_name(f".{model.name}.lock")):
@@ -220,17 +223,23 @@ def verify_model(model: PublishedModel, *, again: bool = False) -> None:
     """
     if not again and _is_verified(model):
         return
+    _compare(model)
+    if not model.ships and os.access(model.folder, os.W_OK):
+        (model.folder / VERIFIED).write_text(_mark(model))
+
+
+def _compare(model: PublishedModel) -> None:
     for name, file in model.files.items():
         path = model.folder / name
         if file.sha256 and (found := digest_of(path, "sha256")) != file.sha256:
             differs = f"model {model.name}: {path} has sha256 {found}, expected {file.sha256}"
             if model.ships:
                 raise InputError(f"{differs}; install this package again")
+            if not os.access(path.parent, os.W_OK):
+                raise InputError(f"{differs}; replace it, or name another folder with TORCH_HOME")
             (model.folder / VERIFIED).unlink(missing_ok=True)
             path.unlink()
             raise InputError(f"{differs}; it was removed, start again")
-    if not model.ships:
-        (model.folder / VERIFIED).write_text(_mark(model))
 
 
 def _is_verified(model: PublishedModel) -> bool:
@@ -361,6 +370,6 @@ def _from_hub(place: str) -> Path:
     wanted = {"revision": revision, "local_files_only": is_offline()}
     try:
         return Path(hub.hf_hub_download(repo, file, **wanted) if file else hub.snapshot_download(repo, **wanted))
-    except (OSError, ValueError, hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # its own, and those of whatever it fetches with
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{place}: cannot be had from the hub ({reason})") from error

@@ -302,6 +302,28 @@ def test_masks_in_a_folder_of_their_own(tmp_path, caplog):
         InpaintingDataset(tmp_path / "in", mask_path=tmp_path / "empty")
 
 
+def test_a_name_that_only_begins_like_a_masks_is_an_images(tmp_path, caplog):
+    for name in ("my", "my_masked_ball", "my_mask001"):
+        save(tmp_path / "in" / f"{name}.png", picture())
+    for name in ("my", "my_masked_ball", "my_mask2"):
+        save(tmp_path / "masks" / f"{name}.png", hole())
+    dataset = InpaintingDataset(tmp_path / "in", mask_path=tmp_path / "masks")
+    pairs = {name: Path(image).stem for name, image in zip(dataset.names, dataset.img_filenames, strict=True)}
+    assert pairs == {"my": "my", "my_mask2": "my", "my_masked_ball": "my_masked_ball"}
+    one = InpaintingDataset(tmp_path / "in", mask_path=tmp_path / "masks" / "my.png")
+    assert one.names == ["my", "my_masked_ball"]
+    assert "1 files are taken for masks of others and left out: " in caplog.text
+    assert "my_mask001.png" in caplog.text
+
+
+@pytest.mark.parametrize("ending", [".avif", ".ppm", ".jpe", ".jp2"])
+def test_images_of_rarer_endings_are_found(tmp_path, ending):
+    pair(tmp_path, "a", ending)
+    dataset = InpaintingDataset(tmp_path, img_suffix=ending)
+    assert dataset.img_filenames == [str(tmp_path / f"a{ending}")]
+    assert dataset[0]["image"].shape == (3, *hole().shape)
+
+
 def test_a_size_error_names_the_exif_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -40,6 +40,13 @@ REFUSED = [
         ),
         ("lama.onnx", True, {}, r"refine=true: lama\.onnx is an ONNX file, which cannot be refined; leave refine out"),
         ("lama.onnx", False, {"out_key": "predicted_image"}, "out_key=predicted_image: an ONNX file gives inpainted"),
+        (
+            "best.ckpt",
+            False,
+            {"out_key": "predicted_image", "strategy": "crop"},
+            "out_key=predicted_image: .* set strategy=whole",
+        ),
+        ("best.ckpt", True, {"refiner": {"gpu_ids": 99}}, r"refiner\.gpu_ids: GPU 99 asked for"),
         ("lama.onnx", False, {"fold": False}, "fold=False: an ONNX file cannot follow it; leave fold out"),
         *(("lama.onnx", False, *refused) for refused in REFUSED),
         *(("best.ckpt", True, *refused) for refused in REFUSED),

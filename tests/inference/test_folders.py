@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import shutil
 import threading
@@ -13,15 +14,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from saicinpainting.data.pairs import InpaintingDataset
-from saicinpainting.inference.folders import predict_folder
+from saicinpainting.inference.folders import origin, predict_folder
 from saicinpainting.io.extras import ImageExtras
 from saicinpainting.io.images import write_image
 from saicinpainting.io.ranks import Ranks
 from saicinpainting.utils import InputError
-from tests.helpers import photo, write_run
+from tests.helpers import ROOT, photo, write_run
 from tests.ranks import content, in_threads
 from tests.samples import Red, refining, write_pairs
 
@@ -169,6 +171,70 @@ def test_an_interrupted_start_leaves_nothing_of_before(tmp_path: Path) -> None:
     assert len(list(out.glob("*.png"))) == 2
     summary = fill_pairs(indir, out, Red(), made_by="B")
     assert (len(summary.written), summary.kept) == (3, 2)
+
+
+class Refuses:
+    """A backend that fills nothing."""
+
+    image_channels = 3
+
+    def __call__(self, batch: Any, *, match_colors: bool = False) -> Any:
+        raise InputError("this backend fills nothing")
+
+
+def test_a_start_that_fills_nothing_removes_nothing(tmp_path: Path) -> None:
+    indir, out = write_pairs(tmp_path / "in", *[(16, 16)] * 3), tmp_path / "out"
+    fill_pairs(indir, out, Red())
+    before = {file.name: file.read_bytes() for file in out.glob("*.png")}
+    for settings in ({"made_by": "B"}, {"made_by": "B"}, {"existing": "overwrite"}):
+        assert len(fill_pairs(indir, out, Refuses(), **settings).skipped) == 3
+        assert {file.name: file.read_bytes() for file in out.glob("*.png")} == before
+    summary = fill_pairs(indir, out, Red(), made_by="B")
+    assert (len(summary.written), summary.kept) == (3, 0)  # none of them counts as B's
+
+
+def test_what_cannot_be_overwritten_stays(tmp_path: Path) -> None:
+    indir, out = write_pairs(tmp_path / "in", (16, 16), (16, 16)), tmp_path / "out"
+    out.mkdir()
+    (out / "000_mask000.png").write_bytes(b"somebody's")
+    (indir / "000.png").write_bytes((indir / "000.png").read_bytes()[:60])
+    summary = fill_pairs(indir, out, Red(), existing="overwrite")
+    assert (len(summary.written), len(summary.skipped)) == (1, 1)
+    assert (out / "000_mask000.png").read_bytes() == b"somebody's"
+
+
+def test_a_result_that_its_format_does_not_hold_is_skipped(tmp_path: Path) -> None:
+    indir, out = write_pairs(tmp_path / "in", *[(16, 16)] * 32), tmp_path / "out"
+    for name in ("001.png", "001_mask000.png"):
+        Image.open(indir / name).resize((16400, 4)).save(indir / name)
+    for written, kept in ((31, 0), (0, 31)):
+        summary = fill_pairs(indir, out, Red(), out_ext=".webp")
+        assert (len(summary.written), summary.kept, list(summary.skipped)) == (written, kept, ["001_mask000.png"])
+        assert "16400" in summary.skipped["001_mask000.png"]
+        assert not (out / "001_mask000.webp").exists()
+
+
+def test_results_are_of_one_config_of_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = shutil.copytree(ROOT / "saicinpainting" / "pretrained" / "lama-small", tmp_path / "run")
+    model = {"path": str(run), "checkpoint": "best.ckpt"}
+    indir, out = write_pairs(tmp_path / "in", (16, 16)), tmp_path / "out"
+    dataset = InpaintingDataset(indir, img_suffix=".png")
+
+    def start() -> int:
+        return predict_folder(Red(), dataset, indir, out, made_by=origin(model, {})).kept
+
+    config = OmegaConf.load(run / "config.yaml")
+    assert [start(), start()] == [0, 1]
+    OmegaConf.save(OmegaConf.merge(config, {"generator": {"initial_fill": None}}), run / "config.yaml")
+    assert start() == 0
+    assert "config_sha256" in caplog.text
+    OmegaConf.save(OmegaConf.merge(OmegaConf.load(run / "config.yaml"), {"title": "moved"}), run / "config.yaml")
+    assert start() == 1
+    # What an earlier version has begun does not know of it.
+    noted = json.loads((out / ".predicted.json").read_text())
+    del noted["config_sha256"]
+    (out / ".predicted.json").write_text(json.dumps(noted))
+    assert start() == 1
 
 
 def test_results_that_are_not_asked_for_stay_known(tmp_path: Path) -> None:

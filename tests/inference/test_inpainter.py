@@ -129,6 +129,8 @@ def test_the_memory_decides(network: Any) -> None:
     memory = MEASURED["strips"]
     inpainter = Inpainter(network, device="cpu", memory_gb=memory.fixed_gb + 0.1 * memory.gb_per_megapixel)
     assert inpainter.largest_pixels() == pytest.approx(100_000, abs=1)
+    # Not by parts of fewer pixels than networks were trained on, however little there is.
+    assert Inpainter(network, device="cpu", memory_gb=1e-3).largest_pixels() == 256 * 256
     assert Inpainter(network, device="cpu", fold=False, memory_gb=1).largest_pixels() == pytest.approx(1_000_000, abs=1)
     inpainter.network.register_forward_hook(lambda _, args, __: calls.append(tuple(args[0].shape[-2:])))
     image, hole = rand(1, 1, 3, 400, 600), torch.zeros(1, 1, 400, 600)

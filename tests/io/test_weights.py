@@ -145,6 +145,8 @@ def test_a_setting_names_a_file_an_address_or_nothing(server, tmp_path, monkeypa
     assert weights_file(address(server, "unannounced.pth"), "http://127.0.0.1:1/x", what="vgg").read_bytes() == CONTENT
     with pytest.raises(InputError, match=r"whole-00000000\.pth has sha256 .*, expected 00000000"):
         weights_file(address(server, "whole-00000000.pth"), "", what="vgg")
+    dated = weights_file(address(server, "whole-20240115.pth"), "", what="vgg")  # a date is no checksum
+    assert dated.read_bytes() == CONTENT
 
 
 def test_files_of_one_name_at_two_addresses_are_two(server, tmp_path, monkeypatch):

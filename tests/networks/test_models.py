@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -210,6 +211,41 @@ def test_places_on_the_hub_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert asked == [("me/lama", "models/x.ckpt", "v2")]
     with pytest.raises(InputError, match="expected hf://OWNER/REPO"):
         locate_model("hf://me")
+
+
+def test_whatever_goes_wrong_at_the_hub_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    class RemoteProtocolError(Exception):
+        """As of the package that the hub's own uses, and neither an OSError nor a ValueError."""
+
+    def fails(*_: object, **__: object) -> str:
+        raise RemoteProtocolError("peer closed connection")
+
+    for name in ("hf_hub_download", "snapshot_download"):
+        monkeypatch.setattr(hub, name, fails)
+    for place in ("hf://me/lama", "hf://me/lama/models/x.ckpt"):
+        with pytest.raises(InputError, match=rf"^{place}: cannot be had from the hub \(peer closed connection\)$"):
+            locate_model(place)
+
+
+def test_a_model_that_was_put_there_for_all_is_verified_where_nothing_may_be_written(
+    table: Path, server: Files, monkeypatch: pytest.MonkeyPatch
+):
+    model = find_model("lama-fourier")
+    (model.folder / "models").mkdir(parents=True)
+    (model.folder / "config.yaml").write_bytes(CONFIG)
+    (model.folder / "models" / "best.ckpt").write_bytes(weights())
+    before = sorted(model.folder.parent.rglob("*"))
+    # Root may write everywhere; so it is told otherwise, in place of the modes.
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    for _ in range(2):
+        assert locate_model("lama-fourier").checkpoint.read_bytes() == weights()
+    assert sorted(model.folder.parent.rglob("*")) == before
+    (model.folder / "models" / "best.ckpt").write_bytes(weights(1))
+    with pytest.raises(InputError, match=r"best\.ckpt has sha256 .* expected .*; replace it, or name another folder"):
+        locate_model("lama-fourier")
+    assert not server.requests
 
 
 def test_the_shipped_table_is_whole(monkeypatch: pytest.MonkeyPatch):
