@@ -34,6 +34,8 @@ def predict(settings: dict[str, Any], ranks: Ranks) -> None:
     from saicinpainting.schema import read_section
     from saicinpainting.utils import InputError
 
+    if settings["out"] is None and not settings["outdir"]:
+        raise InputError("outdir: expected a folder, got nothing; name one")
     writing = {key: settings[key] for key in ("out", "out_ext", "batch_size", "num_workers", "existing")}
     check_folder_settings(**writing)
     names = {"img_suffix": settings["dataset"].pop("img_suffix", ".png")}

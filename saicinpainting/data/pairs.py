@@ -20,7 +20,7 @@ from saicinpainting.io.images import ceil_modulo, load_planes, pad_img_to_modulo
 from saicinpainting.io.masks import read_hole
 from saicinpainting.io.pixels import decode_pixels, is_deep, open_image, orientation_of, read_bytes, turned_note
 from saicinpainting.masks.generators import MaskGenerator, MaskRandom
-from saicinpainting.utils import InputError
+from saicinpainting.utils import InputError, check_whole
 
 Sample = dict[str, Any]
 T = TypeVar("T")
@@ -93,6 +93,10 @@ class _SizedSamples(Dataset[Sample]):
     channels = 3
 
     def __init__(self, *, pad_out_to_modulo: int | None, scale_factor: float | None) -> None:
+        if pad_out_to_modulo is not None:
+            check_whole("dataset.pad_out_to_modulo", pad_out_to_modulo)
+        if scale_factor is not None and not (isinstance(scale_factor, int | float) and scale_factor > 0):
+            raise InputError(f"dataset.scale_factor: expected a number above 0, got {scale_factor!r}")
         self.pad_out_to_modulo = pad_out_to_modulo
         self.scale_factor = scale_factor
 

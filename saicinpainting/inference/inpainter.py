@@ -69,7 +69,7 @@ class Inpainter:
         self.dtype = dtype_of(precision)
         if strategy not in STRATEGIES:
             raise InputError(f"strategy: unknown value {strategy!r}; {did_you_mean(str(strategy), STRATEGIES)}")
-        if memory_gb is not None and memory_gb <= 0:
+        if memory_gb is not None and not (isinstance(memory_gb, int | float) and memory_gb > 0):
             raise InputError(f"memory_gb: expected gigabytes above 0, got {memory_gb}")
         self.device = pick_device(device)
         if cuda_graphs not in ("auto", True, False):
@@ -156,6 +156,7 @@ class Inpainter:
             not image.is_floating_point()
             or image.dim() != 4
             or image.shape[1] != self.image_channels
+            or 0 in image.shape[2:]
             or mask.shape != (len(image), 1, *image.shape[2:])
         ):
             raise InputError(
@@ -167,7 +168,8 @@ class Inpainter:
                 f"expected an image in [0, 1], got values from {image.min():.3g} to {image.max():.3g}; scale it, 0 to "
                 "255 by 1 / 255"
             )
-        filled = fill_with_edge(self.fill_batch, {"image": image, "mask": mask}, edge).to(image)
+        batch = {"image": image.detach(), "mask": mask.detach()}
+        filled = fill_with_edge(self.fill_batch, batch, edge).to(image)
         self._check(filled)
         return filled
 

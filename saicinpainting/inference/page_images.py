@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from saicinpainting.io.budgets import BudgetError
+from saicinpainting.io.budgets import MOST_PIXELS, BudgetError
 from saicinpainting.io.extras import ImageExtras, read_extras
 from saicinpainting.io.images import decode_image, load_planes, write_image
 from saicinpainting.io.masks import decode_hole
@@ -78,7 +78,8 @@ def check_header(file: Path, name: str, *, max_megapixels: float) -> None:
         with open_image(file) as image:
             width, height = image.size
     except (Image.DecompressionBombError, BudgetError) as error:
-        raise InputError(f"{name} has more than {max_megapixels:g} megapixels; bin/predict.py fills it") from error
+        most = min(max_megapixels, MOST_PIXELS / 1e6)
+        raise InputError(f"{name} has more than {most:g} megapixels: {error}") from error
     except Exception as error:  # decoders raise many kinds of errors on broken files
         raise InputError(f"cannot read {name}: it is no image") from error
     if width * height > max_megapixels * 1e6:
@@ -161,7 +162,7 @@ def write_result(folder: Path, photograph: Photograph, filled: np.ndarray, extra
     filled: uint8 or uint16 (H, W, 3); extras: of the photograph.
     """
     for file in folder.rglob("*"):
-        if file.is_file() and time.time() - file.stat().st_mtime > KEPT_SECONDS:
+        if file.is_file() and file != photograph.preview and time.time() - file.stat().st_mtime > KEPT_SECONDS:
             file.unlink()
     path = folder / str(time.time_ns()) / f"{Path(photograph.name).stem}_filled.png"
     write_image(path, filled, extras)

@@ -73,7 +73,17 @@ def fetch_weights(path: str | Path, url: str, *, what: str, sha256: str | None =
         with FileLock(path.with_name(f".{path.name}.lock")):
             if not path.is_file():  # another process may have brought it
                 fetch(url, path, what=what, checksum=checksum, attempts=ATTEMPTS)
+                _refuse_page(path, url, what)
     except (InputError, OSError) as error:
         reason = error if isinstance(error, InputError) else f"{what}: {disk_problem(error) or error}"
         raise InputError(f"{reason}; {by_hand}") from error
     return path
+
+
+def _refuse_page(path: Path, url: str, what: str) -> None:
+    """An `InputError` for what a server gives in place of weights: a page to log in at, or to confirm a download on."""
+    with path.open("rb") as file:
+        start = file.read(256).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        path.unlink()
+        raise InputError(f"{what}: {without_secrets(url)} answers with a web page; give the address of the file itself")

@@ -412,6 +412,7 @@ def test_a_painted_picture_is_whole(network: Any) -> None:
         ({"precision": "bf61"}, r"precision: unknown value 'bf61'.*did you mean 'bf16'"),
         ({"strategy": "corp"}, r"strategy: unknown value 'corp'.*did you mean 'crop'"),
         ({"memory_gb": 0}, "memory_gb: expected gigabytes above 0"),
+        ({"memory_gb": "a"}, "memory_gb: expected gigabytes above 0, got a"),
         ({"cuda_graphs": True}, "cuda_graphs=true: there are none on cpu; leave cuda_graphs out"),
         ({"cuda_graphs": "on"}, "cuda_graphs: expected auto, true or false, got 'on'"),
     ],
@@ -482,6 +483,16 @@ def test_wrong_images_are_named(network: Any) -> None:
         inpainter(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 1, 8, 8))
     with pytest.raises(InputError, match=r"got torch.float32 \(1, 3, 8, 8\) and \(1, 1, 8, 9\)"):
         inpainter(torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 9))
+    with pytest.raises(InputError, match=r"expected floats .*got torch.float32 \(1, 3, 0, 8\)"):
+        inpainter(torch.zeros(1, 3, 0, 8), torch.zeros(1, 1, 0, 8))
+
+
+def test_an_image_of_a_computation_is_filled_without_it(network: Any) -> None:
+    inpainter, (image, mask) = Inpainter(network, device="cpu"), (rand(0, 1, 3, 32, 32), torch.zeros(1, 1, 32, 32))
+    mask[..., 8:16, 8:16] = 1
+    filled = inpainter(image.clone().requires_grad_(), mask, match_colors=True)
+    assert not filled.requires_grad
+    torch.testing.assert_close(filled, inpainter(image, mask, match_colors=True), rtol=0, atol=0)
 
 
 # ---- other channels than RGB ----------------------------------------------------------------------------------------

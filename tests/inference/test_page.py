@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,9 @@ def test_old_results_go(tmp_path: Path) -> None:
             os.utime(file, (time.time() - age,) * 2)
     newest = write_result(tmp_path, given, photo(size=40), ImageExtras())
     assert {file for file in tmp_path.rglob("*") if file.is_file()} == {*kept, *newest}
+    os.utime(kept[1], (0, 0))  # a photograph's own preview, beside which the result is shown, stays
+    write_result(tmp_path, replace(given, preview=kept[1]), photo(size=40), ImageExtras())
+    assert kept[1].is_file()
 
 
 # ---- what is hole --------------------------------------------------------------------------------------------------

@@ -149,6 +149,18 @@ def test_a_setting_names_a_file_an_address_or_nothing(server, tmp_path, monkeypa
     assert dated.read_bytes() == CONTENT
 
 
+def test_a_web_page_is_not_kept_for_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "lama.ckpt").write_bytes(b"\n<!DOCTYPE html><html>Log in</html>")
+    with serving(tmp_path / "served") as files:
+        for _ in range(2):
+            with pytest.raises(InputError, match=r"lama\.ckpt answers with a web page; give the address of the file"):
+                weights_file(f"{files.address}/lama.ckpt", "", what="model")
+        (tmp_path / "served" / "lama.ckpt").write_bytes(CONTENT)
+        assert weights_file(f"{files.address}/lama.ckpt", "", what="model").read_bytes() == CONTENT
+
+
 def test_files_of_one_name_at_two_addresses_are_two(server, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     default = weights_file(None, address(server, "whole.pth"), what="vgg")
