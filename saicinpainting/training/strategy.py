@@ -53,7 +53,8 @@ class GeneratorSyncBatchNorm(TorchSyncBatchNorm):
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        model.generator = super().revert(model.get_submodule("generator"))
+        # `super().revert` would come back here with each part of the generator.
+        model.generator = TorchSyncBatchNorm().revert(model.get_submodule("generator"))
         return model
 
 

@@ -23,7 +23,7 @@ from saicinpainting.training.run import make_trainer, train, validate_every_epoc
 from saicinpainting.training.strategy import NetworkwiseDDPStrategy
 from saicinpainting.utils import InputError
 from tests.golden_steps import golden_config
-from tests.helpers import write_data
+from tests.helpers import assert_same, write_data
 from tests.runs import TinyFID, compose_run
 
 CHECKPOINTS = {"checkpoint_kwargs": {"monitor": "val_ssim_total_mean"}}
@@ -278,12 +278,17 @@ def test_batch_norm_is_joined_over_gpus_in_the_generator_alone(tmp_path: Path):
     }
     trainer = make_trainer(settings, tmp_path / "run")
     model = make_training_model(golden_config())
+
+    def kinds(network: torch.nn.Module) -> set[type]:
+        return {type(part) for part in network.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)}
+
     trainer.strategy._layer_sync.apply(model)
-    kinds = {
-        name: {type(part) for part in network.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)}
-        for name, network in (("generator", model.generator), ("discriminator", model.discriminator))
-    }
-    assert kinds == {"generator": {torch.nn.SyncBatchNorm}, "discriminator": {BatchNorm2d}}
+    assert (kinds(model.generator), kinds(model.discriminator)) == ({torch.nn.SyncBatchNorm}, {BatchNorm2d})
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainer.strategy._layer_sync.revert(model)  # Lightning does so at a run's end
+    assert torch.nn.SyncBatchNorm not in kinds(model.generator)
+    assert kinds(model.discriminator) == {BatchNorm2d}
+    assert_same(model.state_dict(), state, "state")
 
 
 def test_a_prediction_model_needs_neither_losses_nor_weights(finished: Path):
