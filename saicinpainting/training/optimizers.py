@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 
 from saicinpainting.schema import read_section
-from saicinpainting.utils import InputError, build, check_whole
+from saicinpainting.utils import InputError, build, build_target, check_known_keys, check_whole
 
 LOGGER = logging.getLogger(__name__)
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -72,43 +73,72 @@ def make_schedulers(settings: Settings, optimizers: Sequence[torch.optim.Optimiz
     """The learning rate schedulers that `optimizers.NAME.scheduler` describe, stepped with their optimizers."""
     schedulers: list[LRScheduler] = []
     for name, optimizer in zip(NAMES, optimizers, strict=True):
-        scheduler = settings[name].get("scheduler")
+        scheduler = (settings.get(name) or {}).get("scheduler")
+        if scheduler is not None and not isinstance(scheduler, Mapping):
+            raise InputError(f"optimizers.{name}.scheduler: expected a mapping of settings or null, got {scheduler!r}")
         if scheduler is not None:
             schedulers.append(_make_scheduler(dict(scheduler), optimizer, where=f"optimizers.{name}.scheduler"))
     return schedulers
 
 
 def _make_scheduler(settings: dict[str, Any], optimizer: torch.optim.Optimizer, *, where: str) -> LRScheduler:
-    """`_target_`, a class of `torch.optim.lr_scheduler`, or `warmup_steps`, or both.
+    """`_target_`, a class of `torch.optim.lr_scheduler` that is stepped without a value, or `warmup_steps`, or both.
 
     In step i of the warm-up, from 0, the learning rate is (i + 1) / `warmup_steps` of the optimizer's (Goyal et al.
     2017, section 2.2); the other schedule's first step is the one after it.
     """
     warmup = settings.pop("warmup_steps", 0)
     check_whole(f"{where}.warmup_steps", warmup)
+    target = settings.get("_target_")
+    if target is None:
+        check_known_keys(settings, ("_target_", "warmup_steps"), where=where)
+    if target is None and not warmup:
+        raise InputError(
+            f"{where}._target_: missing config key; set it to a class of torch.optim.lr_scheduler, or null"
+        )
     schedulers: list[LRScheduler] = []
     if warmup:
         schedulers.append(LinearLR(optimizer, start_factor=1 / warmup, total_iters=max(1, warmup - 1)))
-    if settings or not warmup:
-        schedulers.append(build({}, {**settings, "optimizer": optimizer}, where=where, interface=LRScheduler))
+    if target is not None:
+        schedulers.append(_build_scheduler(settings, optimizer, where=where))
     return schedulers[0] if len(schedulers) == 1 else SequentialLR(optimizer, schedulers, [warmup])
+
+
+def _build_scheduler(settings: dict[str, Any], optimizer: torch.optim.Optimizer, *, where: str) -> LRScheduler:
+    target = settings["_target_"]
+    try:
+        scheduler: LRScheduler = build_target({**settings, "optimizer": optimizer}, where=where, interface=LRScheduler)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{where}: {target} does not take these settings: {reason}; correct them") from error
+    try:
+        inspect.signature(scheduler.step).bind()
+    except TypeError as error:
+        raise InputError(
+            f"{where}._target_: {target} wants a value in each step ({error}), but nothing is measured there; take a "
+            "class of torch.optim.lr_scheduler that goes by steps alone"
+        ) from error
+    return scheduler
 
 
 def use_configured_rates(
     optimizers: Sequence[torch.optim.Optimizer],
     schedulers: Sequence[LRScheduler],
     make: Callable[[Sequence[torch.optim.Optimizer]], Sequence[LRScheduler]],
+    steps: Sequence[int] | None = None,
 ) -> None:
     """The learning rates and schedules of the config in place of those that a resume has brought (`trainer.resume_lr`).
 
-    A schedule goes on at the step that it had reached, as if the config had been so from the start. Everything else of
-    the optimizers, Adam's moments above all, stays.
+    A schedule goes on at the step reached, as if the config had been so from the start. Everything else of the
+    optimizers, Adam's moments above all, stays.
 
     Args:
         optimizers: of the two networks.
         schedulers: theirs, which are changed in place.
         make: makes schedulers of the config for new optimizers.
+        steps: that each schedule counts as done; None: those that it has done.
     """
+    steps = [scheduler.last_epoch for scheduler in schedulers] if steps is None else steps
     before = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -168,11 +168,26 @@ def test_a_warm_up_of_one_step_and_a_schedule_without_one():
     ("scheduler", "message"),
     [
         ({"warmup_steps": -1}, r"optimizers\.generator\.scheduler\.warmup_steps: expected a whole number"),
-        ({"warmup_steps": 2, "T_max": 3}, r"optimizers\.generator\.scheduler\.kind: unknown kind"),
+        (
+            {"warmup_steps": 2, "T_max": 3},
+            r"optimizers\.generator\.scheduler\.T_max: unknown config key; known: _target_",
+        ),
+        ({"warmup": 5}, r"optimizers\.generator\.scheduler\.warmup: unknown config key; .*did you mean 'warmup_steps'"),
+        ({}, r"optimizers\.generator\.scheduler\._target_: missing config key"),
+        ("cosine", r"optimizers\.generator\.scheduler: expected a mapping of settings or null, got 'cosine'"),
         ({**WARM_COSINE, "T_min": 3}, r"optimizers\.generator\.scheduler.*T_min"),
+        (
+            {"_target_": f"{SCHEDULES}.ReduceLROnPlateau"},
+            r"scheduler\._target_: .*ReduceLROnPlateau wants a value in each step",
+        ),
+        (
+            {**WARM_COSINE, "_target_": f"{SCHEDULES}.LinearLR", "T_max": None, "start_factor": 2},
+            r"scheduler: .*LinearLR",
+        ),
+        ({"_target_": f"{SCHEDULES}.LambdaLR", "lr_lambda": "0.9"}, r"scheduler: .*LambdaLR does not take"),
     ],
 )
-def test_wrong_schedules_are_named(scheduler: dict[str, Any], message: str):
+def test_wrong_schedules_are_named(scheduler: Any, message: str):
     settings = with_schedulers(scheduler)
     with pytest.raises(InputError, match=message):
         make_schedulers(settings, make_optimizers(settings, network(), network(), True))
