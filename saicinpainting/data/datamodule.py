@@ -176,17 +176,25 @@ class InpaintingDataModule(pl.LightningDataModule):
             )
         return batches
 
-    def begin_at(self, epoch: int, images: int) -> int:
+    def begin_at(self, epoch: int, images: int, *, steps: int = 0, limit: int | None = None) -> int:
         """Begin with `epoch` after its first `images`, counted over all processes.
+
+        Args:
+            steps: of the epoch that are done; they count where `limit` does.
+            limit: the most steps of an epoch, whatever their batches hold.
 
         Returns:
             The number of the batch to begin with, such that the batches that are left end with the epoch.
         """
         rank, world_size = self._processes()
         sampler = self._sampler(rank * self.micro_batches, world_size)
-        left = len(sampler) - sampler.begin_at(epoch, images)
-        self._start = Start(epoch, images, self.train_batches() - self._batches_of(left))
-        return self._start.batches
+        left = self._batches_of(len(sampler) - sampler.begin_at(epoch, images))
+        total = self.train_batches()
+        batches = total - left
+        if limit is not None and limit < total:
+            batches = max(min(steps, limit), limit - left)
+        self._start = Start(epoch, images, batches)
+        return batches
 
     def images_done(self, epoch: int, batches: int) -> int:
         """Images that all processes together have seen after `batches` of `epoch`."""

@@ -15,6 +15,7 @@ from saicinpainting.training.epoch_loop import ExactEpochLoop
 from saicinpainting.training.load import check_fit
 from saicinpainting.training.module import InpaintingModule
 from saicinpainting.training.optimizers import NAMES
+from saicinpainting.training.summary import limited
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -103,12 +104,14 @@ class ExactResume(pl.Callback):
         progress = progress_of(loops["fit_loop"])
         position = checkpoint.get(POSITION, {})  # without it: written before positions were, at the end of an epoch
         step_ends = bool(position.get("step_ends", False))
-        batch = data.begin_at(
-            progress.epoch, position.get("images", data.images_done(progress.epoch, progress.batches))
-        )
+        images = position.get("images", data.images_done(progress.epoch, progress.batches))
+        limit = trainer.limit_train_batches
+        last = limited(data.train_batches(), limit)
+        most = limit if isinstance(limit, int) else None  # a share of the images is a share in any batches
+        batch = data.begin_at(progress.epoch, images, steps=progress.batches, limit=most)
         if progress.batches:
             _report_changes(position, data)
-        epochs = progress.epoch + (batch == data.train_batches())
+        epochs = progress.epoch + (batch == last)
         _report_end(trainer, epochs, checkpoint["global_step"])
         checkpoint["loops"] = {**loops, "fit_loop": _at_rest(loops["fit_loop"], progress, step_ends=step_ends)}
         loop = trainer.fit_loop.epoch_loop

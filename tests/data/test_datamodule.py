@@ -279,6 +279,16 @@ def test_the_batches_of_an_epoch_that_is_gone_on_with(sections):
     assert data.images_done(3, 2) == 4
 
 
+def test_steps_are_what_a_limited_epoch_counts(sections):
+    """After one step of two images, in steps of one: the images go on as ever, the steps up to the limit."""
+    sections["train"]["dataloader_kwargs"]["batch_size"] = 1
+    data = InpaintingDataModule(**sections)
+    assert data.begin_at(3, 2, steps=1, limit=2) == 1
+    assert data.images_done(3, 2) == 3
+    assert data.begin_at(3, 3, steps=1, limit=3) == 2  # one image is left
+    assert data.begin_at(3, 2, steps=1, limit=9) == 2  # an epoch is shorter than its limit
+
+
 def test_the_order_is_not_given_to_the_loader(sections):
     sections["train"]["dataloader_kwargs"]["shuffle"] = False
     loader = InpaintingDataModule(**sections).train_dataloader()

@@ -173,6 +173,15 @@ def test_another_batch_size_goes_on_at_the_same_image(root: Path, signal_in, cap
     assert checkpoint["global_step"] == 2 + 1 + 3
 
 
+def test_a_smaller_batch_leaves_the_steps_of_a_limited_epoch(root: Path):
+    """`limit_train_batches` counts steps: the epoch has its third one, and its validation."""
+    limit = ("trainer.kwargs.limit_train_batches=3",)
+    run(root, "limit", *limit, "+trainer.kwargs.max_steps=2")
+    checkpoint = run(root, "limit", *limit, "data.batch_size=1", "trainer.resume_from_checkpoint=auto")
+    assert checkpoint["global_step"] == 3 + 3
+    assert (root / "limit" / "models" / "epoch=0-step=3.ckpt").is_file()
+
+
 def test_another_seed_or_other_images_are_reported(root: Path, signal_in, caplog: pytest.LogCaptureFixture):
     signal_in(2)
     stop(root, "seed")
