@@ -22,8 +22,9 @@ from saicinpainting.networks.load import build_generator, image_channels_of
 from saicinpainting.schema import known_keys, read_section
 from saicinpainting.training.batch_transforms import BatchOptions
 from saicinpainting.training.module import InpaintingModule
-from saicinpainting.training.optimizers import make_optimizers, make_schedulers
+from saicinpainting.training.optimizers import make_optimizers
 from saicinpainting.training.parts import ImageLoss, Losses, MaskedImageLoss, ModuleOptions, TrainingParts
+from saicinpainting.training.schedules import Schedules
 from saicinpainting.training.visualizer import make_visualizer
 from saicinpainting.utils import InputError, build, build_target, call_with_settings, check_interface, check_known_keys
 
@@ -100,13 +101,12 @@ def _training_parts(settings: Settings) -> TrainingParts:
         loss_resnet_pl=_resnet_pl(resnet_pl) if resnet_pl.get("weight", 1) > 0 else None,
         loss_extra=nn.ModuleDict({name: _extra_loss(name, loss) for name, loss in (losses.extra or {}).items()}),
         make_optimizers=partial(make_optimizers, _section(settings, "optimizers")),
-        make_schedulers=partial(make_schedulers, _section(settings, "optimizers")),
+        schedules=Schedules(_section(settings, "optimizers"), resume_lr=trainer.get("resume_lr", False)),
         visualizer=make_visualizer(**_section(settings, "visualizer")),
         val_evaluator=make(),
         test_evaluator=make() if data.get("visual_test") else None,
         extra_evaluators={name: made for name in data.get("extra_val") or {} if (made := make()) is not None},
         gradient_clip_val=(trainer.get("kwargs") or {}).get("gradient_clip_val"),
-        resume_lr=trainer.get("resume_lr", False),
         seed=trainer.get("seed", 0),
     )
 

@@ -22,7 +22,7 @@ from saicinpainting.training.frozen import frozen_norms, frozen_parameters
 from saicinpainting.training.guard import NonFiniteGuard
 from saicinpainting.training.micro_batches import MicroBatch, each_micro_batch, split_batch
 from saicinpainting.training.objective import Objective
-from saicinpainting.training.optimizers import suit_this_run, use_configured_rates, warn_of_other_settings
+from saicinpainting.training.optimizers import NAMES, suit_this_run, warn_of_other_settings
 from saicinpainting.training.parts import Batch, Logs, TrainingParts
 from saicinpainting.training.symptoms import colour_cast
 from saicinpainting.training.visualizer import draw_in_tensorboard, score_maps
@@ -54,8 +54,7 @@ class InpaintingModule(Objective):
         self.visualizer = parts.visualizer
         self.seed = parts.seed
         self.guard = NonFiniteGuard(policy=self.options.nonfinite)
-        self._make_optimizers, self._make_schedulers = parts.make_optimizers, parts.make_schedulers
-        self._resume_lr = parts.resume_lr
+        self._make_optimizers, self.schedules = parts.make_optimizers, parts.schedules
         self._grad_norm = torch.zeros(())  # of the latest step, before clipping
         self.latest_logs: Logs = {}  # of the latest step, on the device
         self._latest_penalty: Logs = {}
@@ -87,8 +86,7 @@ class InpaintingModule(Objective):
         # A fused optimizer takes float16's loss scale out inside its step, where nothing can be clipped before.
         fused = self.trainer.precision != "16-mixed"
         optimizers = list(self._make_optimizers(self.generator, self.discriminator, fused))
-        self._schedulers = self._make_schedulers(optimizers)
-        return optimizers, self._schedulers
+        return optimizers, self.schedules.start(optimizers)
 
     def distribute(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
         """Train each network inside `wrap(network)`, which averages its gradients over the ranks."""
@@ -115,11 +113,12 @@ class InpaintingModule(Objective):
             compile_networks(networks, device=self.device, required=setting is True)
 
     def on_train_start(self) -> None:
-        if self._resume_lr:
-            use_configured_rates(self.trainer.optimizers, self._schedulers, self._make_schedulers)
-        for optimizer in self.trainer.optimizers:
+        learning = max(0, self.global_step - self.options.discriminator_warmup_steps)
+        steps = {"generator": learning, "discriminator": 0 if self._without_discriminator else self.global_step}
+        self.schedules.resume(self.trainer.optimizers, steps)
+        for name, optimizer in zip(NAMES, self.trainer.optimizers, strict=True):
             suit_this_run(optimizer)
-            warn_of_other_settings(optimizer)
+            warn_of_other_settings(optimizer, scheduled=name in self.schedules.followed)
 
     def on_fit_end(self) -> None:
         self._distributed.clear()
@@ -134,11 +133,8 @@ class InpaintingModule(Objective):
         self._usual_batch = max(self._usual_batch, images)
         with uncompiled(images < self._usual_batch):
             logs, filled = self._step(micro_batches, step)
-        generator_optimizer, discriminator_optimizer = self.trainer.optimizers
-        waiting = {generator_optimizer: self._warms_up(step), discriminator_optimizer: self._without_discriminator}
-        for scheduler in self._schedulers:  # that of a network which does not learn waits with it
-            if not waiting.get(scheduler.optimizer, False):
-                scheduler.step()
+        waiting = {"generator": self._warms_up(step), "discriminator": self._without_discriminator}
+        self.schedules.step([name for name, waits in waiting.items() if waits])
         if self.generator_average is not None:
             self.generator_average.update(self.generator, self.global_step)
         self.latest_logs = {**_detached(logs), "skipped_batches": self.guard.skipped(self.device)}
@@ -342,10 +338,13 @@ class InpaintingModule(Objective):
         """Pretrained networks are constants: they stay out of the file."""
         checkpoint["state_dict"] = without_prefixes(checkpoint["state_dict"], FROZEN_PREFIXES)
         checkpoint[VALIDATIONS] = self.validations
+        self.schedules.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the constants that the file leaves out, or holds in another version, from this model."""
         self.validations = checkpoint.get(VALIDATIONS, 0)
+        if not self.options.predict_only:
+            self.schedules.restore(checkpoint)
         state = checkpoint["state_dict"]
         if self.generator_average is None:
             state = without_average(state)

@@ -146,8 +146,8 @@ def use_configured_rates(
             group.pop("initial_lr", None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Detected call of")  # that no optimizer has stepped yet
-        for scheduler, configured in zip(schedulers, make(optimizers), strict=True):
-            for _ in range(scheduler.last_epoch):
+        for scheduler, configured, done in zip(schedulers, make(optimizers), steps, strict=True):
+            for _ in range(done):
                 configured.step()
             scheduler.load_state_dict(configured.state_dict())
     for name, optimizer, rate in zip(NAMES, optimizers, before, strict=True):
@@ -177,11 +177,14 @@ def suit_this_run(optimizer: torch.optim.Optimizer) -> None:
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def warn_of_other_settings(optimizer: torch.optim.Optimizer) -> None:
-    """Say what a resumed run takes from its checkpoint instead of from the config."""
+def warn_of_other_settings(optimizer: torch.optim.Optimizer, *, scheduled: bool = False) -> None:
+    """Say what a resumed run takes from its checkpoint instead of from the config.
+
+    `scheduled`: a schedule changes the learning rate, whose start the config sets.
+    """
     for group in optimizer.param_groups:
         for name in ("lr", "betas", "eps", "weight_decay"):
-            kept: Any = group.get(f"initial_{name}", group.get(name))
+            kept: Any = group.get(f"initial_{name}" if name == "lr" and scheduled else name)
             asked: Any = optimizer.defaults.get(name)
             if kept is not None and not np.array_equal(kept, asked):  # lists and tuples
                 remedy = "trainer.resume_lr=true" if name == "lr" else "trainer.finetune_from"

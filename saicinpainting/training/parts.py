@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
 
 from saicinpainting.losses.adversarial import AnyAdversarialLoss
 from saicinpainting.metrics.evaluator import InpaintingEvaluator
 from saicinpainting.networks.base import fastest_memory_format
 from saicinpainting.training.guard import Policy
+from saicinpainting.training.schedules import Schedules
 from saicinpainting.utils import InputError, check_whole
 
 Batch = dict[str, Any]
@@ -108,8 +108,7 @@ class Losses:
 class TrainingParts:
     """What training needs besides the generator; a model that only predicts has none of it.
 
-    `make_optimizers`: (generator, discriminator, fused) to their optimizers. `resume_lr`: learning rates of the config
-    in a resumed run. `seed`: of random choices inside a step.
+    `make_optimizers`: (generator, discriminator, fused) to their optimizers. `seed`: of random choices inside a step.
     """
 
     discriminator: nn.Module
@@ -117,7 +116,7 @@ class TrainingParts:
     losses: Losses
     make_optimizers: Callable[[nn.Module, nn.Module, bool], tuple[torch.optim.Optimizer, torch.optim.Optimizer]]
     visualizer: Callable[..., None]
-    make_schedulers: Callable[[Sequence[torch.optim.Optimizer]], list[LRScheduler]] = lambda optimizers: []
+    schedules: Schedules = field(default_factory=lambda: Schedules({}))
     loss_pl: nn.Module | None = None
     loss_resnet_pl: nn.Module | None = None
     loss_extra: nn.ModuleDict = field(default_factory=nn.ModuleDict)
@@ -125,7 +124,6 @@ class TrainingParts:
     test_evaluator: InpaintingEvaluator | None = None
     extra_evaluators: Mapping[str, InpaintingEvaluator] = field(default_factory=dict)
     gradient_clip_val: float | None = None
-    resume_lr: bool = False
     seed: int = 0
 
 

@@ -253,6 +253,7 @@ def check_resumable(path: str, model: InpaintingModule) -> None:
     """An `InputError` unless a run of `model` can be resumed from `path`."""
     checkpoint = _read_run(Path(path))
     check_fit(model, without_prefixes(checkpoint["state_dict"], FROZEN_PREFIXES), path, prefix="")
+    model.schedules.check_resumable(checkpoint, path)
     for name, optimizer in zip(NAMES, checkpoint["optimizer_states"], strict=False):
         trained = sum(len(group["params"]) for group in optimizer["param_groups"])
         if trained != (now := len(model.trained_parameters(name))):
