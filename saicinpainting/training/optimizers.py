@@ -183,7 +183,7 @@ def warn_of_other_settings(optimizer: torch.optim.Optimizer, *, scheduled: bool 
     `scheduled`: a schedule changes the learning rate, whose start the config sets.
     """
     for group in optimizer.param_groups:
-        for name in ("lr", "betas", "eps", "weight_decay"):
+        for name in (name for name in optimizer.defaults if name not in _IMPLEMENTATION):
             kept: Any = group.get(f"initial_{name}" if name == "lr" and scheduled else name)
             asked: Any = optimizer.defaults.get(name)
             if kept is not None and not np.array_equal(kept, asked):  # lists and tuples

@@ -89,6 +89,13 @@ def test_what_a_resume_takes_from_the_checkpoint_is_said(caplog):
         warn_of_other_settings(other)
     assert "resumed with lr=0.1 of the checkpoint, not 0.2 of the config" in caplog.text
     assert len(caplog.records) == 1
+    other, _ = make_optimizers(
+        {**SETTINGS, "generator": {**SETTINGS["generator"], "amsgrad": True}}, module, module, True
+    )
+    other.load_state_dict(optimizer.state_dict())
+    with caplog.at_level(logging.WARNING):
+        warn_of_other_settings(other)
+    assert "resumed with amsgrad=False of the checkpoint, not True of the config; trainer.finetune_from" in caplog.text
 
 
 @pytest.mark.parametrize(
