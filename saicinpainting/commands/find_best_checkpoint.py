@@ -22,8 +22,10 @@ def main() -> None:
     args = parse_arguments()
     from saicinpainting.training.checkpoint_ranking import BEST, rank_checkpoints, ranking_text
 
-    metric, direction = what_is_best(args)
+    if not (args.run / "models").is_dir():
+        raise InputError(f"{args.run}: no folder models/ in it; expected a run's folder")
     log, problem = read_log(args.logs or args.run)
+    metric, direction = what_is_best(args, log)
     ranking = rank_checkpoints(args.run / "models", metric, direction, log)
     if ranking.best is None:
         raise problem or InputError(f"{args.run}: none of its checkpoints was written at a step with {metric} logged")
@@ -38,18 +40,18 @@ def main() -> None:
         print(f"{BEST} is now {ranking.best.path.name}")
 
 
-def what_is_best(args: argparse.Namespace) -> tuple[str, str]:
-    """The metric and its better direction, from the arguments or what the run itself monitored."""
-    from saicinpainting.training.log_reports import better
+def what_is_best(args: argparse.Namespace, log: RunLog | None) -> tuple[str, str]:
+    """The metric and its better direction, from the arguments or what the run itself was judged by."""
+    from saicinpainting.training.log_reports import judged_by
 
-    if not (args.run / "models").is_dir():
-        raise InputError(f"{args.run}: no folder models/ in it; expected a run's folder")
     monitored: Any = {}
     if (args.run / "config.yaml").is_file():
         monitored = (read_experiment_config(args.run).get("trainer") or {}).get("checkpoint_kwargs") or {}
-    metric = args.metric or monitored.get("monitor") or OFFICIAL_MONITOR
-    direction = args.mode or better(metric) or (monitored.get("mode") if metric == monitored.get("monitor") else None)
-    if direction is None:
+    asked = args.metric or monitored.get("monitor") or OFFICIAL_MONITOR
+    mode = monitored.get("mode") if asked == monitored.get("monitor") else None
+    metric, direction = judged_by(asked, mode, log.scalars if log and not args.metric else ())
+    direction = args.mode or direction
+    if metric is None or direction is None:
         raise InputError(f"--metric {metric}: which is better is not known; add --mode max or --mode min")
     return metric, direction
 

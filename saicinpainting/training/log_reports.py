@@ -8,7 +8,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,10 +29,10 @@ _NO_METRICS = ("hp_metric", "epoch")
 # Names in which one direction is better, the first that fits. One batch of training says nothing about the best step.
 _DIRECTIONS = (
     (re.compile(r"^train_|_std$"), None),
-    (re.compile(r"_(ssim|ssim_fid100_f1|lpips_fid100_f1)(_|$)"), "max"),
-    (re.compile(r"_(lpips|fid)(_|$)"), "min"),
-    (re.compile(r"_gen_(l1|fm|pl|resnet_pl)$"), "min"),
+    (re.compile(r"_(ssim|lpips_fid100_f1|psnr|p_ids|u_ids)(_|$)"), "max"),
+    (re.compile(r"_(lpips|fid|kid|l1)(_|$)|_gen_(fm|pl|resnet_pl)$"), "min"),
 )
+_STAND_INS = (("val_ssim_total_mean", "max"), ("val_gen_l1", "min"))
 # Okabe and Ito's colours, which the colour-blind tell apart too; yellow, too pale for a line, is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 PANELS_IN_A_ROW = 4
@@ -63,6 +63,15 @@ class RunLog:
 def better(tag: str) -> str | None:
     """`max` or `min`, whichever is better for the values of `tag`; None where neither is."""
     return next((direction for pattern, direction in _DIRECTIONS if pattern.search(tag)), None)
+
+
+def judged_by(monitor: str | None, mode: str | None, logged: Collection[str]) -> tuple[str | None, str | None]:
+    """What a run with these scalars is judged by, and which is better: its config's `monitor`, or what stood in for it.
+
+    `make_checkpoint_callback` chooses that where the monitor is not measured.
+    """
+    own = monitor, (better(monitor) if monitor else None) or mode
+    return next((one for one in (own, *_STAND_INS) if one[0] in logged), own)
 
 
 def best_step(series: pd.Series, direction: str | None) -> int | None:

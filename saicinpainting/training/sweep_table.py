@@ -14,11 +14,9 @@ from saicinpainting.config import read_experiment_config
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.yaml_files import read_yaml
 from saicinpainting.training.lock import is_going_on
-from saicinpainting.training.log_reports import RunLog, best_step, better, read_runs
+from saicinpainting.training.log_reports import RunLog, best_step, better, judged_by, read_runs
 from saicinpainting.utils import InputError
 
-MONITORS = (("val_ssim_total_mean", "max"), ("val_gen_l1", "min"))
-"""What a run is judged by where it does not measure what its config monitors, as `make_checkpoint_callback` does."""
 _EVENT = re.compile(r" - (the run:|finished: |stopped: |stopped by )(.*)")
 
 
@@ -76,8 +74,7 @@ def row_of(run: Path, metric: str | None = None) -> RunRow:
     if log is None:
         return RunRow(**row, metric=metric or monitored[0])
     row["steps"] = max(int(series.index[-1]) for series in log.scalars.values()) + 1
-    candidates = ((metric, better(metric)),) if metric else (monitored, *MONITORS)
-    name, direction = next(((n, d) for n, d in candidates if n in log.scalars), candidates[0])
+    name, direction = (metric, better(metric)) if metric else judged_by(*monitored, log.scalars)
     row |= {"metric": name, "direction": direction}
     if name is not None and name in log.scalars:
         step = best_step(log.scalars[name], direction)
@@ -113,8 +110,7 @@ def _monitor(run: Path) -> tuple[str | None, str | None]:
         kwargs = (read_experiment_config(run).get("trainer") or {}).get("checkpoint_kwargs") or {}
     except InputError:  # it failed before it wrote its config
         return None, None
-    name = kwargs.get("monitor")
-    return name, (better(name) if name else None) or kwargs.get("mode")
+    return kwargs.get("monitor"), kwargs.get("mode")
 
 
 def _log(run: Path) -> RunLog | None:

@@ -56,6 +56,17 @@ def test_best_is_best_by_what_the_run_monitored(finished: Path):
     assert verdict == "best.ckpt is the best"
 
 
+def test_a_run_whose_monitor_was_not_measured_is_ranked_by_what_stood_in_for_it(
+    finished: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace(SSIM, "val_ssim_fid100_f1_total_mean"))
+    run_here(monkeypatch, run)
+    title, _, first, *_ = capsys.readouterr().out.splitlines()
+    assert title == f"{SSIM}, the highest first"
+    assert first.split()[1] == best_by_ssim(finished)
+
+
 def test_link_makes_best_the_best_by_another_metric(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from saicinpainting.metrics import HIGHER_IS_BETTER
 from saicinpainting.training.log_reports import (
     COLOURS,
     RunLog,
@@ -136,6 +137,7 @@ def test_what_is_no_log_is_named(tmp_path: Path):
         ("test_lpips_total_mean", "min"),
         ("val_fid_total_mean", "min"),
         ("val_gen_resnet_pl", "min"),
+        *((f"val_{score}_total_mean", "max" if more else "min") for score, more in HIGHER_IS_BETTER.items()),
         ("val_ssim_total_std", None),
         ("val_gen_adv", None),
         ("train_gen_l1", None),
