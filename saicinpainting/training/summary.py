@@ -31,6 +31,8 @@ def describe_run(
         whole = f"{steps:,} in all, every image {steps * total / data.train_images():.1f} times"
     every = trainer.val_check_interval
     rhythm = f"{every:,} steps" if isinstance(every, int) else f"{every:g} epoch"
+    if (epochs := trainer.check_val_every_n_epoch or 1) > 1:
+        rhythm += f", in one of {epochs} epochs"
     device = type(trainer.accelerator).__name__.removesuffix("Accelerator")
     batch = describe_batch(
         batch_size=data.micro_batch_size(),

@@ -81,6 +81,12 @@ def test_a_run_without_an_end_says_so():
     assert "every 1 epoch" in text
 
 
+def test_epochs_without_a_validation_are_told():
+    trainer = trainer_of(max_epochs=5, check_val_every_n_epoch=5, val_check_interval=0.5)
+    lines = describe_run(model_of(), data_of(), trainer).splitlines()
+    assert "  validation: every 0.5 epoch, in one of 5 epochs" in lines
+
+
 @pytest.mark.parametrize(
     ("trainer", "average_from", "warnings"),
     [
