@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -71,8 +71,13 @@ class _RampedMaskGenerator(MaskGenerator):
     min_times: int = 0
     max_times: int
     ramp_kwargs: Mapping[str, Any] | None = None
+    _name: ClassVar[str]
 
     def __post_init__(self) -> None:
+        if self.min_times > self.max_times:
+            raise InputError(
+                f"{self._name} masks: expected min_times <= max_times, got {self.min_times} and {self.max_times}"
+            )
         # Old configs give a linear ramp's settings and no kind.
         self._ramp = None if self.ramp_kwargs is None else get_ramp(**{"kind": "linear", **self.ramp_kwargs})
 
@@ -98,6 +103,7 @@ class RandomIrregularMaskGenerator(_RampedMaskGenerator):
     max_width: int = 20
     max_times: int = 10
     draw_method: str | DrawMethod = DrawMethod.LINE
+    _name = "irregular"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,6 +155,7 @@ class RandomRectangleMaskGenerator(_RampedMaskGenerator):
     bbox_min_size: int = 30
     bbox_max_size: int = 100
     max_times: int = 3
+    _name = "box"
 
     def sample(self, size: Size, rng: MaskRandom, iter_i: int | None = None, raw_image: Any = None) -> np.ndarray:
         share = self.share(iter_i)

@@ -150,6 +150,9 @@ class InpaintingEvaluator(nn.Module):
 
     def _unpadded_parts(self, batch: Mapping[str, Any]) -> Iterator[tuple[dict[str, Tensor], list[int]]]:
         """The metrics' inputs and their places in the batch, split where sizes differ without padding."""
+        if self.inpainted_key not in batch:
+            known = did_you_mean(self.inpainted_key, batch)
+            raise InputError(f"evaluator.inpainted_key={self.inpainted_key}: no such images; {known}")
         inputs = {"pred": as_rgb(batch[self.inpainted_key]), "target": as_rgb(batch["image"]), "mask": batch["mask"]}
         if "unpad_to_size" not in batch:
             yield inputs, list(range(len(inputs["mask"])))

@@ -28,7 +28,7 @@ from saicinpainting.networks.fourier import FourierUnit, SELayer, SpectralTransf
 from saicinpainting.networks.identity_init import start_as_identity
 from saicinpainting.networks.initial_fill import get_initial_fill
 from saicinpainting.networks.padding import Conv2d, ReflectionPad2d
-from saicinpainting.utils import InputError, check_known_keys
+from saicinpainting.utils import InputError, check_known_keys, check_whole
 
 __all__ = [
     "FFC",
@@ -332,6 +332,7 @@ class FFCResNetGenerator(Generator):
             )
         first_block = len(layers)
         block_settings = {"padding_type": padding_type, **common, **blocks}
+        check_whole("generator.n_blocks", n_blocks)
         layers += [FFCResnetBlock(widths[-1], **block_settings) for _ in range(n_blocks)]
         layers.append(ConcatTupleLayer())
         layers += upsampling(widths, norm_layer=get_norm_layer(up_norm_layer))

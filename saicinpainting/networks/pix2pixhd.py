@@ -26,7 +26,7 @@ from saicinpainting.networks.casting import casts_weights, weights_in_autocast_d
 from saicinpainting.networks.conv_double_backward import DoubleBackwardConv2d
 from saicinpainting.networks.multidilated import MultidilatedConv
 from saicinpainting.networks.padding import ReflectionPad2d
-from saicinpainting.utils import call_with_settings
+from saicinpainting.utils import call_with_settings, check_whole
 
 
 class DepthwiseSeparableConv(nn.Module):
@@ -163,6 +163,7 @@ class GlobalGenerator(Generator):
             if plain
             else partial(MultidilatedResnetBlock, conv_layer=dilated)
         )
+        check_whole("generator.n_blocks", n_blocks)
         blocks = [make_block(widths[-1], norm_layer=norm) for _ in range(n_blocks)]
         up = upsampling(widths, norm_layer=get_norm_layer(up_norm_layer))
         reach = 1 if plain else max(dilated(widths[-1], widths[-1]).dilations)

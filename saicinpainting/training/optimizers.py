@@ -66,7 +66,12 @@ def _make_optimizer(network: nn.Module, settings: Settings, fused: bool, *, wher
     if settings.get("_target_") is None and not settings.keys() & set(_IMPLEMENTATION):
         settings["fused"] = fused or None
     settings["params"] = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return build(OPTIMIZERS, settings, where=where, default_kind="adamw", interface=torch.optim.Optimizer)
+    try:
+        if settings.get("betas") is not None:
+            settings["betas"] = [float(beta) for beta in settings["betas"]]  # torch takes no 0 beside a .99
+        return build(OPTIMIZERS, settings, where=where, default_kind="adamw", interface=torch.optim.Optimizer)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def make_schedulers(settings: Settings, optimizers: Sequence[torch.optim.Optimizer]) -> list[LRScheduler]:

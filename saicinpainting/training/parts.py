@@ -126,6 +126,10 @@ class TrainingParts:
     gradient_clip_val: float | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if (clip := self.gradient_clip_val) is not None and (not isinstance(clip, (int, float)) or clip < 0):
+            raise InputError(f"trainer.kwargs.gradient_clip_val: expected 0 or more, or null, got {clip!r}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleOptions:
@@ -171,6 +175,11 @@ class ModuleOptions:
         if self.checkpoint_blocks and self.compile is True:
             raise InputError("training_model.checkpoint_blocks: not with compile=true; set one of them to false")
         check_whole("training_model.discriminator_warmup_steps", self.discriminator_warmup_steps)
+        if self.visualize_each_iters < 1:
+            key = "training_model.visualize_each_iters"
+            raise InputError(
+                f"{key}: expected 1 or more, got {self.visualize_each_iters}; visualizer.kind=noop draws nothing"
+            )
 
     def memory_format(self, device: torch.device) -> torch.memory_format:
         """How maps and weights lie in the memory of `device`."""

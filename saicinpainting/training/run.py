@@ -43,7 +43,7 @@ from saicinpainting.training.parts import Losses
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
 from saicinpainting.training.strategy import GeneratorSyncBatchNorm, Ranks, make_ddp_strategy
 from saicinpainting.training.summary import describe_run, limited, warnings_of
-from saicinpainting.utils import InputError, check_bool, check_known_keys
+from saicinpainting.utils import InputError, check_bool, check_known_keys, check_whole
 
 LOGGER = logging.getLogger(__name__)
 
@@ -345,6 +345,8 @@ def validate_every_epoch(trainer: pl.Trainer, train_batches: int) -> None:
     `train_batches`: of an epoch, in each process. Without `check_val_every_n_epoch` the interval counts batches over
     epochs and may be of any length.
     """
+    if trainer.check_val_every_n_epoch is not None:
+        check_whole("trainer.kwargs.check_val_every_n_epoch", trainer.check_val_every_n_epoch, least=1)
     limit = trainer.limit_train_batches
     for key, value in {
         "limit_train_batches": limit,

@@ -207,6 +207,8 @@ def test_mixture_follows_its_weights():
         ("mixed", {"where": "x"}, r"data.train.mask_gen_kwargs.where: unknown config key"),
         ("mixed", {"segm_proba": 0.5, "segm_kwargs": {}}, "run a network for every sample; set segm_proba: 0"),
         ("mixed", {"irregular_proba": 0, "box_proba": 0}, "no kind of mask has a probability above 0"),
+        ("mixed", {"irregular_kwargs": {"min_times": 9, "max_times": 5}}, "irregular masks: .* got 9 and 5"),
+        ("mixed", {"box_kwargs": {"min_times": 4}}, "box masks: expected min_times <= max_times, got 4 and 3"),
         ("dumb", {}, r"data.train.mask_gen_kwargs.is_training: missing config key"),
         ("outpainting", {"min_padding_percent": 0.5}, "min_padding_percent <= max_padding_percent"),
         ("outpainting", {"left_padding_prob": 2}, "must lie in 0..1"),

@@ -172,6 +172,11 @@ def test_unknown_integral_lists_the_known() -> None:
         make_evaluator(lpips=False, fid=False, integral_kind="ssim_f1")
 
 
+def test_images_that_the_batch_lacks_are_named() -> None:
+    with pytest.raises(InputError, match=r"evaluator\.inpainted_key=inpaintd: .*did you mean 'inpainted'"):
+        small_evaluator(inpainted_key="inpaintd").update(batch(1))
+
+
 def test_inpainted_key_chooses_what_is_measured() -> None:
     data = batch(1, 1, 5)
     evaluator = make_evaluator(lpips=False, fid=False, inpainted_key="predicted_image")

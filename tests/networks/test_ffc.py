@@ -227,6 +227,7 @@ def test_unusable_sizes(size: tuple[int, int]) -> None:
             r"generator\.downsample_conv_kwargs\.enable_flu: .*did you mean 'enable_lfu'",
         ),
         ({"out_ffc": True}, r"generator\.out_ffc_kwargs\.ratio_gin: missing"),
+        ({"n_blocks": -1}, r"generator\.n_blocks: expected a whole number of at least 0, got -1"),
         ({"add_out_act": "relu"}, r"generator\.add_out_act: unknown value 'relu'; known: sigmoid, tanh"),
         ({"norm_layer": "layer"}, r"generator\.norm_layer: unknown value 'layer'; known: bn, in"),
     ],

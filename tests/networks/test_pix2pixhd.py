@@ -54,6 +54,7 @@ def test_make_generator_takes_the_config_first() -> None:
             lambda: make_generator(**settings("global", padding_type="mirror")),
             r"generator\.padding_type: unknown value 'mirror'; known: reflect, replicate, zero, zeros",
         ),
+        (lambda: make_generator(**settings("global", n_blocks=-1)), r"generator\.n_blocks: expected .* got -1"),
         (
             lambda: make_generator(**settings("multidilated", multidilation_kwargs={"combmode": "sum"})),
             r"generator\.multidilation_kwargs\.combmode: .*did you mean 'comb_mode'",

@@ -103,12 +103,19 @@ def test_what_a_resume_takes_from_the_checkpoint_is_said(caplog):
     [
         ({"generator": {}}, r"optimizers\.discriminator: missing config key"),
         ({**SETTINGS, "critic": {}}, r"optimizers\.critic: unknown config key"),
+        ({**SETTINGS, "generator": {"betas": [0.5, 2]}}, r"optimizers\.generator: Invalid beta parameter.*2"),
+        ({**SETTINGS, "generator": {"betas": 0.5}}, r"optimizers\.generator: 'float' object is not iterable"),
         ({**SETTINGS, "generator": {"kind": "sgdd"}}, r"optimizers\.generator\.kind: unknown kind 'sgdd'"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(InputError, match=message):
         make_optimizers(settings, network(), network(), True)
+
+
+def test_a_beta_may_be_written_as_a_whole_number():
+    generator = make_optimizers({**SETTINGS, "generator": {"betas": [0, 0.99]}}, network(), network(), True)[0]
+    assert list(generator.param_groups[0]["betas"]) == [0, 0.99]
 
 
 @pytest.mark.parametrize("before", [{"fused": True}, {"foreach": True}, {"foreach": False}, {"capturable": False}])

@@ -277,6 +277,7 @@ def test_feature_matching_with_a_mask_gets_the_weighed_one():
     [
         ({"fake_fakes_proba": 0.2}, "is not supported"),
         ({"average_generatr": True}, r"training_model\.average_generatr: unknown config key.*average_generator"),
+        ({"visualize_each_iters": 0}, r"visualize_each_iters: expected 1 or more, got 0; visualizer\.kind=noop draws"),
         ({"average_generator": True, "average_generator_period": 0}, "average_generator_period: expected 1 or more"),
     ],
 )

@@ -327,6 +327,8 @@ def test_a_folder_stands_for_its_last_checkpoint(finished: Path):
         ("trainer.seed=-1", r"trainer\.seed: expected a whole number"),
         ("trainer.kwargs.val_check_interval=0", r"trainer\.kwargs\.val_check_interval: expected steps"),
         ("trainer.kwargs.limit_train_batches=0", r"trainer\.kwargs\.limit_train_batches: 0 leaves no step"),
+        ("trainer.kwargs.check_val_every_n_epoch=0", "n_epoch: expected a whole number of at least 1, got 0"),
+        ("trainer.kwargs.gradient_clip_val=-1", "gradient_clip_val: expected 0 or more, or null, got -1"),
         ("trainer.kwargs.max_epochs=0", r"trainer\.kwargs\.max_epochs: 0 leaves no step"),
         ("+trainer.kwargs.max_steps=0", r"trainer\.kwargs\.max_steps: 0 leaves no step"),
         ("trainer.kwargs.precision=foo", r"trainer\.kwargs: Precision 'foo' is invalid"),
