@@ -246,7 +246,8 @@ def _find_images(indir: Path, ext: str) -> list[str]:
     endings = IMAGE_SUFFIXES if ext == "auto" else given
     names = images_in(indir, endings)
     if not names:
-        raise InputError(f"{indir}: no image *{', *'.join(endings)} there; set --ext to the images' ending")
+        hint = "" if ext == "auto" else "; set --ext to the images' ending"
+        raise InputError(f"{indir}: no image *{', *'.join(endings)} there{hint}")
     return names
 
 

@@ -179,7 +179,10 @@ def resume_path(path: str | None, folder: Path) -> str | None:
         return _latest_in(folder)
     if Path(path).is_dir():
         inside = [Path(path) / "models" / "last.ckpt", Path(path) / "last.ckpt"]
-        path = next((str(file) for file in inside if file.is_file()), path)
+        found = next((str(file) for file in inside if file.is_file()), None)
+        if found is None:
+            raise InputError(f"trainer.resume_from_checkpoint: no models/last.ckpt or last.ckpt in the folder {path}")
+        path = found
     if not Path(path).is_file():
         raise InputError(f"trainer.resume_from_checkpoint: {path} does not exist; nothing was trained")
     try:

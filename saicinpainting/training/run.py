@@ -98,6 +98,7 @@ NO_NEWS = (
     # Networks of losses and metrics, which do not learn; `warnings_of` tells of those that should.
     "Found .* in eval mode at the start of training",
     "Total length of .* across ranks is zero",  # data.val=null, of which the run itself warns
+    "It is recommended to use .*sync_dist=True",  # of metrics, which are over all ranks by then
     "Checkpoint directory .* exists and is not empty",  # refused, unless it is the run that goes on
 )
 """Warnings of Lightning that every run would show and nobody has to do anything about."""

@@ -162,6 +162,12 @@ def test_a_set_is_of_the_photographs_that_the_report_names(evaluate: Evaluate, t
         evaluate(f"indir={photos}", "sets=[thin]", "size=256")
 
 
+def test_a_folder_without_photographs_is_named(evaluate: Evaluate, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=r"photos: no image \*\.[^;]* there$"):
+        evaluate(f"indir={tmp_path / 'photos'}", "sets=[thin]")
+
+
 def test_what_is_written_is_no_input(evaluate: Evaluate, tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "out" / "photos")
     with pytest.raises(InputError, match=r"out lies in .*the next start would take its images for photographs"):
@@ -215,6 +221,7 @@ def test_larger_sets_have_the_crops_and_holes_of_the_small_one(evaluate: Evaluat
         ("num_workers=-1", "num_workers: expected a whole number of at least 0, got -1"),
         ("sets=[thin,thinn]", "sets: 'thinn' is neither"),
         ("dataset.kind=our_eval", "dataset.kind: .* is default, not 'our_eval'"),
+        ("+refine_iters=3", "refine_iters: unknown config key; known: .*refine"),
         ("+dataset.scale=2", "dataset.scale: unknown config key; known: .*scale_factor"),
     ],
 )

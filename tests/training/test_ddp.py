@@ -24,6 +24,7 @@ def train(root: Path, name: str, *extra: str) -> dict:
     return {
         "checkpoint": read_checkpoint(root / name / "models" / "last.ckpt"),
         "log": (root / name / "train.log").read_text(),
+        "stderr": run.stderr,
     }
 
 
@@ -38,6 +39,11 @@ def test_each_rank_takes_its_share_of_the_images(two):
     _, result = two
     # Eight images, batches of two, two ranks: two steps an epoch.
     assert result["checkpoint"]["global_step"] == 4
+
+
+def test_lightning_does_not_warn_of_metrics_that_are_over_all_ranks(two: tuple[Path, dict]):
+    _, result = two
+    assert "sync_dist" not in result["stderr"]
 
 
 def test_metrics_are_over_the_images_of_all_ranks(two):

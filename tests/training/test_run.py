@@ -133,6 +133,11 @@ def test_a_wrong_resume_path_stops_before_training(finished: Path, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_without_checkpoints_is_said_to_have_none(tmp_path: Path):
+    with pytest.raises(InputError, match=rf"no models/last\.ckpt or last\.ckpt in the folder {tmp_path}"):
+        resume_path(str(tmp_path), tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["weights", "other network"])
 def test_a_checkpoint_that_cannot_be_resumed_is_found_beforehand(finished: Path, tmp_path: Path, kind: str):
     last = finished / "run" / "models" / "last.ckpt"
