@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -23,6 +23,7 @@ from saicinpainting.training.epoch_loop import StepEndCallback
 from saicinpainting.utils import InputError, did_you_mean
 
 LOGGER = logging.getLogger(__name__)
+MONITOR = "trainer.checkpoint_kwargs.monitor"
 
 
 class TensorsOnlyCheckpointIO(TorchCheckpointIO):
@@ -49,8 +50,11 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
     that no run repeats one that is done, and every `last_every_n_train_steps` steps if that is given.
     """
 
-    def __init__(self, *, last_every_n_train_steps: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, last_every_n_train_steps: int | None = None, scores: Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self._scores = scores  # that the evaluator reports, if that is known
         self._last_every = last_every_n_train_steps
         self._last_written_at: int | None = None  # the step
 
@@ -85,17 +89,40 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
         if self.save_last and trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.write_last(trainer)
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find a wrong name now, as there may be no sanity check. Names of other forms than these are let pass."""
+        if self._scores is None:
+            return
+        totals = [f"{score}_total_mean" for score in self._scores]
+        for key, monitor in self._monitors(trainer):
+            if monitor.endswith("_total_mean") and not monitor.endswith(tuple(f"_{total}" for total in totals)):
+                _refuse(key, monitor, [f"val_{total}" for total in totals])
+
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find a wrong name now, not after the first epoch."""
         measured: set[str] = getattr(pl_module, "measured", set())
         if not measured:
             return  # data.val=null
-        if "fid" in (self.monitor or "") and trainer.num_sanity_val_batches[0] == 1:
-            return  # it may be one image, which has no FID
-        if self.monitor is not None and self.monitor not in measured:
-            known = did_you_mean(self.monitor, [name for name in measured if "%" not in name])
-            key = "trainer.checkpoint_kwargs.monitor"
-            raise InputError(f"{key}={self.monitor} is not computed by this config; {known}")
+        few = 1 in trainer.num_sanity_val_batches  # it may be one image, which has no FID
+        for key, monitor in self._monitors(trainer):
+            logged = monitor in measured or (few and re.search(r"fid|kid|_ids", monitor))
+            if key != MONITOR:  # checkpoints are judged by these alone, other callbacks may wait for other values
+                of_validation = re.match(r"(val|test|extra_val)_(?!.*%)", monitor)
+                logged = logged or monitor in trainer.callback_metrics or not of_validation
+            if not logged:
+                _refuse(key, monitor, [name for name in measured if "%" not in name])
+
+    def _monitors(self, trainer: pl.Trainer) -> Iterator[tuple[str, str]]:
+        """Config key and name of each value that a callback waits for."""
+        if self.monitor is not None:
+            yield MONITOR, self.monitor
+        callbacks: list[Any] = [one for one in trainer.callbacks if one is not self]  # type: ignore[attr-defined]
+        # What somebody else's callback or metric logs nobody here knows.
+        known = all(type(one).__module__.startswith(("pytorch_lightning.", "saicinpainting.")) for one in callbacks)
+        if known and self._scores is not None:
+            for one in callbacks:
+                if isinstance(monitor := getattr(one, "monitor", None), str) and getattr(one, "strict", True):
+                    yield f"callbacks: {type(one).__name__}.monitor", monitor
 
     # Lightning saves in one hook or the other, as validation falls.
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -119,6 +146,10 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
         # A resumed run starts with the best of the folder it comes from, which is not to be touched.
         if trainer.is_global_zero and best.is_file() and str(best.parent) == str(self.dirpath):
             replace_by_link(best, best.with_name("best.ckpt"))
+
+
+def _refuse(key: str, monitor: str, known: Iterable[str]) -> NoReturn:
+    raise InputError(f"{key}={monitor} is not computed by this config; {did_you_mean(monitor, known)}")
 
 
 def replace_by_link(source: Path, target: Path) -> None:
@@ -175,7 +206,8 @@ def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> BestM
     """The callback of `trainer.checkpoint_kwargs`, in Lightning 1's or 2's terms, writing to `folder`."""
     kwargs = translate_checkpoint_kwargs(settings["trainer"].get("checkpoint_kwargs") or {})
     kept = read_section(CheckpointSettings, kwargs, where="trainer.checkpoint_kwargs")
-    monitor, mode = _measured_monitor(kept.monitor, kept.mode, settings.get("evaluator") or {})
+    evaluator = settings.get("evaluator") or {}
+    monitor, mode = _measured_monitor(kept.monitor, kept.mode, evaluator)
     # A step between two validations has no metric of its own to be judged by.
     numbered = monitor is None and kept.every_n_epochs is None
     every = kept.every_n_train_steps
@@ -183,9 +215,14 @@ def make_checkpoint_callback(settings: Mapping[str, Any], folder: Path) -> BestM
     return BestModelCheckpoint(
         **{**vars(kept), **own, "every_n_train_steps": every if numbered else None},
         last_every_n_train_steps=None if numbered else every,
+        scores=None if evaluator.keys() & {"_target_", "extra"} else _scores(evaluator),
         # Of a run that max_steps ends within an epoch Lightning would judge the last step by an older validation.
         save_on_train_epoch_end=False if monitor is not None else None,
     )
+
+
+def _scores(evaluator: Mapping[str, Any]) -> list[str]:
+    return reported_scores(evaluator) if evaluator else []
 
 
 def _measured_monitor(monitor: str | None, mode: str, evaluator: Mapping[str, Any]) -> tuple[str | None, str]:
@@ -197,7 +234,7 @@ def _measured_monitor(monitor: str | None, mode: str, evaluator: Mapping[str, An
     score = re.fullmatch(r"(?:val|test|extra_val_\w+?)_(\w+)_total_mean", monitor or "")
     if score is None or score[1] not in HIGHER_IS_BETTER or "_target_" in evaluator:
         return monitor, mode
-    measured = reported_scores(evaluator) if evaluator else []
+    measured = _scores(evaluator)
     if score[1] not in measured:
         instead, mode = ("val_ssim_total_mean", "max") if "ssim" in measured else ("val_gen_l1", "min")
         message = "trainer.checkpoint_kwargs.monitor: the evaluator does not measure %s; judged by %s (%s) instead"
