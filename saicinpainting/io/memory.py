@@ -58,7 +58,7 @@ class Attempts:
         give_up: frees what its owner can do without, and says whether there was any.
     """
 
-    def __init__(self, give_up: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, give_up: Callable[[], bool] = bool) -> None:
         self._give_up = give_up
         self._too_many = math.inf
 

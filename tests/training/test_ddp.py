@@ -62,6 +62,14 @@ def test_metrics_are_over_the_images_of_all_ranks(two):
     assert totals(result["log"])[-1] == pytest.approx(sanity_check_of_the_loaded_weights, abs=2e-6)
 
 
+def test_processes_that_are_spawned_train_as_those_of_ddp(two: tuple[Path, dict]):
+    root, result = two
+    spawned = train(root, "spawned", "trainer.kwargs.devices=2", "trainer.kwargs.max_epochs=2",
+                    "trainer.kwargs.strategy=ddp_spawn")  # fmt: skip
+    for name, tensor in result["checkpoint"]["state_dict"].items():
+        torch.testing.assert_close(spawned["checkpoint"]["state_dict"][name], tensor, rtol=0, atol=0)
+
+
 def test_two_machines_under_torchrun_train_as_two_processes_of_one(two: tuple[Path, dict]):
     """Two launchers on this machine find each other as they would over a network."""
     root, result = two
