@@ -325,12 +325,15 @@ class InpaintingModule(Objective):
     # ---- images -------------------------------------------------------------------------------------------------
 
     def _visualize(self, batch: Batch, batch_idx: int, title: str) -> None:
-        if self.trainer.sanity_checking or not self.trainer.is_global_zero:
+        whole = title == "test"  # each process draws the images it has
+        if self.trainer.sanity_checking or not (whole or self.trainer.is_global_zero):
             return
         if self.options.store_discr_outputs_for_vis and self.losses.adversarial_weight > 0:
             batch = {**batch, **score_maps(self.discriminator, batch)}
-        self.visualizer(self.current_epoch, batch_idx, batch, suffix=f"_{title}")
-        draw_in_tensorboard(self.loggers, batch, title, batch_idx if title != "train" else 0, self.global_step)
+        number = batch_idx * self.trainer.world_size + self.global_rank if whole else batch_idx
+        self.visualizer(self.current_epoch, number, batch, suffix=f"_{title}")
+        if self.trainer.is_global_zero:
+            draw_in_tensorboard(self.loggers, batch, title, batch_idx if title != "train" else 0, self.global_step)
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 

@@ -41,6 +41,12 @@ def test_each_rank_takes_its_share_of_the_images(two):
     assert result["checkpoint"]["global_step"] == 4
 
 
+def test_every_image_of_visual_test_is_drawn(two: tuple[Path, dict]):
+    root, _ = two
+    drawn = {path.name for path in (root / "two" / "samples" / "epoch0001_test").iterdir()}
+    assert drawn == {f"batch{i:07d}.jpg" for i in range(4)}
+
+
 def test_lightning_does_not_warn_of_metrics_that_are_over_all_ranks(two: tuple[Path, dict]):
     _, result = two
     assert "sync_dist" not in result["stderr"]
