@@ -31,7 +31,8 @@ for steps in 15 30; do
     "$python" "$here/train.py" -cn lama-small location=sample location.data_root_dir="$demo/data" \
         location.out_root_dir="$demo/experiments" location.tb_dir="$demo/tb_logs" hydra.run.dir="$run" \
         trainer.finetune_from=lama-small trainer.kwargs.max_steps=$steps trainer.kwargs.limit_train_batches=15 \
-        trainer.kwargs.log_every_n_steps=1 losses.perceptual.weight=0 data.batch_size=4 optimizers.generator.lr=0.0002
+        trainer.kwargs.log_every_n_steps=1 losses.perceptual.weight=0 data.batch_size=4 data.total_batch_size=null \
+        optimizers.generator.lr=0.0002 optimizers.generator.scheduler=null
 done
 "$python" "$here/report_from_tb.py" "$run" --tags train_gen_l1 val_l1_hole_total_mean val_ssim_total_mean \
     --plot "$demo/training.png"

@@ -80,7 +80,12 @@ class Inpainter:
         self.generator_input, self.strategy = generator_input or GeneratorInput(), strategy
         self.modulo, self.min_size = int(generator.size_multiple), int(generator.min_size)  # type: ignore[arg-type]
         network: Any = folded(generator) if fold else copy.deepcopy(generator)  # type: ignore[arg-type]
+        # Norms that are not in the kernels keep their precision: variances of millions are infinite in float16.
+        norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+        states = [copy.deepcopy(norm.state_dict()) for norm in norms]
         network = network.eval().requires_grad_(False).to(self.device, self.dtype)
+        for norm, state in zip(norms, states, strict=True):
+            norm.float().load_state_dict(state)
         network = network.to(memory_format=torch.channels_last)
         self._memory = self._memory_of(
             network, in_strips=fold and getattr(network, "strips", False) and not compile_network

@@ -15,7 +15,8 @@ from tests.helpers import ROOT, photo
 PHASES = ("lama-small", "lama-small-large", "lama-small-texture")
 SHRUNK = (
     "generator.ngf=24", "generator.n_blocks=1", "discriminator.ndf=4", "losses.perceptual.weight=0",
-    "data.num_workers=0", "data.batch_size=2", "trainer.kwargs.max_steps=1", "trainer.kwargs.num_sanity_val_steps=0",
+    "data.num_workers=0", "data.batch_size=2", "data.total_batch_size=null",
+    "trainer.kwargs.max_steps=1", "trainer.kwargs.num_sanity_val_steps=0",
     "training_model.average_generator_start_step=1", "training_model.rescale_scheduler_kwargs.values=[64,64,64]",
     "training_model.rescale_scheduler_kwargs.start_iters=[1,2]",
 )  # fmt: skip

@@ -59,6 +59,8 @@ def extreme(trained: TrainedGenerator) -> nn.Module:
             return
         largest = math.sqrt(LARGEST / norm.running_var.max().item())
         factors = torch.from_numpy(10 ** rng.uniform(-1.5, math.log10(largest), norm.num_features)).float()
+        # Not by less than a variance of 0 stands for.
+        factors = torch.maximum(factors, (norm.eps / (norm.running_var + norm.eps)).sqrt())
         for kernel in kernels:
             kernel.data *= factors[:, None, None, None]
         norm.running_mean *= factors
@@ -86,7 +88,6 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     return photo("coffee.png", 128)[:96], mask
 
 
-# Norms that are not in the kernels: what some maps have in front of them passes float16's largest number.
 @pytest.mark.parametrize(
     ("precision", "fold", "levels"),
     [
@@ -95,7 +96,7 @@ def images() -> tuple[np.ndarray, np.ndarray]:
         ("bf16", True, 3),
         ("bf16", False, 3),
         ("fp16", True, 1),
-        ("fp16", False, 20),
+        ("fp16", False, 1),
     ],
 )
 def test_large_statistics_do_not_turn_the_fill_grey(
