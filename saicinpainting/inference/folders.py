@@ -31,6 +31,8 @@ from saicinpainting.networks.models import locate_model
 from saicinpainting.utils import InputError, check_whole, did_you_mean
 
 EXISTING = ("keep", "overwrite")
+INPUT_SETTINGS = ("concat_mask", "add_noise_kwargs", "noise_fill_hole")
+"""Of `training_model`: what the network is given."""
 WRITERS = 2
 WAITING_WRITES = 16
 WAITING_BATCHES = 4
@@ -155,7 +157,8 @@ def predict_folder(
             if read.item not in left:
                 return
             file = files[read.item]
-            # Not before there is something in their place, but all at once: a folder has results of one origin.
+            # Not before there is something in their place, but all of this rank's at once: results of two origins
+            # should not lie side by side.
             while stale:
                 files[stale.pop()].unlink(missing_ok=True)
             if results is not None:  # before the result, so that an interruption leaves none without
@@ -255,7 +258,7 @@ def check_folder_settings(
 def origin(model: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """`made_by` for `predict_folder`: the checkpoint's content and the settings that decide the pixels.
 
-    Of the run's config too, which says what network the weights are for and what it is given.
+    Of the run's config too, as far as it says what network the weights are for and what it is given.
     """
     files = locate_model(model["path"], model["checkpoint"])
     checkpoint = files.checkpoint
@@ -263,9 +266,11 @@ def origin(model: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
         there = sorted(file.name for file in checkpoint.parent.glob("*.*")) or ["nothing"]
         raise InputError(f"no checkpoint {checkpoint}; there are: {', '.join(there)}")
     made_by = {"checkpoint_sha256": digest_of(checkpoint, "sha256"), **settings}
-    if files.config is not None:
-        network = resolved_sections(read_experiment_config(files.folder), ("generator", "training_model"))
-        made_by["config_sha256"] = hashlib.sha256(json.dumps(network, sort_keys=True, default=str).encode()).hexdigest()
+    if files.config is not None and ".onnx" not in checkpoint.name:  # such a file has its network inside
+        sections = resolved_sections(read_experiment_config(files.folder), ("generator", "training_model"))
+        given = {key: sections["training_model"].get(key) for key in INPUT_SETTINGS}
+        content = json.dumps([sections["generator"], given], sort_keys=True, default=str)
+        made_by["config_sha256"] = hashlib.sha256(content.encode()).hexdigest()
     return made_by
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from saicinpainting.io.budgets import MOST_PIXELS, BudgetError
+from saicinpainting.io.budgets import BudgetError
 from saicinpainting.io.extras import ImageExtras, read_extras
 from saicinpainting.io.images import decode_image, load_planes, write_image
 from saicinpainting.io.masks import decode_hole
@@ -78,8 +78,7 @@ def check_header(file: Path, name: str, *, max_megapixels: float) -> None:
         with open_image(file) as image:
             width, height = image.size
     except (Image.DecompressionBombError, BudgetError) as error:
-        most = min(max_megapixels, MOST_PIXELS / 1e6)
-        raise InputError(f"{name} has more than {most:g} megapixels: {error}") from error
+        raise InputError(f"{name} is too large: {error}") from error
     except Exception as error:  # decoders raise many kinds of errors on broken files
         raise InputError(f"cannot read {name}: it is no image") from error
     if width * height > max_megapixels * 1e6:

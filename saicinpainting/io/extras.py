@@ -12,11 +12,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from saicinpainting.io.pixels import decode_pixels, is_deep, open_image, read_bytes
-from saicinpainting.utils import InputError
 
 TRANSPARENT = (".png", ".webp", ".tif", ".tiff")
 DEEP = (".png", ".tif", ".tiff")
@@ -83,7 +82,12 @@ def read_extras(path: str | os.PathLike[str]) -> ImageExtras:
     Raises:
         InputError: it is no image, or is damaged.
     """
-    with _opened(path) as file:
+    try:
+        opened = open_image(path)
+    except Exception:  # of many kinds; a TIFF may be read all the same
+        decode_pixels(read_bytes(path), os.fspath(path))
+        return ImageExtras()
+    with opened as file:
         transparent = file.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in file.info
         grey = file.mode in ("1", "L", "LA", "La") or file.mode.startswith("I")
         deep = is_deep(file)
@@ -98,14 +102,6 @@ def read_extras(path: str | os.PathLike[str]) -> ImageExtras:
         grey and space == b"GRAY",
         across if across and all(math.isfinite(one) and one > 0 for one in across) else None,
     )
-
-
-def _opened(path: str | os.PathLike[str]) -> Image.Image:
-    try:
-        return open_image(path)
-    except Exception as error:  # of many kinds, as in `decode_pixels`
-        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-        raise InputError(f"cannot read the image {os.fspath(path)}: {reason}") from error
 
 
 def add_to_png(encoded: bytes, extras: ImageExtras) -> bytes:

@@ -59,7 +59,7 @@ class Attempts:
     """
 
     def __init__(self, give_up: Callable[[], bool] = bool) -> None:
-        self._give_up = give_up
+        self._give_up = give_up  # bool() is False, and unlike a lambda can be pickled
         self._too_many = math.inf
 
     def attempt(self, images: int, pixels: int, compute: Callable[[], T]) -> T | None:

@@ -96,7 +96,8 @@ def decode_pixels(data: bytes, name: str) -> FilePixels:
 
 
 def _decoded(file: Image.Image, data: bytes) -> FilePixels:
-    if _tiff_tag(file, PLANAR_CONFIGURATION) == 2 and 16 in _bits_of_channels(file):
+    bits = tuple(_tiff_tag(file, TiffImagePlugin.BITSPERSAMPLE) or ())
+    if _tiff_tag(file, PLANAR_CONFIGURATION) == 2 and 16 in bits:
         raise InputError("16 bits with its channels one after the other; save it with interleaved channels")
     deep = _by_opencv(data) if is_deep(file) and not file.mode.startswith("I") else None  # Pillow keeps 8 bits
     if deep is not None:
@@ -120,10 +121,6 @@ def is_deep(file: Image.Image) -> bool:
 
 def _tiff_tag(file: Image.Image, tag: int) -> Any:
     return getattr(file, "tag_v2", {}).get(tag)
-
-
-def _bits_of_channels(file: Image.Image) -> tuple[int, ...]:
-    return tuple(_tiff_tag(file, TiffImagePlugin.BITSPERSAMPLE) or ())
 
 
 def _plain(image: Image.Image) -> Image.Image:

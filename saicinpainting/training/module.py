@@ -333,7 +333,7 @@ class InpaintingModule(Objective):
         number = batch_idx * self.trainer.world_size + self.global_rank if whole else batch_idx
         self.visualizer(self.current_epoch, number, batch, suffix=f"_{title}")
         if self.trainer.is_global_zero:
-            draw_in_tensorboard(self.loggers, batch, title, batch_idx if title != "train" else 0, self.global_step)
+            draw_in_tensorboard(self.loggers, batch, title, number if title != "train" else 0, self.global_step)
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 
@@ -341,7 +341,8 @@ class InpaintingModule(Objective):
         """Pretrained networks are constants: they stay out of the file."""
         checkpoint["state_dict"] = without_prefixes(checkpoint["state_dict"], FROZEN_PREFIXES)
         checkpoint[VALIDATIONS] = self.validations
-        self.schedules.save(checkpoint)
+        if not self.options.predict_only:
+            self.schedules.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the constants that the file leaves out, or holds in another version, from this model."""

@@ -111,7 +111,7 @@ class ExactResume(pl.Callback):
         batch = data.begin_at(progress.epoch, images, steps=progress.batches, limit=most)
         if progress.batches:
             _report_changes(position, data)
-        epochs = progress.epoch + (batch == last)
+        epochs = progress.epoch + (batch >= last)
         _report_end(trainer, epochs, checkpoint["global_step"])
         checkpoint["loops"] = {**loops, "fit_loop": _at_rest(loops["fit_loop"], progress, step_ends=step_ends)}
         loop = trainer.fit_loop.epoch_loop

@@ -141,11 +141,25 @@ def _as_far_as_told(state: Mapping[str, Any], configured: Settings | None) -> Se
     """The settings of a schedule by its state: the config's with the numbers that it had; {} if it is another one."""
     if configured is None:
         return {}
-    inner = state.get("_schedulers", [state])[-1]
-    told = {key: inner[key] for key in configured if isinstance(inner.get(key), (int, float))}
-    target, warmup = _kind(configured)
-    if target is None:
-        return {"warmup_steps": round(1 / inner["start_factor"])} if "start_factor" in inner else {}
-    if warmup != ("_milestones" in state) or (_arguments(configured).keys() > {"warmup_steps"} and not told):
+    optimizers = [torch.optim.SGD([torch.zeros(1, requires_grad=True)]) for _ in NAMES]
+    fresh = make_schedulers({NAMES[0]: {"scheduler": configured}}, optimizers)[0].state_dict()
+    if _names_in(fresh) != _names_in(state):
         return {}
-    return {**configured, **told, **({"warmup_steps": state["_milestones"][0]} if warmup else {})}
+    inner = _inner(state)
+    told = {key: inner[key] for key in configured if isinstance(inner.get(key), (int, float))}
+    if configured.get("_target_") is None:
+        told["warmup_steps"] = round(1 / inner["start_factor"])
+    elif configured.get("warmup_steps"):
+        told["warmup_steps"] = state["_milestones"][0]
+    return {**configured, **told}
+
+
+def _inner(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the schedule behind the warm-up."""
+    found: Mapping[str, Any] = state.get("_schedulers", [state])[-1]
+    return found
+
+
+def _names_in(state: Mapping[str, Any]) -> tuple[bool, set[str]]:
+    """What tells classes apart: whether there is a warm-up, and the names that PyTorch's versions share."""
+    return "_schedulers" in state, {key for key in _inner(state) if not key.startswith("_") and key != "verbose"}

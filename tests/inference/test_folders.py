@@ -228,7 +228,8 @@ def test_results_are_of_one_config_of_the_run(tmp_path: Path, caplog: pytest.Log
     OmegaConf.save(OmegaConf.merge(config, {"generator": {"initial_fill": None}}), run / "config.yaml")
     assert start() == 0
     assert "config_sha256" in caplog.text
-    OmegaConf.save(OmegaConf.merge(OmegaConf.load(run / "config.yaml"), {"title": "moved"}), run / "config.yaml")
+    changed = {"title": "moved", "training_model": {"visualize_each_iters": 7, "compile": False}}
+    OmegaConf.save(OmegaConf.merge(OmegaConf.load(run / "config.yaml"), changed), run / "config.yaml")
     assert start() == 1
     # What an earlier version has begun does not know of it.
     noted = json.loads((out / ".predicted.json").read_text())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from saicinpainting.io.extras import read_extras
+from saicinpainting.io.extras import ImageExtras, read_extras
 from saicinpainting.io.pixels import decode_pixels
 from saicinpainting.utils import InputError
 
@@ -57,6 +57,12 @@ def test_channels_one_after_the_other_are_read_in_eight_bits_and_refused_in_sixt
         decode_pixels(written(tmp_path / "a.tif", planes, **options), "a.tif")
 
 
+def test_floats_are_named_by_whoever_reads_them(tmp_path: Path):
+    data = written(tmp_path / "a.tif", DEEP[..., :3].astype(np.float32) / 65535, photometric="rgb")
+    assert decode_pixels(data, "a.tif").colours.dtype == np.float32
+    assert read_extras(tmp_path / "a.tif") == ImageExtras()
+
+
 @pytest.mark.parametrize(
     ("pixels", "options"),
     [
@@ -70,5 +76,5 @@ def test_what_only_a_part_would_be_read_of_is_an_error_of_one_line(tmp_path: Pat
     data = written(tmp_path / "a.tif", pixels, **options)
     with pytest.raises(InputError, match=r"a\.tif: it is no image that is read, but a TIFF of another kind"):
         decode_pixels(data, "a.tif")
-    with pytest.raises(InputError, match=r"a\.tif: it is no image"):
+    with pytest.raises(InputError, match=r"a\.tif: it is no image that is read, but a TIFF of another kind"):
         read_extras(tmp_path / "a.tif")

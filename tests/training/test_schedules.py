@@ -25,6 +25,7 @@ TORCH = "torch.optim.lr_scheduler"
 COSINE = {"warmup_steps": 2, "_target_": f"{TORCH}.CosineAnnealingLR", "T_max": 10}
 LONGER = {**COSINE, "T_max": 16}
 STEPS = {"_target_": f"{TORCH}.StepLR", "step_size": 4}
+MILESTONES = {"_target_": f"{TORCH}.MultiStepLR", "milestones": [3, 8]}
 DONE, MORE = 6, 8
 
 
@@ -101,7 +102,16 @@ def test_with_resume_lr_the_config_s_schedules_are_followed_as_if_they_had_alway
 
 
 @pytest.mark.parametrize("told", [True, False])
-@pytest.mark.parametrize("config", [(COSINE, COSINE), (None, STEPS), (STEPS, None), ({"warmup_steps": 9}, COSINE)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        *((COSINE, COSINE), (None, STEPS), (STEPS, None), ({"warmup_steps": 9}, COSINE)),
+        *(
+            (MILESTONES, {**MILESTONES, "warmup_steps": 2}),
+            (None, {"_target_": f"{TORCH}.ExponentialLR", "gamma": 0.9}),
+        ),
+    ],
+)
 def test_unchanged_schedules_go_on_bit_for_bit_and_nothing_is_said(config, told: bool, caplog):
     run, expected = Run(config, stopped(config, told=told)), Run(config)
     expected.rates(DONE)
