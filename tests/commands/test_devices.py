@@ -111,9 +111,14 @@ def test_settings_that_are_wrong_are_told_once(root: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_signal_ends_all(root: Path, tmp_path: Path, number: signal.Signals, status: int) -> None:
     """Ctrl-C reaches all processes, readers of images among them; the others the one that has started the ranks."""
+    # More images than are filled while this process, on a busy machine, waits for its turn.
+    (tmp_path / "in").mkdir()
+    for i in range(1000):
+        for ending in (".png", "_mask000.png"):
+            (tmp_path / "in" / f"{i:04}{ending}").symlink_to(root / "in" / f"{i % 40:03}{ending}")
+    folders = (f"indir={tmp_path / 'in'}", f"outdir={tmp_path / 'out'}")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "bin" / "predict.py"),
-         *arguments("prediction", root, f"outdir={tmp_path / 'out'}")],
+        [sys.executable, str(ROOT / "bin" / "predict.py"), *arguments("prediction", root, *folders)],
         cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "LAMA_OFFLINE": "1"},
     )  # fmt: skip
