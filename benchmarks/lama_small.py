@@ -19,7 +19,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, arguments, machine  # isort: skip  (makes the package importable)
+from common import ROOT, arguments, machine, write_json  # isort: skip  (makes the package importable)
 
 sys.path.insert(0, str(ROOT))
 
@@ -101,9 +101,8 @@ def main() -> None:
     print(means(table))
     print(ratios(table))
     if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        content = {"machine": machine(args.threads), "checkpoint": f"{args.run.name}/{args.checkpoint}", "rows": rows}
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
+        checkpoint = f"{args.run.name}/{args.checkpoint}"
+        write_json(rows, threads=args.threads, json_file=args.json, checkpoint=checkpoint)
     if args.pictures is not None:
         write_image(args.pictures, contact_sheet(("image", "masked", OURS, *BEST_OF), sheet, cell=CELL))
         print(f"pictures: {args.pictures}")

@@ -16,7 +16,7 @@ import torch
 from saicinpainting.inference.devices import gpus
 from saicinpainting.inference.edges import Batch, EdgedBackend, EdgeSettings, MatchingBackend, fill_with_edge
 from saicinpainting.inference.fast.folding import fold as folded
-from saicinpainting.inference.inpainter import Inpainter
+from saicinpainting.inference.inpainter import Inpainter, check_painted
 from saicinpainting.inference.overlap import Download
 from saicinpainting.inference.refinement import RefinerSettings, refine_predict, scales_of, unpadded_size
 from saicinpainting.inference.tiling import fill_parts
@@ -85,8 +85,7 @@ def _load(
     if out_key != "inpainted" and (refine or exported):
         whom = "refine=true" if refine else "an ONNX file"
         raise InputError(f"out_key={out_key}: {whom} gives inpainted only; leave out_key out")
-    if out_key != "inpainted" and options.get("strategy") == "crop":
-        raise InputError(f"out_key={out_key}: parts are painted only around holes; set strategy=whole")
+    check_painted(out_key, options.get("strategy", "auto"))
     if out_key != "inpainted" and (edge.feather or edge.match_colors):
         raise InputError(
             f"out_key={out_key}: nothing meets the image there; leave mask.feather and mask.match_colors out"

@@ -295,13 +295,18 @@ class Inpainter:
         Numbers that are not finite are no error here.
         """
         image, mask = batch["image"], (batch["mask"] > 0).float()
-        if out_key == "predicted_image" and self.strategy == "crop":
-            raise InputError("out_key=predicted_image: parts are painted only around holes; set strategy=whole")
+        check_painted(out_key, self.strategy)
         strategy = "whole" if out_key == "predicted_image" else self.strategy
         if self.device.type == "cuda" and self._may_fit(image[:1], strategy):
             image, mask = upload(image, self.device), upload(mask, self.device)
         predicted = self._predict(image, mask, strategy, match_colors=match_colors)
         return predicted if out_key == "predicted_image" else torch.where(mask > 0, predicted.to(image), image)
+
+
+def check_painted(out_key: str, strategy: str) -> None:
+    """An `InputError` where a picture is to be painted as a whole, and is not."""
+    if out_key == "predicted_image" and strategy == "crop":
+        raise InputError("out_key=predicted_image: parts are painted only around holes; set strategy=whole")
 
 
 def _pixels(image: Tensor) -> int:

@@ -134,10 +134,8 @@ def fetch_model(model: PublishedModel) -> Path:
         if missing := model.missing():
             raise InputError(f"model {model.name}: {model.folder / missing[0]} is missing; install this package again")
         return model.folder
-    if not model.missing() and _is_verified(model):
-        return model.folder
-    if not model.missing() and not os.access(model.folder, os.W_OK):
-        _compare(model)  # put there for all by somebody else; every start reads it through
+    if not model.missing() and (_is_verified(model) or not os.access(model.folder, os.W_OK)):
+        verify_model(model)  # what somebody has put there for all, every start reads through
         return model.folder
     try:
         model.folder.mkdir(parents=True, exist_ok=True)
@@ -223,23 +221,20 @@ def verify_model(model: PublishedModel, *, again: bool = False) -> None:
     """
     if not again and _is_verified(model):
         return
-    _compare(model)
-    if not model.ships and os.access(model.folder, os.W_OK):
-        (model.folder / VERIFIED).write_text(_mark(model))
-
-
-def _compare(model: PublishedModel) -> None:
+    ours = not model.ships and os.access(model.folder, os.W_OK)
     for name, file in model.files.items():
         path = model.folder / name
         if file.sha256 and (found := digest_of(path, "sha256")) != file.sha256:
             differs = f"model {model.name}: {path} has sha256 {found}, expected {file.sha256}"
             if model.ships:
                 raise InputError(f"{differs}; install this package again")
-            if not os.access(path.parent, os.W_OK):
+            if not ours:
                 raise InputError(f"{differs}; replace it, or name another folder with TORCH_HOME")
             (model.folder / VERIFIED).unlink(missing_ok=True)
             path.unlink()
             raise InputError(f"{differs}; it was removed, start again")
+    if ours:
+        (model.folder / VERIFIED).write_text(_mark(model))
 
 
 def _is_verified(model: PublishedModel) -> bool:

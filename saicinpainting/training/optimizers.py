@@ -130,7 +130,7 @@ def use_configured_rates(
     optimizers: Sequence[torch.optim.Optimizer],
     schedulers: Sequence[LRScheduler],
     make: Callable[[Sequence[torch.optim.Optimizer]], Sequence[LRScheduler]],
-    steps: Sequence[int] | None = None,
+    steps: Sequence[int],
 ) -> None:
     """The learning rates and schedules of the config in place of those that a resume has brought (`trainer.resume_lr`).
 
@@ -141,9 +141,8 @@ def use_configured_rates(
         optimizers: of the two networks.
         schedulers: theirs, which are changed in place.
         make: makes schedulers of the config for new optimizers.
-        steps: that each schedule counts as done; None: those that it has done.
+        steps: that each schedule counts as done.
     """
-    steps = [scheduler.last_epoch for scheduler in schedulers] if steps is None else steps
     before = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     for optimizer in optimizers:
         for group in optimizer.param_groups:

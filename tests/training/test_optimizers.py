@@ -251,7 +251,8 @@ def test_the_config_s_learning_rate_wins_at_the_step_reached_and_moments_stay(sc
         new.load_state_dict(copy.deepcopy(old.state_dict()))
     moments = copy.deepcopy(resumed[0].state_dict()["state"])
     with caplog.at_level(logging.INFO):
-        use_configured_rates(resumed, its, lambda made: make_schedulers(changed, made))
+        steps = [scheduler.last_epoch for scheduler in its]
+        use_configured_rates(resumed, its, lambda made: make_schedulers(changed, made), steps)
 
     expected = {None: 0.03, "CosineAnnealingLR": warm_cosine(7, 0.03), "StepLR": 0.03 * 0.1**3}
     now = expected[scheduler and scheduler["_target_"].rpartition(".")[2]]
