@@ -61,7 +61,7 @@ def evaluate_checkpoint(settings: Settings, ranks: Ranks | None = None) -> Path:
     ranks: the processes that share the images of each set; all of them call this.
     """
     ranks = ranks or Ranks()
-    check_known_keys(settings, read_yaml(CONFIGS / "evaluation" / "default.yaml"))
+    check_known_keys(settings, read_yaml(CONFIGS / "evaluation" / "default.yaml").keys() - {"defaults", "hydra"})
     switches = metric_switches(settings["metrics"], where="metrics")
     if settings["paper"] not in (None, "auto", *DATASETS):
         known = did_you_mean(str(settings["paper"]), DATASETS)
