@@ -67,10 +67,11 @@ def report(rows: Iterable[Mapping[str, Any]], *, threads: int, json_file: Path |
 
 
 def write_json(rows: list[Row], *, threads: int, json_file: Path, **more: Any) -> None:
-    """Write `{"machine": …, "rows": […]}`."""
+    """Write `{"machine": …, "rows": […]}`, a line for each row."""
     json_file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine(threads), **more, "rows": rows}
-    json_file.write_text(json.dumps(content, indent=1) + "\n")
+    head = json.dumps({"machine": machine(threads), **more}, indent=1).removesuffix("\n}")
+    lines = ",\n".join("  " + json.dumps(row) for row in rows)
+    json_file.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n')
 
 
 def as_text(value: Any) -> str:
