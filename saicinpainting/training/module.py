@@ -113,12 +113,17 @@ class InpaintingModule(Objective):
             compile_networks(networks, device=self.device, required=setting is True)
 
     def on_train_start(self) -> None:
-        learning = max(0, self.global_step - self.options.discriminator_warmup_steps)
-        steps = {"generator": learning, "discriminator": 0 if self._without_discriminator else self.global_step}
-        self.schedules.resume(self.trainer.optimizers, steps)
+        self.schedules.resume(self.trainer.optimizers, self._steps_of_each(self.global_step))
+        self.schedules.check_length(self._steps_of_each(self.trainer.estimated_stepping_batches))
         for name, optimizer in zip(NAMES, self.trainer.optimizers, strict=True):
             suit_this_run(optimizer)
-            warn_of_other_settings(optimizer, scheduled=name in self.schedules.followed)
+            followed, own = name in self.schedules.followed, self.schedules.own_settings(name)
+            warn_of_other_settings(optimizer, scheduled=followed, set_by_schedule=own)
+
+    def _steps_of_each(self, steps: float) -> dict[str, Any]:
+        """How many steps each network has had when the run has had `steps`."""
+        learning = max(0, steps - self.options.discriminator_warmup_steps)
+        return {"generator": learning, "discriminator": 0 if self._without_discriminator else steps}
 
     def on_fit_end(self) -> None:
         self._distributed.clear()

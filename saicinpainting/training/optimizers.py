@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,19 +112,30 @@ def _make_scheduler(settings: dict[str, Any], optimizer: torch.optim.Optimizer, 
 
 def _build_scheduler(settings: dict[str, Any], optimizer: torch.optim.Optimizer, *, where: str) -> LRScheduler:
     target = settings["_target_"]
+
+    def build_for(optimizer: torch.optim.Optimizer) -> Any:
+        return build_target({**settings, "optimizer": optimizer}, where=where, interface=LRScheduler)
+
+    weights = {id(weight): weight for group in optimizer.param_groups for weight in group["params"]}
+    trial = copy.deepcopy(optimizer, weights)  # with the same weights, which it will not change
     try:
-        scheduler: LRScheduler = build_target({**settings, "optimizer": optimizer}, where=where, interface=LRScheduler)
-    except (TypeError, ValueError) as error:
+        scheduler = build_for(trial)
+        try:
+            inspect.signature(scheduler.step).bind()
+        except TypeError as error:
+            raise InputError(
+                f"{where}._target_: {target} wants a value in each step ({error}), but nothing is measured there; take "
+                "a class of torch.optim.lr_scheduler that goes by steps alone"
+            ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that no optimizer has stepped
+            scheduler.step()  # which divides by periods
+    except (TypeError, ValueError, ArithmeticError) as error:
+        given = ", ".join(f"{key}={value}" for key, value in settings.items() if key != "_target_")
         reason = " ".join(str(error).split())
-        raise InputError(f"{where}: {target} does not take these settings: {reason}; correct them") from error
-    try:
-        inspect.signature(scheduler.step).bind()
-    except TypeError as error:
-        raise InputError(
-            f"{where}._target_: {target} wants a value in each step ({error}), but nothing is measured there; take a "
-            "class of torch.optim.lr_scheduler that goes by steps alone"
-        ) from error
-    return scheduler
+        raise InputError(f"{where}: {target} does not take {given or 'no settings'}: {reason}; correct them") from error
+    made: LRScheduler = build_for(optimizer)
+    return made
 
 
 def use_configured_rates(
@@ -181,13 +193,16 @@ def suit_this_run(optimizer: torch.optim.Optimizer) -> None:
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def warn_of_other_settings(optimizer: torch.optim.Optimizer, *, scheduled: bool = False) -> None:
+def warn_of_other_settings(
+    optimizer: torch.optim.Optimizer, *, scheduled: bool = False, set_by_schedule: Collection[str] = ()
+) -> None:
     """Say what a resumed run takes from its checkpoint instead of from the config.
 
-    `scheduled`: a schedule changes the learning rate, whose start the config sets.
+    `scheduled`: a schedule changes the learning rate, whose start the config sets. `set_by_schedule`: settings that a
+    schedule decides by itself.
     """
     for group in optimizer.param_groups:
-        for name in (name for name in optimizer.defaults if name not in _IMPLEMENTATION):
+        for name in (name for name in optimizer.defaults if name not in (*_IMPLEMENTATION, *set_by_schedule)):
             kept: Any = group.get(f"initial_{name}" if name == "lr" and scheduled else name)
             asked: Any = optimizer.defaults.get(name)
             if kept is not None and not np.array_equal(kept, asked):  # lists and tuples

@@ -76,6 +76,27 @@ class Schedules:
             schedulers = list(self._schedulers.values())
             use_configured_rates(optimizers, schedulers, self._make, [done[name] for name in self._schedulers])
 
+    def own_settings(self, name: str) -> set[str]:
+        """Settings of a network's optimizer that its schedule sets, whatever they were."""
+        momentum = getattr(self._last_part(name), "cycle_momentum", None)  # OneCycleLR and CyclicLR
+        return set() if momentum is None else {"lr", "betas", "momentum"} if momentum else {"lr"}
+
+    def check_length(self, planned: Mapping[str, float]) -> None:
+        """An `InputError` if a schedule, as OneCycleLR, has fewer steps than its network: `planned`."""
+        for name, scheduler in self._schedulers.items():
+            most = getattr(self._last_part(name), "total_steps", None)
+            if most is not None and planned[name] > (end := most + sum(getattr(scheduler, "_milestones", []))):
+                how = "" if self._saved is None or self.resume_lr else ", with trainer.resume_lr=true"
+                raise InputError(
+                    f"optimizers.{name}.scheduler.total_steps={most}: {_title(self.followed[name])} ends after {end:,} "
+                    f"steps, but the run has {planned[name]:,}; raise it{how}, or lower trainer.kwargs.max_steps"
+                )
+
+    def _last_part(self, name: str) -> Any:
+        """A network's schedule without its warm-up; None where it has none."""
+        scheduler: Any = self._schedulers.get(name)
+        return getattr(scheduler, "_schedulers", [scheduler])[-1]
+
     def step(self, waiting: Collection[str]) -> None:
         """After a step; the schedule of a network which does not learn waits with it."""
         for name, scheduler in self._schedulers.items():

@@ -199,6 +199,12 @@ def test_a_warm_up_of_one_step_and_a_schedule_without_one():
             r"scheduler: .*LinearLR",
         ),
         ({"_target_": f"{SCHEDULES}.LambdaLR", "lr_lambda": "0.9"}, r"scheduler: .*LambdaLR does not take"),
+        ({**WARM_COSINE, "T_max": 0}, r"scheduler: .*CosineAnnealingLR does not take T_max=0: .* zero; correct"),
+        ({"_target_": f"{SCHEDULES}.StepLR", "step_size": 0}, r"StepLR does not take step_size=0: .* zero"),
+        (
+            {"_target_": f"{SCHEDULES}.CyclicLR", "base_lr": 0.1, "max_lr": 1, "step_size_up": 0},
+            r"CyclicLR does not take base_lr=0\.1, max_lr=1, step_size_up=0: .* zero",
+        ),
     ],
 )
 def test_wrong_schedules_are_named(scheduler: Any, message: str):

@@ -25,6 +25,8 @@ TORCH = "torch.optim.lr_scheduler"
 COSINE = {"warmup_steps": 2, "_target_": f"{TORCH}.CosineAnnealingLR", "T_max": 10}
 LONGER = {**COSINE, "T_max": 16}
 STEPS = {"_target_": f"{TORCH}.StepLR", "step_size": 4}
+CYCLIC = {"_target_": f"{TORCH}.CyclicLR", "base_lr": 0.01, "max_lr": 0.1, "step_size_up": 5}
+ONE_CYCLE = {"warmup_steps": 2, "_target_": f"{TORCH}.OneCycleLR", "max_lr": 0.1, "total_steps": 20}
 MILESTONES = {"_target_": f"{TORCH}.MultiStepLR", "milestones": [3, 8]}
 DONE, MORE = 6, 8
 
@@ -46,7 +48,8 @@ class Run:
                 optimizer.load_state_dict(state)
         self.schedules.resume(self.optimizers, dict.fromkeys(NAMES, steps if checkpoint else 0))
         for name, optimizer in zip(NAMES, self.optimizers, strict=True):
-            warn_of_other_settings(optimizer, scheduled=name in self.schedules.followed)
+            followed, own = name in self.schedules.followed, self.schedules.own_settings(name)
+            warn_of_other_settings(optimizer, scheduled=followed, set_by_schedule=own)
 
     def rates(self, steps: int) -> list[list[float]]:
         """The learning rates of both networks in each of the next steps."""
@@ -178,6 +181,32 @@ def test_a_schedule_of_another_class_is_refused(before, now, told: bool):
         Run((now, None), stopped((before, None), told=told))
 
 
+@pytest.mark.parametrize("resume_lr", [True, False])
+@pytest.mark.parametrize("cyclic", [CYCLIC, ONE_CYCLE])
+def test_rates_and_momenta_that_a_schedule_sets_are_not_said_to_differ_from_the_config(cyclic, resume_lr: bool, caplog):
+    run = Run((cyclic, None), stopped((cyclic, None)), resume_lr=resume_lr)
+    assert not caplog.messages
+    assert run.rates(MORE) == whole((cyclic, None))
+    dropped = Run((None, None), stopped((cyclic, None)))
+    assert dropped.optimizers[0].param_groups[0]["betas"] != (0.9, 0.999)
+    assert "resumed with betas=" in caplog.text
+
+
+def test_a_schedule_that_ends_before_the_run_is_refused():
+    run = Run((ONE_CYCLE, COSINE))
+    run.schedules.check_length({"generator": 22, "discriminator": 1000})
+    run.rates(22)
+    with pytest.raises(ValueError, match="Tried to step 21 times"):
+        run.rates(1)
+    with pytest.raises(
+        InputError, match=r"generator\.scheduler\.total_steps=20: a warm-up .* ends after 22 steps, but "
+    ):
+        run.schedules.check_length({"generator": 23, "discriminator": 1000})
+    resumed = Run(({**ONE_CYCLE, "total_steps": 30}, COSINE), stopped((ONE_CYCLE, COSINE)))
+    with pytest.raises(InputError, match=r"total_steps=20: .* raise it, with trainer\.resume_lr=true, or lower"):
+        resumed.schedules.check_length({"generator": 32, "discriminator": 1000})
+
+
 def test_runs_whose_schedules_change(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Eight images, two steps an epoch: the generator's schedule gets longer, the discriminator gets one."""
     write_data(tmp_path / "data")
@@ -211,6 +240,10 @@ def test_runs_whose_schedules_change(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "optimizers.generator.scheduler.T_max=10, not 16; optimizers.discriminator.scheduler=null" in caplog.text
     assert resumed("config's", "trainer.resume_lr=true") == pytest.approx(rates(LONGER, {"warmup_steps": 20}))
     assert "resumed with" not in caplog.text
+
+    one = f"optimizers.generator.scheduler={{_target_: {ONE_CYCLE['_target_']}, max_lr: 0.1, total_steps: 5}}"
+    with pytest.raises(InputError, match=r"total_steps=5: OneCycleLR ends after 5 steps, but the run has 6; raise it"):
+        train(compose_run(tmp_path, *extra[:-1], f"+{one}", "trainer.kwargs.max_epochs=3"), tmp_path / "one cycle")
 
     before = (tmp_path / "run" / "config.yaml").read_bytes()
     other = ("optimizers.generator.scheduler.warmup_steps=0", "trainer.resume_from_checkpoint=auto")
