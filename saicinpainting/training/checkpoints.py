@@ -70,6 +70,22 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
             self._last_written_at = trainer.global_step
         return path
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Know the best ones of a run whose folder was moved, too: Lightning would take the next one for the best."""
+        folder, known = Path(str(self.dirpath)), state_dict.get("best_k_models") or {}
+        here = {str(folder / Path(path).name): score for path, score in known.items()}
+        here = {path: score for path, score in here.items() if os.path.isfile(path)}
+        if state_dict.get("dirpath") != self.dirpath and here:
+            ranked = sorted(here, key=lambda path: float(here[path]), reverse=self.mode == "min")
+            worst, best = ranked[0], ranked[-1]
+            state_dict = {
+                **state_dict,
+                **{"dirpath": self.dirpath, "best_k_models": here, "last_model_path": str(folder / "last.ckpt")},
+                **{"best_model_path": best, "best_model_score": here[best]},
+                **{"kth_best_model_path": worst, "kth_value": here[worst]},
+            }
+        super().load_state_dict(state_dict)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         last, resumed_from = Path(str(self.dirpath)) / "last.ckpt", trainer.ckpt_path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,25 @@ def test_a_mistyped_monitor_is_found_before_the_first_step(tmp_path: Path, words
     with pytest.raises(InputError, match=message):
         train(compose_run(tmp_path, *words), tmp_path / "run")
     assert not (tmp_path / "run" / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"), [("val_ssim_total_mean", "max"), ("val_gen_l1", "min")], ids=["highest", "lowest"]
+)
+def test_a_run_that_was_moved_keeps_its_best_checkpoints(tmp_path: Path, monitor: str, mode: str):
+    """It goes on much worse, and has room for one more."""
+    write_data(tmp_path / "data", train_images=2)
+    judged = (f"trainer.checkpoint_kwargs.monitor={monitor}", f"trainer.checkpoint_kwargs.mode={mode}")
+    keeps_two = (*judged, "trainer.checkpoint_kwargs.save_top_k=2", "+trainer.kwargs.enable_progress_bar=false")
+    train(compose_run(tmp_path, *keeps_two), tmp_path / "run")
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    models = tmp_path / "moved" / "models"
+    best, *_ = before = models / "best.ckpt", models / "epoch=0-step=1.ckpt"
+    content = best.read_bytes()
+    worse = ("optimizers.generator.lr=1", "trainer.resume_lr=true", "trainer.resume_from_checkpoint=auto")
+    train(compose_run(tmp_path, *keeps_two, *worse, "trainer.kwargs.max_epochs=3"), tmp_path / "moved")
+    assert all(path.read_bytes() == content for path in before)
+    assert len(list(models.glob("epoch=*.ckpt"))) == 2
 
 
 @pytest.mark.parametrize(
