@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import os
 import sys
@@ -18,6 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from saicinpainting.config import CONFIGS, register_resolvers
 from saicinpainting.io.files import disk_problem, printable
+from saicinpainting.io.logs import bear_full_logs, bear_names
 from saicinpainting.official_configs import read_group_headers
 from saicinpainting.overrides import literal_words
 from saicinpainting.utils import InputError
@@ -37,7 +37,7 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        _bear_full_logs()
+        bear_full_logs()
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt:
@@ -64,7 +64,7 @@ def run_command(main: Callable[[], None], *, overrides: bool = False) -> None:
     if overrides:
         sys.argv[1:] = literal_words(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
-        _bear_names(stream)
+        bear_names(stream)
     # Without this Hydra prints a config error over several lines and hides its cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     one_line_errors(main)()
@@ -129,35 +129,12 @@ def _killed_worker(error: Exception) -> str | None:
     return f"{text.rstrip('. ')}; the memory or /dev/shm is full: lower num_workers (0 needs no /dev/shm) or batch_size"
 
 
-def _bear_full_logs() -> None:
-    """A log that cannot be written is told once, and does not end the work or show a traceback for every line."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler) and not isinstance(handler.handleError, functools.partial):
-            handler.handleError = functools.partial(_cannot_log, handler, [])  # type: ignore[method-assign]
-            _bear_names(handler.stream)
-
-
 def _ignore(_: object) -> None:
     pass
 
 
-def _bear_names(stream: object) -> None:
-    """A file's name that is not UTF-8 is written with escapes; it is no reason to end."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
-
-
-def _cannot_log(handler: logging.FileHandler, told: list[str], record: logging.LogRecord) -> None:
-    problem = disk_problem(sys.exc_info()[1])
-    if problem is None:
-        logging.FileHandler.handleError(handler, record)
-    elif not told:
-        told.append(problem)
-        print(f"warning: the log {handler.baseFilename} has gaps: {problem}", file=sys.stderr)
-
-
 def _fail(message: str) -> NoReturn:
-    _bear_full_logs()  # Hydra sets logs up before it calls the command's function, and may fail in between
+    bear_full_logs()  # Hydra sets logs up before it calls the command's function, and may fail in between
     line = printable(" ".join(message.split()))
     record = logging.LogRecord("saicinpainting", logging.ERROR, __file__, 0, "stopped: %s", (line,), None)
     for handler in logging.getLogger().handlers:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch.multiprocessing import ProcessExitedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from saicinpainting.config import register_resolvers, translate_trainer_kwargs
 from saicinpainting.data.datamodule import DataSettings, InpaintingDataModule
@@ -40,6 +39,7 @@ from saicinpainting.training.loggers import make_callbacks, make_loggers
 from saicinpainting.training.monitors import ProgressBar, watch
 from saicinpainting.training.optimizers import OptimizerSettings
 from saicinpainting.training.parts import Losses
+from saicinpainting.training.process_logs import ignore_no_news
 from saicinpainting.training.resume import ExactResume, check_resumable, resume_path
 from saicinpainting.training.strategy import GeneratorSyncBatchNorm, Ranks, make_ddp_strategy
 from saicinpainting.training.summary import describe_run, limited, warnings_of
@@ -92,17 +92,6 @@ CONFIG_SECTIONS: dict[str, tuple[type, ...]] = {
 }
 """The sections of a training config that are dataclasses, for their reference page (`schema.describe`)."""
 
-NO_NEWS = (
-    ".*LeafSpec.*",  # Lightning's own use of what torch deprecates
-    "Using ModelCheckpoint with manual optimization",  # that the weights are those after the step, as they should be
-    # Networks of losses and metrics, which do not learn; `warnings_of` tells of those that should.
-    "Found .* in eval mode at the start of training",
-    "Total length of .* across ranks is zero",  # data.val=null, of which the run itself warns
-    "It is recommended to use .*sync_dist=True",  # of metrics, which are over all ranks by then
-    "Checkpoint directory .* exists and is not empty",  # refused, unless it is the run that goes on
-)
-"""Warnings of Lightning that every run would show and nobody has to do anything about."""
-
 
 def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None = None) -> None:
     """Train what `config` describes; `out_dir` becomes the run's folder.
@@ -120,8 +109,7 @@ def train(config: DictConfig, out_dir: str | Path, signals: StopSignals | None =
         Stopped: a signal ended the run, which has saved itself.
     """
     register_resolvers()
-    for message in NO_NEWS:
-        warnings.filterwarnings("ignore", message=message)
+    ignore_no_news()
     out_dir = Path(out_dir).resolve()
     signals = signals or StopSignals()
     settings = _resolve(config)
@@ -222,6 +210,8 @@ def _fit(
                 LOGGER.warning("stopped by a signal; resumed, the run does the steps since its last checkpoint again")
             raise Stopped(status) from error
         signals.end_with(1)
+        if isinstance(error, ProcessRaisedException) and "InputError: " in str(error):  # of a rank, as text
+            raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from error
         raise
     signals.end_with(0)
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from saicinpainting.io.signals import GRACE
 from saicinpainting.training.module import InpaintingModule
+from saicinpainting.training.process_logs import ProcessLogs, ignore_no_news
 from saicinpainting.utils import InputError
 
 # Lightning's names of DDP, and how each starts its processes.
@@ -34,6 +35,16 @@ class NetworkwiseDDPStrategy(DDPStrategy):
     others in every pass and wait for them; around each network it finds exactly what it expects, and the frozen
     networks of losses and metrics stay out of it.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._logs = ProcessLogs()
+
+    def setup_environment(self) -> None:
+        ignore_no_news()
+        super().setup_environment()
+        if self.global_rank == 0:
+            self._logs.set_up()
 
     def configure_ddp(self) -> None:
         module = self.lightning_module

@@ -68,12 +68,26 @@ def test_metrics_are_over_the_images_of_all_ranks(two):
     assert totals(result["log"])[-1] == pytest.approx(sanity_check_of_the_loaded_weights, abs=2e-6)
 
 
-def test_processes_that_are_spawned_train_as_those_of_ddp(two: tuple[Path, dict]):
+def test_processes_that_are_spawned_train_and_log_as_those_of_ddp(two: tuple[Path, dict]):
     root, result = two
     spawned = train(root, "spawned", "trainer.kwargs.devices=2", "trainer.kwargs.max_epochs=2",
                     "trainer.kwargs.strategy=ddp_spawn")  # fmt: skip
     for name, tensor in result["checkpoint"]["state_dict"].items():
         torch.testing.assert_close(spawned["checkpoint"]["state_dict"][name], tensor, rtol=0, atol=0)
+    metrics = re.compile(r"- (?:val|test) metrics after.*\n.*\n.*\nssim .*")
+    assert metrics.findall(spawned["log"]) == metrics.findall(result["log"])
+    assert len(metrics.findall(spawned["log"])) == 4
+    assert "sync_dist" not in spawned["stderr"]
+
+
+def test_an_error_of_a_spawned_process_is_one_line(two: tuple[Path, dict]):
+    root, _ = two
+    overrides = shrunk(root, f"hydra.run.dir={root / 'stops'}", "trainer.kwargs.strategy=ddp_spawn")
+    overrides += ["trainer.kwargs.devices=2", "+training_model.nonfinite=stop", "optimizers.generator.lr=1e38"]
+    run = run_script("train.py", "-cn", "lama-fourier", *overrides, "trainer.kwargs.max_epochs=3", cwd=root)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert re.match(r"error: step \d+: the gradient of the .* is nan", run.stderr.splitlines()[-1])
 
 
 def test_two_machines_under_torchrun_train_as_two_processes_of_one(two: tuple[Path, dict]):
