@@ -71,10 +71,14 @@ class InpaintingEvaluator(nn.Module):
         self.costly_every, self.round = costly_every, 0
         self._attempts = Attempts()
 
+    @property
+    def postpones(self) -> bool:
+        """Whether this round leaves out what is costly."""
+        return self.round % self.costly_every != 0
+
     def _due(self) -> dict[str, ImageMetric]:
         """The metrics of this round."""
-        all_due = self.round % self.costly_every == 0
-        return {n: m for n, m in self.metrics.items() if all_due or not isinstance(m, NetworkMetric)}
+        return {n: m for n, m in self.metrics.items() if not (self.postpones and isinstance(m, NetworkMetric))}
 
     @torch.no_grad()
     def update(self, batch: Mapping[str, Any]) -> None:

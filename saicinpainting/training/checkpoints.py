@@ -143,9 +143,8 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
     # Lightning saves in one hook or the other, as validation falls.
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         saved_before = self._last_global_step_saved
-        # Without a value of this validation (`evaluator.costly_every`) Lightning would judge by an older one.
-        measured = getattr(pl_module, "measured", trainer.callback_metrics)
-        if self.monitor in measured or self.monitor not in trainer.callback_metrics:
+        # Without a value of this validation Lightning would judge by an older one, or end a resumed run for lack of it.
+        if not is_left_out(self.monitor, pl_module):
             super().on_validation_end(trainer, pl_module)
             self._update_best(trainer)
         if self.save_last and trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -162,6 +161,12 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
         # A resumed run starts with the best of the folder it comes from, which is not to be touched.
         if trainer.is_global_zero and best.is_file() and str(best.parent) == str(self.dirpath):
             replace_by_link(best, best.with_name("best.ckpt"))
+
+
+def is_left_out(monitor: str | None, pl_module: pl.LightningModule) -> bool:
+    """Whether `monitor` is one of those that the last validation left out, see `InpaintingModule.left_out`."""
+    left_out = getattr(pl_module, "left_out", None)
+    return monitor is not None and left_out is not None and left_out(monitor)
 
 
 def _refuse(key: str, monitor: str, known: Iterable[str]) -> NoReturn:

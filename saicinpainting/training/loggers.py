@@ -9,7 +9,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
+from saicinpainting.training.checkpoints import is_left_out
 from saicinpainting.training.log_reports import run_name
+from saicinpainting.training.module import of_validation
 from saicinpainting.utils import InputError, build_target
 
 Group = Mapping[str, Mapping[str, Any] | None] | None
@@ -28,6 +30,22 @@ def make_loggers(group: Group, *, tb_dir: str | Path, out_dir: Path) -> list[Log
     return [_build(settings, f"logger.{name}", Logger, offered) for name, settings in group.items() if settings]
 
 
+class EarlyStopping(pl.callbacks.EarlyStopping):
+    """Lightning's, for validations that do not measure all: it would take an older value for theirs.
+
+    It looks when validation ends, as checkpoints are written then. At the end of the epoch a resumed run has no value.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._check_on_train_epoch_end is None and of_validation(self.monitor):
+            self._check_on_train_epoch_end = False
+        super().setup(trainer, pl_module, stage)
+
+    def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
+        if not is_left_out(self.monitor, trainer.lightning_module):
+            super()._run_early_stopping_check(trainer)
+
+
 DEFAULT_CALLBACKS = {"symptoms": {"_target_": "saicinpainting.training.symptoms.SymptomMonitor"}}
 """Of every run, unless its config sets them to null."""
 
@@ -37,7 +55,11 @@ def make_callbacks(group: Group) -> list[pl.Callback]:
     described: dict[str, Any] = {**DEFAULT_CALLBACKS}
     for name, settings in (group or {}).items():
         described[name] = settings and {**DEFAULT_CALLBACKS.get(name, {}), **settings}
-    return [_build(settings, f"callbacks.{name}", pl.Callback, {}) for name, settings in described.items() if settings]
+    found = [_build(settings, f"callbacks.{name}", pl.Callback, {}) for name, settings in described.items() if settings]
+    for callback in found:
+        if type(callback) is pl.callbacks.EarlyStopping:
+            callback.__class__ = EarlyStopping
+    return found
 
 
 def _build(settings: Mapping[str, Any], where: str, interface: type, offered: Mapping[str, Any]) -> Any:

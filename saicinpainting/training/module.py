@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -327,6 +328,12 @@ class InpaintingModule(Objective):
         if not self.trainer.sanity_checking:
             self.validations += 1
 
+    def left_out(self, name: str) -> bool:
+        """Whether the last validation did not measure `name`, as others do (`evaluator.costly_every`)."""
+        evaluators = (self._evaluator(title) for title in self._val_titles())
+        postponed = any(getattr(evaluator, "postpones", False) for evaluator in evaluators)
+        return postponed and name not in self.measured and of_validation(name)
+
     # ---- images -------------------------------------------------------------------------------------------------
 
     def _visualize(self, batch: Batch, batch_idx: int, title: str) -> None:
@@ -359,6 +366,11 @@ class InpaintingModule(Objective):
             state = without_average(state)
         own = {name: t for name, t in self.state_dict().items() if name.startswith(FROZEN_PREFIXES)}
         checkpoint["state_dict"] = {**without_prefixes(state, FROZEN_PREFIXES), **own}
+
+
+def of_validation(name: str) -> bool:
+    """Whether a validation logs this value."""
+    return re.match("_?(val|test|extra_val)_", name) is not None
 
 
 def _detached(logs: Logs) -> Logs:
