@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saicinpainting.evaluation.comparison import markdown
-from saicinpainting.evaluation.report import NAMES
+from saicinpainting.evaluation.report import NAMES, set_identity
 from saicinpainting.io.files import write_whole
 from saicinpainting.metrics import HIGHER_IS_BETTER
 from saicinpainting.metrics.base import TOTAL
@@ -29,10 +29,11 @@ def write_models_table(outdir: Path, metrics: Sequence[str]) -> None:
     """Write `table.md` and `table.tex` of every `NAME/results.json` in `outdir`.
 
     A row a model; a column each of `metrics` and set. Sets are told apart by their contents, not by their names: values
-    in one column are of the same images and masks. Nothing is written where no model has any of `metrics`.
+    in one column are of the same images and masks. Files of that name that are not ours are left out. Nothing is
+    written where no model has any of `metrics`.
     """
-    files = sorted(outdir.glob("*/results.json"))
-    models = {file.parent.name: json.loads(file.read_text(encoding="utf-8"))["sets"] for file in files}
+    found = {file.parent.name: _sets_in(file) for file in sorted(outdir.glob("*/results.json"))}
+    models = {name: sets for name, sets in found.items() if sets is not None}
     columns = list(_columns(models, metrics))
     if not columns:
         return
@@ -45,24 +46,33 @@ def write_models_table(outdir: Path, metrics: Sequence[str]) -> None:
     write_whole(outdir / "table.tex", _latex(headings, _cells(columns, r"\textbf{{{}}}")))
 
 
+def _sets_in(file: Path) -> dict[str, Any] | None:
+    """The sets of an evaluation by identity, each with its `name`; None: another program wrote the file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {set_identity(name, one): {**one, "name": name} for name, one in content["sets"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 Column = tuple[str, str, dict[str, float | None]]
 """Heading of the set, metric, value of each model: None where it has none."""
 
 
 def _columns(models: dict[str, dict[str, Any]], metrics: Sequence[str]) -> Iterator[Column]:
-    sets = {(name, one.get("digest", "")): one["images"] for own in models.values() for name, one in own.items()}
-    for (name, digest), images in sets.items():
-        twice = sum(other == name for other, _ in sets) > 1
-        heading = f"{name} ({images:,}{', ' + digest[:6] if twice else ''})"
+    sets: dict[str, dict[str, Any]] = {}
+    for identity, one in (item for own in models.values() for item in own.items()):
+        sets.setdefault(identity, one)
+    for identity, one in sets.items():
+        twice = sum(other["name"] == one["name"] for other in sets.values()) > 1
+        heading = f"{one['name']} ({one['images']:,}{', ' + identity[:6] if twice else ''})"
         for metric in metrics:
-            values = {model: _value(own.get(name, {}), digest, metric) for model, own in models.items()}
+            values = {model: _value(own.get(identity, {}), metric) for model, own in models.items()}
             if any(value is not None for value in values.values()):
                 yield heading, metric, values
 
 
-def _value(one: dict[str, Any], digest: str, metric: str) -> float | None:
-    if one.get("digest", "") != digest:
-        return None
+def _value(one: dict[str, Any], metric: str) -> float | None:
     value: float | None = one.get("results", {}).get(metric, {}).get(TOTAL, {}).get("mean")
     return value
 

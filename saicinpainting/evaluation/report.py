@@ -114,6 +114,11 @@ def write_report(
     )
 
 
+def set_identity(name: str, one: Mapping[str, Any]) -> str:
+    """What sets of the same images and masks share, whatever their names; one: of `sets` of a `results.json`."""
+    return str(one.get("digest") or name)
+
+
 def totals(one: SetResult) -> dict[str, float]:
     """The overall values of a set by metric."""
     return {metric: values["mean"] for (metric, group), values in one.results.items() if group == TOTAL}

@@ -16,7 +16,7 @@ def write_results(outdir: Path, model: str, **sets: dict[str, Any]) -> None:
     (outdir / model).mkdir(parents=True)
     content = {
         name: {
-            "digest": one.pop("digest", "0" * 64),
+            "digest": one.pop("digest", f"digest of {name}"),
             "images": 1200,
             "results": {metric: {"total": {"mean": value}} for metric, value in one.items()},
         }
@@ -54,6 +54,24 @@ def test_sets_of_one_name_and_other_images_are_not_mixed(tmp_path: Path) -> None
     head, _, *models = rows((tmp_path / "table.md").read_text())
     assert head == ["model", "mine (1,200, aaaaaa) FID ↓", "mine (1,200, bbbbbb) FID ↓"]
     assert models == [["a", "**1.00**", ""], ["b", "", "**2.00**"]]
+
+
+def test_the_same_images_are_one_column_whatever_the_set_is_called(tmp_path: Path) -> None:
+    write_results(tmp_path, "a", thick={"fid": 1.0, "digest": "a" * 64}, thin={"fid": 3.0})
+    write_results(tmp_path, "b", thick_512={"fid": 2.0, "digest": "a" * 64})
+    write_models_table(tmp_path, ["fid"])
+    head, _, *models = rows((tmp_path / "table.md").read_text())
+    assert head == ["model", "thick (1,200) FID ↓", "thin (1,200) FID ↓"]
+    assert models == [["a", "**1.00**", "**3.00**"], ["b", "2.00", ""]]
+
+
+@pytest.mark.parametrize("content", ['{"accuracy": 0.5}', "[1, 2]", '{"sets": ["a"]}', "no JSON"])
+def test_results_of_other_programs_are_left_out(content: str, tmp_path: Path) -> None:
+    write_results(tmp_path, "a", mine={"fid": 1.0})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results.json").write_text(content)
+    write_models_table(tmp_path, ["fid"])
+    assert [row[0] for row in rows((tmp_path / "table.md").read_text())] == ["model", "---", "a"]
 
 
 def test_the_score_that_is_meant_is_named() -> None:
