@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
-from saicinpainting.evaluation.report import NAMES, RANKING, image_row, ranking_column, render, scores_of, worst_first
+from saicinpainting.evaluation.report import (
+    NAMES,
+    RANKING,
+    image_row,
+    ranking_column,
+    render,
+    scores_of,
+    set_identity,
+    worst_first,
+)
 from saicinpainting.io.files import printable
 from saicinpainting.metrics import HIGHER_IS_BETTER
 from saicinpainting.utils import InputError, did_you_mean
@@ -65,7 +74,8 @@ def find_failures(
     """The images of an evaluation by how bad they came out.
 
     evaluation: a model's folder that bin/evaluate.py wrote. by: a column of its `images.csv`. against: another model's
-    folder; the images then are ordered by how much worse they are than there, in the column `worse by`.
+    folder; the images of sets that both have, whatever these are called, then are ordered by how much worse they are
+    than there, in the column `worse by`.
     """
     images = _read_images(evaluation)
     sets = set(images["set"])
@@ -86,15 +96,24 @@ def find_failures(
         other = _read_images(against)
         if column not in other:
             raise InputError(f"--against: {against} has no {column!r}; measure it there as well")
+        # One name may be of two sets: of another seed, of a folder that has changed.
+        names = {set_identity(name, one): name for name, one in _read_results(evaluation)["sets"].items()}
+        ours = {name: names.get(set_identity(name, one)) for name, one in _read_results(against)["sets"].items()}
+        other["set"] = other["set"].map(ours)
         images = images.merge(other[["set", "image", column]], on=["set", "image"], suffixes=("", " there"))
         if images.empty:
-            raise InputError(f"--against: {against} and {evaluation} have no image in common; evaluate the same sets")
+            raise InputError(f"--against: {against} and {evaluation} have no set of the same images and masks")
         worse = images[f"{column} there"] - images[column]
         images[DIFFERENCE] = worse if HIGHER_IS_BETTER[column] else -worse
         ranked = images.dropna(subset=[DIFFERENCE]).sort_values(DIFFERENCE, ascending=False, kind="stable")
     groups = images.groupby("hole")[column].agg(mean="mean", std=lambda values: values.std(ddof=0), count="count")
     order = sorted(groups.index, key=lambda label: float(label.partition("-")[0]))
     return Failures(column, ranked, groups.loc[order])
+
+
+def _read_results(evaluation: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((evaluation / "results.json").read_text(encoding="utf-8"))
+    return content
 
 
 def _read_images(evaluation: Path) -> pandas.DataFrame:
@@ -110,12 +129,11 @@ def _read_images(evaluation: Path) -> pandas.DataFrame:
 
 def write_failures(evaluation: Path, failures: Failures, out: Path, *, top: int, against: Path | None = None) -> None:
     """A page with the worst `top` images: input, result, the other model's result, original."""
-    content = json.loads((evaluation / "results.json").read_text(encoding="utf-8"))
+    content = _read_results(evaluation)
     made_of = content["made_by"]["dataset"]
     settings = {"img_suffix": made_of.get("img_suffix", ".jpg"), "scale_factor": made_of.get("scale_factor")}
-    folders = {name: Path(one["folder"]) for name, one in content["sets"].items()}
     models = [evaluation, *([against] if against else [])]
-    rows = list(_failure_rows(failures.ranked.head(top), folders, models, settings))
+    rows = list(_failure_rows(failures.ranked.head(top), content["sets"], models, settings))
     table = failures.by_hole.reset_index()
     for name in ("mean", "std"):
         table[name] = ["" if math.isnan(value) else f"{value:.4f}" for value in table[name]]
@@ -132,11 +150,17 @@ def write_failures(evaluation: Path, failures: Failures, out: Path, *, top: int,
 
 
 def _failure_rows(
-    ranked: pandas.DataFrame, folders: Mapping[str, Path], models: Sequence[Path], settings: Mapping[str, Any]
+    ranked: pandas.DataFrame, sets: Mapping[str, Any], models: Sequence[Path], settings: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
+    folders = {name: Path(one["folder"]) for name, one in sets.items()}
+    own_folders = {
+        model: {set_identity(*item): Path(item[1]["folder"]).name for item in _read_results(model)["sets"].items()}
+        for model in models
+    }
+
     @cache
     def dataset_of(name: str, model: Path) -> PrecomputedInpaintingResultsDataset:
-        results = model / "predictions" / folders[name].name
+        results = model / "predictions" / own_folders[model][set_identity(name, sets[name])]
         return PrecomputedInpaintingResultsDataset(folders[name], results, inpainted_suffix=".png", **settings)
 
     for _, row in ranked.iterrows():

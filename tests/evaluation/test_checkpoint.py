@@ -288,6 +288,20 @@ def test_scaled_images_are_measured_at_their_scale(evaluate: Evaluate, tmp_path:
     write_failures(folder, find_failures(folder), tmp_path / "page.html", top=1)
 
 
+def test_models_are_compared_where_images_and_masks_are_the_same(evaluate: Evaluate, tmp_path: Path) -> None:
+    ours, theirs = write_set(tmp_path / "a" / "mine"), write_set(tmp_path / "b" / "mine", hole=slice(30, 60))
+    shutil.copytree(ours, tmp_path / "copy")
+    folder = evaluate(f"sets=[{ours}]")
+    other = evaluate(f"sets=[{theirs}]", "model.name=other")
+    with pytest.raises(InputError, match=r"have no set of the same images and masks"):
+        find_failures(folder, against=other)
+    of_copy = evaluate(f"sets=[{tmp_path / 'copy'}]", "model.name=of_copy")
+    failures = find_failures(folder, against=of_copy)
+    assert failures.ranked["worse by"].tolist() == [0] * PHOTOS
+    write_failures(folder, failures, tmp_path / "page.html", top=1, against=of_copy)
+    assert (tmp_path / "page.html").read_text().count('src="data:image/jpeg') == 4
+
+
 # ---- what comes out ------------------------------------------------------------------------------------------------
 
 
