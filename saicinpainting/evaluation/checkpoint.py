@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from saicinpainting.config import CONFIGS
-from saicinpainting.data.pairs import InpaintingDataset, PrecomputedInpaintingResultsDataset
+from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.evaluation.models_table import check_table_metrics, write_models_table
 from saicinpainting.evaluation.paper_results import DATASETS, beside_paper, dataset_of, published_name
 from saicinpainting.evaluation.predictions import (
@@ -25,6 +25,7 @@ from saicinpainting.evaluation.predictions import (
     make_measuring_evaluator,
     measure_predictions,
     metric_switches,
+    predicted_set,
 )
 from saicinpainting.evaluation.report import EvaluationSet, SetResult, totals, write_report
 from saicinpainting.evaluation.sets import draw_set, find_sets
@@ -196,13 +197,7 @@ def _measure(
     """Measure a set, unless `provenance` has what the same metrics said of the same predictions; None but at rank 0."""
     ranks.wait_for_first()  # which has waited for all predictions
     predictions = _predictions(provenance.folder, one)
-    dataset = PrecomputedInpaintingResultsDataset(
-        one.folder,
-        predictions,
-        inpainted_suffix=".png",
-        img_suffix=settings["dataset"].get("img_suffix", ".jpg"),
-        scale_factor=settings["dataset"].get("scale_factor"),
-    )
+    dataset = predicted_set(one.folder, predictions, settings["dataset"])
     of_predictions = {
         **made_of,
         "predictions": ranks.share(lambda: digest_of_files(dataset.pred_filenames, predictions)),

@@ -61,6 +61,18 @@ def evaluate_predictions(
     return measurement.results
 
 
+def predicted_set(folder: Path, predictions: Path, settings: Mapping[str, Any]) -> PrecomputedInpaintingResultsDataset:
+    """A set with the predictions of a model that read it by the `dataset` of configs/evaluation; without padding."""
+    own = {key: value for key, value in settings.items() if key not in ("kind", "pad_out_to_modulo")}
+    return PrecomputedInpaintingResultsDataset(folder, predictions, inpainted_suffix=".png", **own)
+
+
+def image_names(dataset: PrecomputedInpaintingResultsDataset) -> list[str]:
+    """What tables call the images: the masks' names, as paths from the set's folder or that of the masks."""
+    files = zip(dataset.names, dataset.mask_filenames, strict=True)
+    return [Path(name + os.path.splitext(mask)[1]).as_posix() for name, mask in files]
+
+
 @dataclass(frozen=True)
 class Measurement:
     """results: by metric and group. images: a row an image in the set's order, a column a metric with values."""
@@ -191,9 +203,7 @@ def _warn_of_small(
 def _by_image(dataset: PrecomputedInpaintingResultsDataset, evaluator: InpaintingEvaluator) -> pandas.DataFrame:
     import pandas
 
-    files = zip(dataset.names, dataset.mask_filenames, strict=True)
-    names = [Path(name + os.path.splitext(mask)[1]).as_posix() for name, mask in files]
-    columns: dict[str, Any] = {"image": names}
+    columns: dict[str, Any] = {"image": image_names(dataset)}
     for name, metric in evaluator.metrics.items():
         rows = metric.gathered_rows()
         columns.setdefault("hole", [bin_label(group, evaluator.bins) for group in rows["groups"].tolist()])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saicinpainting.data.pairs import PrecomputedInpaintingResultsDataset
+from saicinpainting.evaluation.predictions import image_names, predicted_set
 from saicinpainting.evaluation.report import (
     NAMES,
     RANKING,
@@ -42,16 +43,16 @@ def write_side_by_side(
         name: PrecomputedInpaintingResultsDataset(datadir, folder, inpainted_suffix=".png", img_suffix=img_suffix)
         for name, folder in runs.items()
     }
-    masks = next(iter(datasets.values())).mask_filenames
-    chosen = range(len(masks))
-    if 0 < count < len(masks):
+    names = image_names(next(iter(datasets.values())))
+    chosen = range(len(names))
+    if 0 < count < len(names):
         chosen = sorted(random.Random(seed).sample(chosen, count))  # type: ignore[assignment]
     rows = []
     for index in chosen:
         images = image_row([dataset[index] for dataset in datasets.values()])
-        rows.append({"caption": Path(masks[index]).relative_to(datadir).as_posix(), "images": images})
+        rows.append({"caption": names[index], "images": images})
     folders = [f"{name}: {folder}" for name, folder in runs.items()]
-    notes = [f"{len(rows)} of {len(masks)} images of {datadir}", *folders]
+    notes = [f"{len(rows)} of {len(names)} images of {datadir}", *folders]
     render("gallery.html", out, title=", ".join(runs), notes=notes, table=None,
            columns=["input", *runs, "original"], rows=rows)  # fmt: skip
     return len(rows)
@@ -130,10 +131,8 @@ def _read_images(evaluation: Path) -> pandas.DataFrame:
 def write_failures(evaluation: Path, failures: Failures, out: Path, *, top: int, against: Path | None = None) -> None:
     """A page with the worst `top` images: input, result, the other model's result, original."""
     content = _read_results(evaluation)
-    made_of = content["made_by"]["dataset"]
-    settings = {"img_suffix": made_of.get("img_suffix", ".jpg"), "scale_factor": made_of.get("scale_factor")}
     models = [evaluation, *([against] if against else [])]
-    rows = list(_failure_rows(failures.ranked.head(top), content["sets"], models, settings))
+    rows = list(_failure_rows(failures.ranked.head(top), content["sets"], models, content["made_by"]["dataset"]))
     table = failures.by_hole.reset_index()
     for name in ("mean", "std"):
         table[name] = ["" if math.isnan(value) else f"{value:.4f}" for value in table[name]]
@@ -161,13 +160,12 @@ def _failure_rows(
     @cache
     def dataset_of(name: str, model: Path) -> PrecomputedInpaintingResultsDataset:
         results = model / "predictions" / own_folders[model][set_identity(name, sets[name])]
-        return PrecomputedInpaintingResultsDataset(folders[name], results, inpainted_suffix=".png", **settings)
+        return predicted_set(folders[name], results, settings)
 
     for _, row in ranked.iterrows():
         samples = []
         for model in models:
             dataset = dataset_of(row["set"], model)
-            masks = [printable(mask) for mask in dataset.mask_filenames]
-            samples.append(dataset[masks.index(printable(str(folders[row["set"]] / row["image"])))])
+            samples.append(dataset[list(map(printable, image_names(dataset))).index(printable(row["image"]))])
         caption = f"{row['set']} · {row['image']} · {scores_of(row, more=[DIFFERENCE])}"
         yield {"caption": caption, "images": image_row(samples)}

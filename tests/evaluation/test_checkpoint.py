@@ -288,6 +288,17 @@ def test_scaled_images_are_measured_at_their_scale(evaluate: Evaluate, tmp_path:
     write_failures(folder, find_failures(folder), tmp_path / "page.html", top=1)
 
 
+def test_masks_may_lie_in_a_folder_of_their_own(evaluate: Evaluate, tmp_path: Path) -> None:
+    mine = write_set(tmp_path / "mine")
+    psnr = means(evaluate(f"sets=[{mine}]"), "mine")["psnr"]
+    (tmp_path / "masks").mkdir()
+    for mask in mine.glob("*_mask000.png"):
+        mask.rename(tmp_path / "masks" / mask.name)
+    folder = evaluate(f"sets=[{mine}]", f"+dataset.mask_path={tmp_path / 'masks'}", "model.name=apart")
+    assert means(folder, "mine")["psnr"] == psnr
+    write_failures(folder, find_failures(folder), tmp_path / "page.html", top=1)
+
+
 def test_models_are_compared_where_images_and_masks_are_the_same(evaluate: Evaluate, tmp_path: Path) -> None:
     ours, theirs = write_set(tmp_path / "a" / "mine"), write_set(tmp_path / "b" / "mine", hole=slice(30, 60))
     shutil.copytree(ours, tmp_path / "copy")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saicinpainting.evaluation.qualitative import find_failures, write_failures
+from saicinpainting.evaluation.qualitative import find_failures, write_failures, write_side_by_side
 from tests.helpers import photo
 
 TABLE = """set\timage\thole\tl1\tl1_hole
@@ -52,6 +52,13 @@ def test_the_deviation_is_that_of_the_other_tables(evaluation: Path) -> None:
     assert list(table.index) == ["0-10%", "10-20%"]
     assert table["std"].tolist() == [0, pytest.approx(0.1)]
     assert table["count"].tolist() == [1, 2]
+
+
+def test_a_set_may_be_one_image(evaluation: Path, tmp_path: Path) -> None:
+    (predictions,) = (evaluation / "predictions").iterdir()
+    one = tmp_path / predictions.name / "1.png"
+    assert write_side_by_side(one, {"ours": predictions}, tmp_path / "page.html", count=0, seed=0) == 1
+    assert "1_mask000.png" in (tmp_path / "page.html").read_text()
 
 
 def test_images_may_have_any_name_and_shape(evaluation: Path, tmp_path: Path) -> None:
