@@ -63,13 +63,17 @@ def evaluate_checkpoint(settings: Settings, ranks: Ranks | None = None) -> Path:
     """
     ranks = ranks or Ranks()
     check_known_keys(settings, read_yaml(CONFIGS / "evaluation" / "default.yaml").keys() - {"defaults", "hydra"})
+    settings = {**settings, **{key: _listed(settings[key]) for key in ("sets", "table")}}
+    if not settings["sets"]:
+        raise InputError("sets: nothing to evaluate; name some, such as thick, or folders with masks")
     switches = metric_switches(settings["metrics"], where="metrics")
     if settings["paper"] not in (None, "auto", *DATASETS):
         known = did_you_mean(str(settings["paper"]), DATASETS)
         raise InputError(f"paper: unknown data set {settings['paper']!r}; {known}, auto or null")
     check_table_metrics(settings["table"])
     _check_dataset(settings["dataset"])
-    check_whole("num_workers", settings["num_workers"])
+    for key, least in (("size", 1), ("seed", 0), ("n_jobs", 0), ("batch_size", 1), ("num_workers", 0), ("examples", 0)):
+        check_whole(key, settings[key], least=least)
     outdir = Path(settings["outdir"])
     name = _model_name(settings["model"])
     folder = outdir / name
@@ -106,14 +110,19 @@ def evaluate_checkpoint(settings: Settings, ranks: Ranks | None = None) -> Path:
     notes = list(
         beside_paper(name, paper, {one.set.name: (len(one.images), totals(one)) for one in results}) if paper else ()
     )
-    examples = int(settings["examples"])
-    write_report(results, folder / "report.html", history, paper=paper, notes=notes, examples=examples)
+    write_report(results, folder / "report.html", history, paper=paper, notes=notes, examples=settings["examples"])
     print("".join(f"{note}\n" for note in notes), end="")
     write_models_table(outdir, settings["table"])
     return folder
 
 
 # ---- what is asked -------------------------------------------------------------------------------------------------
+
+
+def _listed(value: Any) -> list[str]:
+    """Texts in a list, of which the command line may give one by itself, or a folder called 2024 as a number."""
+    given = [] if value is None else value if isinstance(value, list | tuple) else [value]
+    return list(map(str, given))
 
 
 def _check_dataset(dataset: Settings) -> None:
@@ -175,7 +184,7 @@ def _predict(
         dataset,
         one.folder,
         outdir,
-        batch_size=int(settings["batch_size"]),
+        batch_size=settings["batch_size"],
         one_size=settings["refine"],
         num_workers=settings["num_workers"],
         made_by=made_of,

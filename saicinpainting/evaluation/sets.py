@@ -76,8 +76,7 @@ def draw_set(one: EvaluationSet, settings: Settings) -> EvaluationSet:
     out.parent.mkdir(parents=True, exist_ok=True)
     # Evaluations that start side by side share the set: one makes it, the others wait.
     with FileLock(out.with_name(f".{out.name}.lock")):
-        n_jobs, seed = int(settings["n_jobs"]), int(settings["seed"])
-        summary = make_mask_set(config, indir, out, ext="auto", n_jobs=n_jobs, seed=seed)
+        summary = make_mask_set(config, indir, out, ext="auto", n_jobs=settings["n_jobs"], seed=settings["seed"])
     for reason in summary.skipped:
         LOGGER.warning("skipped %s", reason)
     if not summary.masks:

@@ -218,6 +218,12 @@ def test_larger_sets_have_the_crops_and_holes_of_the_small_one(evaluate: Evaluat
     [
         ("metrics=[ssim,fid]", r"Inception weights of FID: cannot download .*or leave that metric out"),
         ("metrics=[ssim,ids]", r"ids: P-IDS .*leave that metric out"),
+        ("sets=[]", "sets: nothing to evaluate; name some"),
+        ("sets=null", "sets: nothing to evaluate; name some"),
+        ("size=large", "size: expected a whole number of at least 1, got 'large'"),
+        ("seed=null", "seed: expected a whole number of at least 0, got None"),
+        ("examples=-1", "examples: expected a whole number of at least 0, got -1"),
+        ("batch_size=0", "batch_size: expected a whole number of at least 1, got 0"),
         ("num_workers=-1", "num_workers: expected a whole number of at least 0, got -1"),
         ("sets=[thin,thinn]", "sets: 'thinn' is neither"),
         ("dataset.kind=our_eval", "dataset.kind: .* is default, not 'our_eval'"),
@@ -234,6 +240,16 @@ def test_settings_are_checked_before_the_work(
         evaluate(f"indir={photos}", "sets=[thin]", override)
     assert not grey.batches
     assert not (tmp_path / "out" / "sets").exists()
+
+
+@pytest.mark.parametrize("table", ["table=psnr", "table=null"])
+def test_a_list_of_one_may_be_given_without_brackets(
+    evaluate: Evaluate, tmp_path: Path, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(tmp_path / "2024")
+    monkeypatch.chdir(tmp_path)
+    assert means(evaluate("sets=2024", table), "2024")["psnr"] > 10
+    assert (tmp_path / "out" / "table.md").exists() == (table == "table=psnr")
 
 
 def test_refused_settings_do_not_stand_in_the_way(
