@@ -103,6 +103,7 @@ def make_measuring_evaluator(
         integral_kind: the evaluator's: None leaves the integrals out, others report all that the metrics allow.
         metrics: switches and weights, the arguments of `make_metrics`.
     """
+    check_whole("evaluator_kwargs.bins", bins, least=1)
     try:
         made = make_metrics(**metrics)
     except InputError as error:

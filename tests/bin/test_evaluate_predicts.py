@@ -175,10 +175,11 @@ def test_a_published_config_is_found_from_any_folder(tmp_path: Path, monkeypatch
     assert read_evaluation_config("configs/eval2_ssim.yaml") == read_evaluation_config(ROOT / "configs/eval2_ssim.yaml")
 
 
-def test_a_number_of_workers_that_cannot_be_is_named(folders: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize(("key", "value"), [("num_workers", -1), ("bins", 0), ("bins", 2.5)])
+def test_a_number_that_cannot_be_is_named(folders: tuple[Path, Path], key: str, value: float) -> None:
     names = {"img_suffix": ".png", "inpainted_suffix": ".png"}
-    config = {"dataset_kwargs": names, "evaluator_kwargs": {"num_workers": -1, "device": "cpu"}}
-    with pytest.raises(InputError, match=r"evaluator_kwargs\.num_workers: expected a whole number .* got -1"):
+    config = {"dataset_kwargs": names, "evaluator_kwargs": {key: value, "device": "cpu"}}
+    with pytest.raises(InputError, match=rf"evaluator_kwargs\.{key}: expected a whole number .* got {value}"):
         evaluate_predictions(config, *folders, **metric_switches("ssim"))
 
 
