@@ -276,8 +276,15 @@ def _tell_of_default() -> None:
 
 
 def is_model_name(place: str) -> bool:
-    """Whether `place` may be a model's name: neither a path nor an address."""
-    return not is_address(place) and not place.startswith("hf://") and os.sep not in place and not Path(place).exists()
+    """Whether `place` may be a model's name: neither a path nor an address.
+
+    Of a folder that is no run it may: an evaluation into the current folder leaves one of the model's name there.
+    """
+    if is_address(place) or place.startswith("hf://") or os.sep in place:
+        return False
+    path = Path(place)
+    is_run = (path / "config.yaml").exists() or (path / "models").exists()
+    return not path.exists() or (path.is_dir() and not is_run and place in published_models())
 
 
 # ---- wherever a model may be named ---------------------------------------------------------------------------------

@@ -274,6 +274,14 @@ def test_what_ships_is_whole_and_is_the_default(monkeypatch: pytest.MonkeyPatch)
     assert np.abs(filled.astype(int) - image)[mask > 0].mean() < 0.5 * of_mean
 
 
+def test_a_folder_of_results_does_not_hide_the_model_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lama-small" / "predictions").mkdir(parents=True)  # of bin/evaluate.py with outdir=.
+    assert locate_model("lama-small").checkpoint.is_file()
+    (tmp_path / "lama-small" / "models").mkdir()  # a run
+    assert not locate_model("lama-small").checkpoint.is_file()
+
+
 def test_a_published_name_fills_holes_and_starts_a_run(table: Path, server: Files, tmp_path: Path):
     """A whole network in the layout of 2021, interrupted on its way: predicts as the run's folder does."""
     section = golden_values()["ffc"]
