@@ -98,7 +98,10 @@ def evaluate_checkpoint(settings: Settings, ranks: Ranks | None = None) -> Path:
     ranks.wait_for_first()
     made_of = [_predict(one, settings, backend, folder, made_by, ranks) for one in sets]
     warn_of_unrefined(backend, ranks)
-    measured = [_measure(*pair, settings, evaluator, provenance, ranks) for pair in zip(sets, made_of, strict=True)]
+    colours = 1 if image_channels(backend) <= 2 else 3  # alpha is not measured
+    measured = [
+        _measure(*pair, settings, evaluator, provenance, ranks, colours) for pair in zip(sets, made_of, strict=True)
+    ]
     results = [one for one in measured if one is not None]
     if not ranks.first:
         return folder
@@ -202,11 +205,13 @@ def _measure(
     evaluator: InpaintingEvaluator,
     provenance: Provenance,
     ranks: Ranks,
+    colours: int,
 ) -> SetResult | None:
     """Measure a set, unless `provenance` has what the same metrics said of the same predictions; None but at rank 0."""
     ranks.wait_for_first()  # which has waited for all predictions
     predictions = _predictions(provenance.folder, one)
     dataset = predicted_set(one.folder, predictions, settings["dataset"])
+    dataset.channels = colours  # of the network, which turns colour images grey if it has one
     of_predictions = {
         **made_of,
         "predictions": ranks.share(lambda: digest_of_files(dataset.pred_filenames, predictions)),

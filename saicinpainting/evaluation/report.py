@@ -300,8 +300,8 @@ def ranked_places(total: int, count: int) -> dict[str, list[int]]:
 
 
 def data_address(image: np.ndarray, side: int = IMAGE_SIDE) -> str:
-    """A JPEG within the page; image: (3, H, W) in [0, 1], shrunk to `side` at most."""
-    pixels: Any = to_pixels(image)
+    """A JPEG within the page; image: (1 or 3, H, W) in [0, 1], shrunk to `side` at most."""
+    pixels: Any = to_pixels(image).repeat(3 // len(image), axis=2)
     scale = side / max(pixels.shape[:2])
     if scale < 1:
         height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])

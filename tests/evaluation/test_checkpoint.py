@@ -35,6 +35,7 @@ class Grey:
 
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
+        self.image_channels = 3
         self.batches: list[int] = []
 
     def load(self, model: Any, device: Any, **options: Any) -> Grey:
@@ -327,6 +328,17 @@ def test_models_are_compared_where_images_and_masks_are_the_same(evaluate: Evalu
     assert failures.ranked["worse by"].tolist() == [0] * PHOTOS
     write_failures(folder, failures, tmp_path / "page.html", top=1, against=of_copy)
     assert (tmp_path / "page.html").read_text().count('src="data:image/jpeg') == 4
+
+
+def test_a_network_of_grey_images_is_measured_in_grey(evaluate: Evaluate, grey: Grey, tmp_path: Path) -> None:
+    grey.image_channels = 1
+    mine, hole = write_set(tmp_path / "mine"), slice(10, 30)
+    folder = evaluate(f"sets=[{mine}]", "metrics=[l1]")
+    distances = []
+    for i in range(PHOTOS):
+        image = np.asarray(Image.open(mine / f"{i}.png").convert("L")) / 255
+        distances.append(np.abs(image[hole, hole] - 128 / 255).sum() / image.size)
+    assert means(folder, "mine")["l1"] == pytest.approx(np.mean(distances), rel=1e-3)
 
 
 # ---- what comes out ------------------------------------------------------------------------------------------------
