@@ -37,8 +37,10 @@ class ImageFiles:
     def stems(self) -> set[str]:
         return set(self._by_stem)
 
-    def find(self, stem: str, suffix: str) -> str | None:
+    def find(self, stem: str, suffix: str, key: str = "img_suffix") -> str | None:
         """The file `stem` + `suffix`, or else the only one with another ending; None if there is none.
+
+        key: the setting that `suffix` is of, for errors.
 
         Raises:
             InputError: there are several.
@@ -49,9 +51,7 @@ class ImageFiles:
             return wanted if wanted in found else found[0]
         if found:
             endings = " or ".join(os.path.splitext(file)[1] for file in found)
-            raise InputError(
-                f"{found[0]} and {found[1]}: either may be meant; set img_suffix to {endings}, or remove one"
-            )
+            raise InputError(f"{found[0]} and {found[1]}: either may be meant; set {key} to {endings}, or remove one")
         return None
 
     def without_twins(self, suffixes: Sequence[str]) -> list[str]:

@@ -240,9 +240,8 @@ class PrecomputedInpaintingResultsDataset(InpaintingDataset):
         self.pred_filenames, missing = [], []
         for name in self.names:
             wanted = os.path.join(self.predictdir, name) + inpainted_suffix
-            found = (
-                wanted if wanted in present else images.find(wanted.removesuffix(inpainted_suffix), inpainted_suffix)
-            )
+            stem = wanted.removesuffix(inpainted_suffix)
+            found = wanted if wanted in present else images.find(stem, inpainted_suffix, "inpainted_suffix")
             self.pred_filenames.append(found or wanted)
             missing += [] if found else [wanted]
         if missing:

@@ -175,6 +175,19 @@ def test_a_published_config_is_found_from_any_folder(tmp_path: Path, monkeypatch
     assert read_evaluation_config("configs/eval2_ssim.yaml") == read_evaluation_config(ROOT / "configs/eval2_ssim.yaml")
 
 
+def test_predictions_with_several_endings_name_the_setting_of_theirs(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for file in folders[1].rglob("*.png"):
+        for ending in (".bmp", ".webp"):
+            copy = (tmp_path / file.relative_to(folders[1])).with_suffix(ending)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(file).save(copy)
+    config = {"dataset_kwargs": {"img_suffix": ".png", "inpainted_suffix": ".png"}, "evaluator_kwargs": {}}
+    with pytest.raises(InputError, match=r"either may be meant; set inpainted_suffix to \.bmp or \.webp"):
+        evaluate_predictions(config, folders[0], tmp_path, **metric_switches("ssim"))
+
+
 @pytest.mark.parametrize(("key", "value"), [("num_workers", -1), ("bins", 0), ("bins", 2.5)])
 def test_a_number_that_cannot_be_is_named(folders: tuple[Path, Path], key: str, value: float) -> None:
     names = {"img_suffix": ".png", "inpainted_suffix": ".png"}
