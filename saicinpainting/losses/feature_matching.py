@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from saicinpainting.networks.base import at_least_float32
+
 
 def masked_l1_loss(pred: Tensor, target: Tensor, mask: Tensor, weight_known: float, weight_missing: float) -> Tensor:
     """Mean |pred - target|, known pixels and hole weighed apart.
@@ -44,4 +46,5 @@ def _matching_of_map(fake: Tensor, target: Tensor, mask: Tensor | None) -> Tenso
     if mask is None:
         return F.mse_loss(fake, target)
     mask = F.interpolate(mask, size=fake.shape[-2:], mode="bilinear", align_corners=False)
-    return ((fake - target).square() * (1 - mask)).mean()
+    difference = at_least_float32(fake) - at_least_float32(target)  # as autocast lets mse_loss have it
+    return (difference.square() * (1 - mask)).mean()

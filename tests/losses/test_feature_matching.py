@@ -62,3 +62,11 @@ def test_feature_matching_refuses_lists_of_different_length():
     maps = [torch.zeros(1, 1, 2, 2)] * 2
     with pytest.raises(ValueError, match="shorter"):
         feature_matching_loss(maps, maps[:1])
+
+
+def test_masked_feature_matching_of_half_precision_is_that_of_the_maps_in_float32():
+    """A difference below 2**-13 has no square in float16, and one above 256 none that is finite."""
+    for difference in (2.0**-14, 300.0):
+        fake = torch.full((1, 2, 8, 8), difference, dtype=torch.float16)
+        loss = feature_matching_loss([fake], [torch.zeros_like(fake)], mask=torch.zeros(1, 1, 8, 8))
+        assert loss.item() == pytest.approx(difference**2)
