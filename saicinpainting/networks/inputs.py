@@ -57,7 +57,10 @@ class NoiseInput:
         channels = []
         for scale in range(self.scales):
             shape = (batch, 1, height >> scale, width >> scale)
-            coarse = torch.randn(shape, generator=rng, device=rng.device).to(image)
+            coarse = torch.randn(shape, generator=rng, device=rng.device)
+            if image.is_cuda and not coarse.is_cuda:  # from other memory the host would wait for the copy
+                coarse = coarse.pin_memory()
+            coarse = coarse.to(image, non_blocking=True)
             channels.append(
                 F.interpolate(coarse, size=(height, width), mode=self.scale_mode, align_corners=align_corners)
             )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from saicinpainting.networks import make_generator
 from saicinpainting.networks.inputs import GeneratorInput, NoiseInput, batch_rng
 from saicinpainting.schema import read_section
 from saicinpainting.utils import InputError
-from tests.helpers import golden_values, rand
+from tests.helpers import fake_cuda, golden_values, rand
 
 
 def test_each_channel_of_noise_is_normal_at_half_the_resolution_of_the_one_before():
@@ -65,6 +66,24 @@ def test_impossible_noise_is_found_when_the_config_is_read(options: dict, messag
 def test_an_image_too_small_for_the_coarsest_noise_is_named():
     with pytest.raises(InputError, match="16x64 cannot be halved 5 times"):
         NoiseInput()(torch.zeros(1, 3, 16, 64), batch_rng(0, 0, 0))
+
+
+def test_noise_goes_to_a_gpu_while_the_host_goes_on(monkeypatch: pytest.MonkeyPatch):
+    copied = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if "_to_copy" in function.__name__:
+                copied.append((id(args[0]) in pinned, kwargs["non_blocking"]))
+            return function(*args, **(kwargs or {}))
+
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: pinned.append(id(x)) or x)
+    with fake_cuda() as device:
+        image = torch.empty(1, 3, 16, 16, device=device)
+        with Copies():
+            assert NoiseInput(scales=2)(image, torch.Generator()).device == device
+    assert copied == [(True, True)] * 2
 
 
 def test_without_noise_the_input_is_the_masked_image_and_the_mask():
