@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from saicinpainting.networks.load import load_model
 from saicinpainting.networks.models import DEFAULT
 from saicinpainting.utils import InputError, did_you_mean
 
+LOGGER = logging.getLogger(__name__)
 STRATEGIES = ("auto", "whole", "crop")
 OUT_OF_RANGE = 2
 """What no image in [0, 1] exceeds, even where resizing overshot."""
@@ -262,7 +264,10 @@ class Inpainter:
         if self.device.type == "cuda":
             counted = copy.copy(network)
             counted.strips = in_strips
-            return count_memory(counted, self.generator_input.channels, self.dtype)
+            try:
+                return count_memory(counted, self.generator_input.channels, self.dtype)
+            except Exception as error:  # a network of others, which asks for numbers or for other sizes
+                LOGGER.info("what this network takes of memory is taken for big-lama's (%s)", str(error).split("\n")[0])
         memory, share = MEASURED["strips" if in_strips else "whole"], self.dtype.itemsize / 4
         return Memory(memory.fixed_gb * share, memory.gb_per_megapixel * share)
 

@@ -316,6 +316,19 @@ def test_a_gpu_never_converts_the_layout_of_maps(on_cuda: Callable[..., Inpainte
         assert all(layouts.read)
 
 
+class AsksForNumbers(torch.nn.Module):
+    """A generator of somebody's, which looks at what it is given."""
+
+    size_multiple, min_size = 1, 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :3] if x[:, 3:].any() else x[:, :3] + 1
+
+
+def test_a_network_whose_memory_cannot_be_counted_fills_on_a_gpu(on_cuda: Callable[..., Inpainter]) -> None:
+    assert on_cuda(AsksForNumbers(), fold=False)._memory == MEASURED["whole"]
+
+
 def test_other_errors_are_no_lack_of_memory(network: Any) -> None:
     inpainter = Inpainter(network, device="cpu")
 
