@@ -48,6 +48,8 @@ def compile_networks(networks: Iterable[nn.Module], *, device: torch.device, req
         LOGGER.warning("training_model.compile: nothing can be compiled here (%s); training uncompiled", reason)
         return False
     for network in networks:
+        if not required and any(isinstance(part, nn.SyncBatchNorm) for part in network.modules()):
+            continue  # at each of these norms, which ask the other processes, a compiler gives up and begins anew
         # For the sizes it meets: with sizes that vary a smaller last batch would slow down all others after it.
         network.compile(dynamic=False)
     LOGGER.info("compiling the networks: the first steps take minutes")

@@ -228,6 +228,16 @@ def test_validation_is_not_compiled_for_each_of_its_sizes(monkeypatch):
     assert seen  # the compiler was there
 
 
+def test_a_network_whose_norms_ask_other_processes_is_compiled_only_where_that_was_asked_for(monkeypatch):
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(compilation.torch, "compile", lambda function: function)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network, dynamic: compiled.append(network))
+    joined, apart = torch.nn.Sequential(torch.nn.SyncBatchNorm(3)), torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    for required in (False, True):
+        assert compile_networks([joined, apart], device=torch.device("cpu"), required=required)
+    assert compiled == [apart, joined, apart]
+
+
 def test_without_a_compiler_a_run_goes_on_or_says_what_is_missing(monkeypatch, caplog):
     def no_compiler(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no C++ compiler")
