@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from saicinpainting.io.files import write_whole
 from saicinpainting.networks.resnet_encoder import ResNetEncoder, encoder_weights
 
 Row = dict[str, Any]
@@ -68,10 +69,9 @@ def report(rows: Iterable[Mapping[str, Any]], *, threads: int, json_file: Path |
 
 def write_json(rows: list[Row], *, threads: int, json_file: Path, **more: Any) -> None:
     """Write `{"machine": …, "rows": […]}`, a line for each row."""
-    json_file.parent.mkdir(parents=True, exist_ok=True)
     head = json.dumps({"machine": machine(threads), **more}, indent=1).removesuffix("\n}")
     lines = ",\n".join("  " + json.dumps(row) for row in rows)
-    json_file.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n')
+    write_whole(json_file, f'{head},\n "rows": [\n{lines}\n ]\n}}\n')
 
 
 def as_text(value: Any) -> str:

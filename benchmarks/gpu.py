@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from gpu_machine import NEEDED
 from gpu_page import page
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 CPU_LIMIT = 900.0  # seconds; shrunk steps take half a minute on a core of their own
+LOOK_EVERY = 2.0  # seconds
 LOG_LIMIT = 4_000_000  # bytes; the results of a failing machine are to be sent, too
 Row = dict[str, Any]
 
@@ -40,6 +40,7 @@ class Command:
 
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    reserve: float = 0  # seconds of the step that are kept for it, should those before it hang
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Step:
     needs: Sequence[str] = ()  # modules besides those of training
 
 
-def benchmark(name: str, *arguments: str) -> Command:
-    return Command([str(BENCHMARKS / f"{name}.py"), *arguments, "--json", ROWS])
+def benchmark(name: str, *arguments: str, reserve: float = 0) -> Command:
+    return Command([str(BENCHMARKS / f"{name}.py"), *arguments, "--json", ROWS], reserve=reserve)
 
 
 ROWS = "ROWS"  # stands for the command's file of rows
@@ -68,22 +69,34 @@ def make_steps(device: str, out: Path) -> list[Step]:
     shrunk = [*networks, "discriminator.ndf=4", "losses.resnet_pl.weight=0"] if small else []
     lama, big = (["--config", config, *train, *shrunk] for config in ("lama-fourier", "big-lama"))
     lama, big = [*lama, "--batch", "2" if small else "10"], [*big, "--batch", "2" if small else "30"]
-    tests = ["-m", "pytest", "tests/gpu", "-p", "no:cacheprovider", *(["-m", "not costly"] if small else [])]
     tests_on = {"LAMA_GPU_TESTS_DEVICE": device, "NVIDIA_TF32_OVERRIDE": "0"}
+
+    def tests(*chosen: str, reserve: float = 0) -> Command:
+        """In a process of its own: after an illegal access no other test of a process can use the card."""
+        marked = ["-m", "not costly"] if small else []
+        return Command(["-m", "pytest", "-p", "no:cacheprovider", *marked, *chosen], tests_on, reserve)
+
+    first = [f"tests/gpu/test_{name}.py" for name in ("transforms", "networks")]
+    rest = ["tests/gpu", *(f"--ignore={file}" for file in first)]
     r1 = ["--batch", "2", "--size", "64", "--ndf", "8", "--rounds", "1"] if small else ["--rounds", "5"]
     sizes = ["64"] if small else ["512", "1024", "2048"]
     predict = [*on, "--sizes", *sizes, "--memory", "--rounds", "1" if small else "3", *(networks if small else [])]
-    compiled = [] if small else [benchmark("train_step", *c, "--variants", "fast_compiled") for c in (lama, big)]
+    compiled, tests_of_compiled = [], []
+    if not small:
+        compiled = [benchmark("train_step", *c, "--variants", "fast_compiled", reserve=20) for c in (lama, big)]
+        tests_of_compiled = [tests("tests/gpu/test_training.py", "-k", "compiled")]
     run = ["--small"] if small else []
     steps = [
         Step(1, "train, validate, resume, profile", 60, needs=["tensorboard"], commands=[
             benchmark("train_run", *on, *run, "--trace", str(out / TRACE)),
         ]),
-        Step(2, "tests/gpu, TF32 off", 75, [Command(tests, tests_on)], needs=["pytest"]),
+        Step(2, "tests/gpu, TF32 off", 75, needs=["pytest"], commands=[
+            tests(*first), tests(*rest, "-k", "not compiled", reserve=30), *tests_of_compiled,
+        ]),
         Step(3, "R1's backward pass, both ways", 25, [benchmark("r1_backward", *on, *r1)]),
         Step(4, "training steps", 215, [
             benchmark("train_step", *lama, "--variants", *EAGER),
-            benchmark("train_step", *big, "--variants", *(["default"] if small else EAGER)),
+            benchmark("train_step", *big, "--variants", *(["default"] if small else EAGER), reserve=60),
             *compiled,
         ]),
         Step(5, "prediction", 70, [benchmark("predict", *predict, "--variants", *PREDICTION)]),
@@ -98,13 +111,6 @@ TRACE = "trace.json.gz"
 EAGER = ("reference", "default", "fast")
 PREDICTION = ("reference", "cufft", "folded", "bf16", "bf16-graphs", "fp16-graphs")
 FILES = ("gpu.json", "gpu.md", "gpu.log", TRACE)
-# Modules that every step imports; what pip calls them is in docs/gpus.md.
-NEEDED = (
-    *("torch", "torchvision", "pytorch_lightning", "torchmetrics", "hydra", "omegaconf", "kornia", "albumentations"),
-    *("cv2", "numpy", "scipy", "pandas", "PIL", "filelock", "lpips", "pytorch_fid", "safetensors", "simplejpeg"),
-    *("tqdm", "webdataset", "yaml"),
-)
-VERSIONS = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "triton", "numpy", "albumentations", "kornia")
 
 
 def main() -> None:
@@ -112,11 +118,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--steps", default="1,2,3,4,5,6", help="those to run, as 3,4")
     parser.add_argument("--out", default="", help="default: benchmarks/results/gpu/CARD")
-    parser.add_argument("--facts", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.facts:
-        print(json.dumps(facts(args.device)))
-        return
     chosen = re.findall(r"[^\s,]+", args.steps)
     if not chosen or not set(chosen) <= set("123456"):
         sys.exit(f"STEPS={args.steps}: expected some of 1 to 6, as STEPS=3,4")
@@ -125,6 +127,8 @@ def main() -> None:
     folder = card if len(set(chosen)) == 6 else f"{card}-steps-{'-'.join(chosen)}"  # some do not replace all
     out = Path(args.out or ROOT / "benchmarks" / "results" / "gpu" / folder).resolve()
     steps = [step for step in make_steps(args.device, out) if str(step.number) in chosen]
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end what is running, too, which is a session of its own
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     results = run_steps(steps, machine, out, device=args.device)
     print(f"results: {out}")
     sys.exit(any(result["status"] != "ok" for result in results))
@@ -133,8 +137,7 @@ def main() -> None:
 def run_steps(steps: Iterable[Step], machine: dict[str, Any], out: Path, *, device: str) -> list[dict[str, Any]]:
     """Each step's status, seconds and rows, which are in `out` as soon as they are known."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        (out / name).unlink(missing_ok=True)
+    keep_earlier(out)
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="lama-gpu-") as folder, (out / "gpu.log").open("w") as file:
         log = Log(file, {out: "OUT", Path(folder): "WORK"})
@@ -150,11 +153,27 @@ def run_steps(steps: Iterable[Step], machine: dict[str, Any], out: Path, *, devi
             if lacking:
                 result |= {"status": "failed", "reason": f"needs {', '.join(lacking)}, which is not installed"}
             else:
-                run_step(step, result, Path(folder), log, publish=lambda: publish(machine, results, out))
+                try:
+                    run_step(step, result, Path(folder), log, publish=lambda: publish(machine, results, out))
+                except BaseException:  # Ctrl-C, or the machine is taken away
+                    result["status"] = "stopped"
+                    publish(machine, results, out)
+                    raise
             spare = max(result["limit"] - result["seconds"], 0)
             log.write(f"==== step {step.number}: {result['status']} after {result['seconds']:.0f} s\n")
             publish(machine, results, out)
     return results
+
+
+def keep_earlier(out: Path) -> None:
+    """Move the results of an earlier start into a folder named by their time."""
+    there = [out / name for name in FILES if (out / name).exists()]
+    if there:
+        ended = max(file.stat().st_mtime for file in there)
+        folder = out / time.strftime("%Y-%m-%d-%H%M%S", time.localtime(ended))
+        folder.mkdir(exist_ok=True)
+        for file in there:
+            file.replace(folder / file.name)
 
 
 def run_step(step: Step, result: dict[str, Any], work: Path, log: Log, *, publish: Any) -> None:
@@ -162,22 +181,36 @@ def run_step(step: Step, result: dict[str, Any], work: Path, log: Log, *, publis
     status, rows = "ok", []
     for number, command in enumerate(step.commands):
         file = work / f"rows-{step.number}-{number}"
+
+        def look(before: list[Row] = rows, file: Path = file) -> None:
+            """Publish what the command has written so far."""
+            found = with_ratios([*before, *read_rows(file)])
+            if len(found) > len(result["rows"]):
+                result.update(rows=found, seconds=round(time.monotonic() - start, 1))
+                publish()
+
         left = result["limit"] - (time.monotonic() - start)
-        ended = run_command(command, file, work, log, left) if left > 0 else None
-        rows = with_ratios([*rows, *read_rows(file)])
-        result |= {"rows": rows, "seconds": round(time.monotonic() - start, 1)}
+        share = left - sum(later.reserve for later in step.commands[number + 1 :])
+        ended = run_command(command, file, work, log, share, look) if share > 0 else None
+        rows = result["rows"]
+        result["seconds"] = round(time.monotonic() - start, 1)
         if ended is None:
-            status, result["reason"] = "over its limit", f"stopped after {result['limit']:.0f} s"
-        elif ended != 0 and status == "ok":
-            status, result["reason"] = "failed", next((row["error"] for row in rows if "error" in row), log.last_line)
-        if ended is None:
-            break
+            status = "over its limit"
+            result.setdefault("reason", f"stopped after {result['limit'] - left + max(share, 0):.0f} s")
+        elif ended != 0:
+            status = "failed" if status == "ok" else status
+            result.setdefault("reason", next((row["error"] for row in rows if "error" in row), log.last_line))
         publish()
     result["status"] = status
 
 
-def run_command(command: Command, rows: Path, work: Path, log: Log, limit: float) -> int | None:
-    """Its exit status; None if it was still running after `limit` seconds and was killed with all it had started."""
+def run_command(
+    command: Command, rows: Path, work: Path, log: Log, limit: float, look: Callable[[], None]
+) -> int | None:
+    """Its exit status; None if it was still running after `limit` seconds and was killed with all it had started.
+
+    look: called every few seconds meanwhile, and at its end.
+    """
     arguments = [str(rows) if argument == ROWS else argument for argument in command.arguments]
     (work / "tmp").mkdir(exist_ok=True)
     environment = {
@@ -197,15 +230,18 @@ def run_command(command: Command, rows: Path, work: Path, log: Log, limit: float
     )  # fmt: skip
     reader = threading.Thread(target=log.copy, args=(process.stdout,), daemon=True)
     reader.start()
+    ended, end = None, time.monotonic() + limit
     try:
-        ended: int | None = process.wait(timeout=limit)
-    except subprocess.TimeoutExpired:
-        ended = None
+        while ended is None and (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                ended = process.wait(timeout=min(left, LOOK_EVERY))
+            look()
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # and what it left behind
         process.wait()
         reader.join(timeout=5)
+        look()
     return ended
 
 
@@ -266,65 +302,19 @@ def publish(machine: dict[str, Any], results: list[dict[str, Any]], out: Path) -
         "gpu.json": json.dumps({"machine": machine, "steps": results}, indent=1) + "\n",
         "gpu.md": page(machine, results),
     }.items():
-        (out / name).write_text(text, encoding="utf-8")
-
-
-# ---- the machine ----------------------------------------------------------------------------------------------------
+        part = out / f".{name}"  # a machine that goes away must not leave half a table
+        part.write_text(text, encoding="utf-8")
+        part.replace(out / name)
 
 
 def asked_facts(device: str) -> dict[str, Any]:
-    """`facts` of a process of its own: this one is not to hold memory of the card."""
+    """What gpu_machine.py finds, in a process of its own: this one is not to hold memory of the card."""
     asked = subprocess.run(
-        [sys.executable, __file__, "--facts", "--device", device], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, str(BENCHMARKS / "gpu_machine.py"), device], stdout=subprocess.PIPE, text=True, check=False
     )
     if asked.returncode:
         sys.exit(2)
     return json.loads(asked.stdout.splitlines()[-1])
-
-
-def facts(device: str) -> dict[str, Any]:
-    """What decides how fast and how right things are, and which modules are missing."""
-    import importlib.metadata
-    import importlib.util
-    import platform
-
-    missing = [name for name in (*NEEDED, "pytest", "tensorboard") if importlib.util.find_spec(name) is None]
-    if "torch" in missing:
-        sys.exit(f"{sys.executable} has no torch; PYTHON=/path/to/python names one that has")
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        sys.exit("needs a CUDA device: torch.cuda.is_available() is false; DEVICE=cpu runs the same steps shrunk")
-    versions = {}
-    for name in VERSIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    found: dict[str, Any] = {"card": "cpu", "missing": missing, "commit": commit(), "python": platform.python_version()}
-    found |= {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), **versions}
-    found |= {"system": f"{platform.system()} {platform.machine()}", "cpu_cores": os.cpu_count()}
-    if device == "cuda":
-        card = torch.cuda.get_device_properties(0)
-        found |= {"card": card.name, "capability": f"{card.major}.{card.minor}"}
-        found |= {"memory_gb": round(card.total_memory / 1e9, 1), "multiprocessors": card.multi_processor_count}
-        found |= {"driver": driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
-        found["tf32_convolutions"] = torch.backends.cudnn.allow_tf32
-        found["tf32_products"] = torch.backends.cuda.matmul.allow_tf32
-    return found
-
-
-def commit() -> str:
-    return output_of("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
-
-
-def driver() -> str:
-    return output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0]
-
-
-def output_of(*command: str) -> str:
-    if shutil.which(command[0]) is None:
-        return ""
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

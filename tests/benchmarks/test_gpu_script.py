@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, is_running
 
 ROW = "import json, os, sys; print(json.dumps({'case': 'x', 'n': 1}), file=open(os.environ['LAMA_GPU_ROWS'], 'w'))\n"
 MACHINE = {"card": "a card", "missing": ["pytest"]}
@@ -83,6 +84,55 @@ def test_rows_are_there_while_later_steps_run(gpu: Any, tmp_path: Path) -> None:
     (first,) = json.loads((tmp_path / "seen" / "gpu.json").read_text())["steps"]
     assert (first["status"], first["rows"]) == ("ok", [{"case": "x", "n": 1}])
     assert "| x | 1 |" in (tmp_path / "seen" / "gpu.md").read_text()
+
+
+def test_rows_are_there_while_the_command_that_wrote_them_runs_on(gpu: Any, tmp_path: Path) -> None:
+    page = tmp_path / "gpu.md"
+    code = ROW + (
+        "import pathlib, time\n"
+        f"page = pathlib.Path({str(page)!r})\n"
+        "while not page.exists() or '| x | 1 |' not in page.read_text(): time.sleep(0.1)"
+    )
+    (step,) = run(gpu, tmp_path, code, limit=30)
+    assert step["status"] == "ok"
+
+
+def test_a_command_that_hangs_leaves_the_next_ones_of_its_step_their_time(gpu: Any, tmp_path: Path) -> None:
+    hang, row = gpu.Command(["-c", ROW + "import time; time.sleep(600)"]), gpu.Command(["-c", ROW], reserve=20)
+    (step,) = gpu.run_steps([gpu.Step(1, "step", 23, [hang, row])], MACHINE, tmp_path, device="cuda")
+    assert (step["status"], step["reason"]) == ("over its limit", "stopped after 3 s")
+    assert step["rows"] == [{"case": "x", "n": 1}] * 2
+
+
+def test_results_of_an_earlier_start_are_kept(gpu: Any, tmp_path: Path) -> None:
+    run(gpu, tmp_path, ROW)
+    first = (tmp_path / "gpu.json").read_text()
+    run(gpu, tmp_path, "")
+    (kept,) = (entry for entry in tmp_path.iterdir() if entry.is_dir())
+    assert (kept / "gpu.json").read_text() == first
+    assert sorted(os.listdir(kept)) == ["gpu.json", "gpu.log", "gpu.md"]
+
+
+def test_a_signal_ends_what_runs_and_leaves_its_rows(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    code = ROW + f"import time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    main = (
+        "import gpu\n"
+        f"gpu.asked_facts = lambda device: {MACHINE!r}\n"
+        f"gpu.make_steps = lambda device, out: [gpu.Step(1, 'step', 60, [gpu.Command(['-c', {code!r}])])]\n"
+        "gpu.main()"
+    )
+    command = [sys.executable, "-c", main, "--steps", "1", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT / "benchmarks", stdout=subprocess.DEVNULL)
+    for _ in range(300):
+        if pid.exists() and pid.read_text():
+            break
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    (step,) = json.loads((tmp_path / "out" / "gpu.json").read_text())["steps"]
+    assert (step["status"], step["rows"]) == ("stopped", [{"case": "x", "n": 1}])
+    assert not is_running(pid.read_text())
 
 
 def test_missing_packages_fail_the_steps_that_need_them(gpu: Any, tmp_path: Path) -> None:
