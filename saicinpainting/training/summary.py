@@ -129,6 +129,8 @@ def emulates_precision(trainer: pl.Trainer) -> bool:
         return False
     if isinstance(trainer.accelerator, CPUAccelerator):
         return torch.backends.mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return isinstance(trainer.accelerator, CUDAAccelerator) and not torch.cuda.is_bf16_supported(
-        including_emulation=False
-    )
+    launcher = trainer.strategy.launcher
+    if not isinstance(trainer.accelerator, CUDAAccelerator) or (launcher and launcher.is_interactive_compatible):
+        return False  # of which the latter will fork: processes of one that has used CUDA cannot use it
+    with torch.cuda.device(trainer.strategy.root_device):
+        return not torch.cuda.is_bf16_supported(including_emulation=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +11,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch.utils.data import DataLoader
 
 from saicinpainting.networks.batch_norm import BatchNorm2d
 from saicinpainting.training.parts import ModuleOptions
+from saicinpainting.training.strategy import make_ddp_strategy
 from saicinpainting.training.summary import describe_run, emulates_precision, first_validation, steps_of, warnings_of
 
 
@@ -134,10 +138,34 @@ def test_a_precision_without_instructions_is_found(monkeypatch, precision, suppo
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or supported
     )
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     for accelerator, instead in ((CPUAccelerator(), "precision=32"), (CUDAAccelerator(), "precision=16-mixed")):
-        trainer = trainer_of(precision=precision, accelerator=accelerator)
+        trainer = trainer_of(precision=precision, accelerator=accelerator, strategy=make_ddp_strategy("ddp"))
+        monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("cpu"))
         assert emulates_precision(trainer) == expected
         assert [text.endswith(instead) for text in warnings_of(model_of(), data_of(), trainer)] == [True] * expected
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"), [("ddp", [1, "asked"]), ("ddp_spawn", [1, "asked"]), ("ddp_notebook", []), ("ddp_fork", [])]
+)
+def test_the_runs_own_card_is_asked_unless_processes_are_to_be_forked(monkeypatch, name, asked):
+    """A fork of a process that has used CUDA cannot use it."""
+    cards: list[Any] = []
+
+    @contextlib.contextmanager
+    def on(device: torch.device) -> Iterator[None]:
+        cards.append(device.index)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: cards.append("asked") is None)
+    strategy = make_ddp_strategy(name)
+    monkeypatch.setattr(type(strategy), "root_device", torch.device("cuda", 1))
+    strategy.cluster_environment = LightningEnvironment()
+    strategy._configure_launcher()
+    assert not emulates_precision(trainer_of(precision="bf16-mixed", accelerator=CUDAAccelerator(), strategy=strategy))
+    assert cards == asked
 
 
 class Counter(pl.LightningModule):
