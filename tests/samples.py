@@ -26,9 +26,13 @@ from tests.helpers import (
 
 
 def generator(config: str, *overrides: str) -> Any:
+    return fill(make_generator(**generator_settings(config, *overrides))).eval()
+
+
+def generator_settings(config: str, *overrides: str) -> Any:
     with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
         settings = compose(config, ["location=places_example", "generator.n_blocks=2", "generator.ngf=8", *overrides])
-    return fill(make_generator(**OmegaConf.to_container(settings.generator, resolve=True))).eval()
+    return OmegaConf.to_container(settings.generator, resolve=True)
 
 
 def pretend_to(module: nn.Module, device: torch.device) -> nn.Module:

@@ -26,6 +26,7 @@ from saicinpainting.inference.devices import decoder_parts, gpus, spread_over
 from saicinpainting.inference.tiling import without_seam
 from saicinpainting.io.device import dtype_of
 from saicinpainting.io.images import pad_tensor_to_modulo
+from saicinpainting.networks.base import Generator
 from saicinpainting.utils import InputError, check_whole
 
 # A mask of zeros and ones that went through a blur or a resize: above the first number the pixel has some of
@@ -255,8 +256,9 @@ def _sparing_decode(generator: Any) -> Callable[[Features], Tensor]:
 
     Large images would not fit otherwise.
     """
+    own = isinstance(generator, Generator) and type(generator).decode is not Generator.decode
     parts = decoder_parts(generator)
-    if not parts:
+    if own or not parts:
         return generator.decode
 
     def decode(features: Features) -> Tensor:

@@ -20,25 +20,34 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from saicinpainting.inference.fast.pixel_blocks import PixelBlockConv2d
 from saicinpainting.inference.fast.winograd import WinogradConv2d
-from saicinpainting.networks import dft
+from saicinpainting.networks import GENERATORS, dft
 from saicinpainting.networks.base import Features, Generator, is_exporting
 from saicinpainting.networks.batch_norm import fold_batch_norms
-from saicinpainting.networks.ffc import FFC_BN_ACT, Pair
+from saicinpainting.networks.ffc import FFC_BN_ACT, ConcatTupleLayer, Pair
 from saicinpainting.networks.fourier import FourierUnit, SpectralTransform, TransformingModule
 
 STRIP_PIXELS = 1 << 18
 """Pixels of a strip, about, of all images of a batch; up to twice as many go whole."""
 DECODER_HALO = 4
 """Rows of features beyond a strip: the decoder looks at less than three rows far."""
+LOCAL = (
+    *(nn.Conv2d, nn.ConvTranspose2d, nn.ReflectionPad2d, ConcatTupleLayer),
+    *(nn.BatchNorm2d, nn.ReLU, nn.Sigmoid, nn.Tanh, nn.Identity),
+)
+"""Layers of which a pixel depends on its neighbourhood only; norms of others may take statistics of the image."""
 
 
 def fold(generator: Generator) -> FoldedGenerator:
     """`generator` for prediction, a new module in evaluation mode without gradients; the original stays as it is.
 
-    A copy of one that is no `Generator`: in what order others use their layers is not known.
+    A copy of one that is no `Generator`, or one with methods of its own: in what order these use their layers is not
+    known.
     """
-    copied = copy.deepcopy(generator).eval().requires_grad_(False)
-    if not isinstance(copied, Generator):
+    copied: Any = copy.deepcopy(generator).eval().requires_grad_(False)
+    kept = ("forward", "encode", "decode", "filled", "finished")
+    if not isinstance(copied, Generator) or any(
+        getattr(type(copied), name) is not getattr(Generator, name) for name in kept
+    ):
         return copied
     _fold_children(copied)
     fold_batch_norms(copied)
@@ -52,7 +61,7 @@ def fold(generator: Generator) -> FoldedGenerator:
 class FoldedGenerator(nn.Module):
     """`forward`, `encode` and `decode` as the generator's; large images in strips where that is exact.
 
-    strips: whether it is: the layers around the residual blocks see their neighbourhood only.
+    strips: whether it is: a generator of ours, whose layers around the residual blocks see their neighbourhood only.
     """
 
     def __init__(self, generator: Generator) -> None:
@@ -65,9 +74,9 @@ class FoldedGenerator(nn.Module):
         upsampling = (i for i, layer in enumerate(layers) if isinstance(layer, nn.ConvTranspose2d))
         self._after_blocks = next(upsampling, len(layers))
         outer = [*layers[: self.first_block], *layers[self._after_blocks :]]
-        self.strips = not any(map(_looks_far, outer))
+        self.strips = type(generator) in GENERATORS.values() and not any(map(_looks_far, outer))
         # The 7x7 convolution of the stem looks 3 rows far, the halvings together one less than the sizes' multiple.
-        self._encoder_halo = 2 * self.size_multiple
+        self._encoder_halo = max(2 * self.size_multiple, 3)
 
     @property
     def model(self) -> nn.Sequential:
@@ -131,8 +140,10 @@ def _tensors(features: Features) -> list[Tensor]:
 
 
 def _looks_far(layer: nn.Module) -> bool:
-    """Whether a pixel of the result depends on more than the neighbourhood."""
-    return any(isinstance(part, (nn.InstanceNorm2d, TransformingModule)) for part in layer.modules())
+    """Whether a pixel of the result may depend on more than the neighbourhood."""
+    parts = list(layer.modules())
+    leaves = [part for part in parts if not list(part.children())]
+    return any(isinstance(part, TransformingModule) for part in parts) or not all(isinstance(x, LOCAL) for x in leaves)
 
 
 # ---- folding -------------------------------------------------------------------------------------------------------

@@ -9,9 +9,12 @@ from torch import nn
 from saicinpainting.inference.fast.folding import FoldedFFC, FoldedFourierUnit, fold
 from saicinpainting.inference.fast.pixel_blocks import PixelBlockConv2d
 from saicinpainting.inference.fast.winograd import WinogradConv2d
+from saicinpainting.inference.refinement import _sparing_decode
+from saicinpainting.networks.base import Features
+from saicinpainting.networks.ffc import FFCResNetGenerator
 from saicinpainting.networks.fourier import set_fft_backend
-from tests.helpers import fake_cuda, on_fake_cuda, rand
-from tests.samples import generator
+from tests.helpers import fake_cuda, fill, on_fake_cuda, rand
+from tests.samples import generator, generator_settings
 
 VARIANTS = {
     "lama-fourier": (),
@@ -23,6 +26,7 @@ VARIANTS = {
     "lama-fourier   ": ("+generator.norm_layer=in", "+generator.up_norm_layer=in"),
     "lama-fourier    ": ("generator.resnet_conv_kwargs.ratio_gin=1", "generator.resnet_conv_kwargs.ratio_gout=1"),
     "lama-fourier     ": ("+generator.resnet_conv_kwargs.spectral_pos_encoding=true",),
+    "lama-regular ": ("generator.n_downsampling=0",),
     "lama-fourier      ": (
         "+generator.out_ffc=true", "+generator.out_ffc_kwargs={ratio_gin: 0.5, ratio_gout: 0.5, enable_lfu: false}",
     ),
@@ -86,6 +90,31 @@ def test_strips_are_made_of_large_images_only_and_not_where_norms_look_far() -> 
         folded(rand(1, 1, 4, 64, 64))
     assert len(rows) == 4
     assert not fold(generator("lama-fourier", "+generator.norm_layer=in")).strips
+
+
+class Inverted(FFCResNetGenerator):
+    """A generator of one's own that does more than its layers."""
+
+    def decode(self, features: Features) -> torch.Tensor:
+        return 1 - super().decode(features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decode(self.encode(x))
+
+
+def test_a_generator_of_ones_own_keeps_its_methods_and_norms_of_its_own_see_the_whole_image() -> None:
+    settings = generator_settings("lama-fourier")
+    settings.pop("kind")
+    group_norm = {**settings, "norm_layer": lambda width: nn.GroupNorm(2, width)}
+    for original in (Inverted(**settings), FFCResNetGenerator(**group_norm)):
+        original = fill(original).eval()
+        folded, x = fold(original), rand(1, 1, 4, 64, 64)
+        folded.strip_pixels = 16 * 64
+        with torch.no_grad():
+            torch.testing.assert_close(folded(x), original(x), atol=1e-5, rtol=0)
+            torch.testing.assert_close(folded.decode(folded.encode(x)), original(x), atol=1e-5, rtol=0)
+            refined = _sparing_decode(folded)(folded.encode(x))  # what refinement differentiates
+            torch.testing.assert_close(refined, original(x), atol=1e-5, rtol=0)
 
 
 def test_gradients_for_refinement() -> None:
