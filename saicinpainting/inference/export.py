@@ -18,6 +18,7 @@ from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.inference.runtimes import RUNTIMES, Run, Runtime, in_unit_range
 from saicinpainting.io.device import dtype_of
 from saicinpainting.io.files import naming
+from saicinpainting.io.images import ceil_modulo
 from saicinpainting.networks.fourier import set_fft_backend
 from saicinpainting.networks.inputs import GeneratorInput, blend
 from saicinpainting.utils import InputError, did_you_mean
@@ -101,7 +102,7 @@ def export(
         size: height and width of the only image that the file takes, one at a time; None: batch, height and width are
             free within what the file's metadata say, and so is the device.
         precision: `fp32` or `fp16`, of weights and layers; image, mask, result and what is known stay float32.
-        sizes: batch, height and width of what is compared; None: `CHECKED_SIZES`, or `size`.
+        sizes: batch, height and width of what is compared; None: `CHECKED_SIZES` or the next that are taken, or `size`.
         tolerance: the difference that is allowed; None: see `TOLERANCES`.
 
     Raises:
@@ -122,7 +123,12 @@ def export(
     if size is not None:
         _check_size(model, size)
     written = _variant(model, INTERFACES[interface], precision)
-    sizes = sizes or ([(1, *size)] if size else CHECKED_SIZES)
+    if sizes is None:
+        sizes = (
+            [(1, *size)]
+            if size
+            else [(batch, *_taken(model, (height, width))) for batch, height, width in CHECKED_SIZES]
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".part.{out.name}")
     try:
@@ -143,13 +149,18 @@ def export(
 
 
 def _check_size(model: ExportableInpainter, size: Size) -> None:
-    multiple = model.multiple
-    taken = [max(-(-side // multiple), -(-model.min_size // multiple)) * multiple for side in size]
-    if list(size) != taken:
+    taken = _taken(model, size)
+    if size != taken:
         raise InputError(
-            f"size={size[0]}x{size[1]}: this network takes multiples of {multiple} from {model.min_size} on; "
+            f"size={size[0]}x{size[1]}: this network takes multiples of {model.multiple} from {model.min_size} on; "
             f"set size={taken[0]}x{taken[1]}"
         )
+
+
+def _taken(model: ExportableInpainter, size: Size) -> Size:
+    """`size`, or the next larger one that the network takes."""
+    height, width = (ceil_modulo(max(side, model.min_size), model.multiple) for side in size)
+    return height, width
 
 
 def _variant(model: ExportableInpainter, interface: Interface, precision: str) -> ExportableInpainter:

@@ -154,6 +154,7 @@ class Generator(nn.Module):
         first_block: index of the first residual block.
         n_downsampling: how many times the stack halves the resolution.
         min_feature_size: smallest height and width that the residual blocks can pad.
+        even_features: whether the residual blocks need features of even height and width.
         initial_fill: fills the hole of (B, input_nc, H, W), whose last channel is the mask, before the first layer; the
             stack then gives what to add to that, and the sum is cut to [0, 1].
     """
@@ -168,15 +169,17 @@ class Generator(nn.Module):
         first_block: int,
         n_downsampling: int,
         min_feature_size: int = 1,
+        even_features: bool = False,
         initial_fill: Any = None,
     ) -> None:
         super().__init__()
         self.model = nn.Sequential(*layers)
         self.initial_fill = initial_fill
         self.first_block = first_block
-        self.size_multiple = 2**n_downsampling
+        self.stride = 2**n_downsampling
+        self.size_multiple = self.stride * (2 if even_features else 1)
         # The 7x7 convolutions at both ends reflect three pixels, which takes images of at least four.
-        self.min_size = max(4, min_feature_size * self.size_multiple)
+        self.min_size = max(4, min_feature_size * self.stride)
         leave_counting_to(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,7 +199,7 @@ class Generator(nn.Module):
         return y if self.initial_fill is None else (x[:, :-1] + y).clamp(0, 1)
 
     def encode(self, x: Tensor) -> Features:
-        """The features in front of the first residual block, at 1 / `size_multiple` of the resolution.
+        """The features in front of the first residual block, at 1 / `stride` of the resolution.
 
         x: as `filled` gave it.
         """

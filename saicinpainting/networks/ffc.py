@@ -273,7 +273,8 @@ class ConcatTupleLayer(nn.Module):
 class FFCResNetGenerator(Generator):
     """Convolutional encoder, residual blocks of fast Fourier convolutions, convolutional decoder.
 
-    `forward`: (B, input_nc, H, W) to (B, output_nc, H, W), height and width multiples of 2**n_downsampling.
+    `forward`: (B, input_nc, H, W) to (B, output_nc, H, W), height and width multiples of 2**n_downsampling, or of twice
+    that with local Fourier units (`enable_lfu`), which halve the features once more.
 
     Args:
         ngf: channels at full resolution; each of the `n_downsampling` halvings doubles them, up to `max_features`.
@@ -347,6 +348,9 @@ class FFCResNetGenerator(Generator):
             first_block=first_block,
             n_downsampling=n_downsampling,
             min_feature_size=blocks.get("dilation", 1) + 1,
+            even_features=any(
+                isinstance(part, SpectralTransform) and part.lfu for layer in layers for part in layer.modules()
+            ),
             initial_fill=get_initial_fill(initial_fill),
         )
         if identity_init:

@@ -57,6 +57,12 @@ def test_onnx_runtime_gives_the_models_results(model: ExportableInpainter, onnx_
     np.testing.assert_allclose(result, expected.numpy(), atol=1e-4)
 
 
+def test_a_network_of_larger_multiples_is_compared_at_sizes_that_it_takes(tmp_path: Path) -> None:
+    for override in ("generator.n_downsampling=4", "generator.resnet_conv_kwargs.enable_lfu=true"):
+        network = fold(generator("lama-fourier", "generator.ngf=16", "generator.n_blocks=1", override))
+        assert export(ExportableInpainter(network).eval(), tmp_path / "lama.pt") < 1e-4
+
+
 def test_openvino_gives_the_models_results(model: ExportableInpainter, onnx_file: Path) -> None:
     pytest.importorskip("openvino")
     assert module.largest_difference(model, runtimes._openvino(onnx_file), SIZES).difference < 1e-4

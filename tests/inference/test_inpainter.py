@@ -70,6 +70,17 @@ def test_tensors_and_arrays_agree_and_are_the_networks(network: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("size", [(61, 75), (5, 90)])
+def test_local_fourier_units_take_images_of_any_size(size: tuple[int, int]) -> None:
+    network = generator("lama-fourier", "generator.ngf=16", "generator.resnet_conv_kwargs.enable_lfu=true")
+    pixels, hole = rand(1, 1, 3, *size), torch.from_numpy(soft_mask(*size))[None, None]
+    x = torch.cat([pixels * (hole == 0), hole > 0], dim=1)[0].numpy()
+    with torch.no_grad():
+        painted = network(torch.from_numpy(pad_img_to_modulo(x, 16))[None])[:, :, : size[0], : size[1]]
+    expected = torch.where(hole > 0, painted, pixels)
+    torch.testing.assert_close(Inpainter(network, device="cpu")(pixels, hole), expected, atol=1e-5, rtol=0)
+
+
 def test_padding_is_that_of_the_data_sets() -> None:
     image = rand(1, 1, 3, 13, 21)
     expected = pad_img_to_modulo(image[0].numpy(), 8)

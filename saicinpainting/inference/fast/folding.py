@@ -98,12 +98,12 @@ class FoldedGenerator(nn.Module):
         generator = self.generator
         generator._check_size(x)
         layers = generator.model[: self.first_block]
-        return self._in_strips(layers, x, halo=self._encoder_halo, scale=1 / self.size_multiple)
+        return self._in_strips(layers, x, halo=self._encoder_halo, scale=1 / generator.stride)
 
     def decode(self, features: Features) -> Tensor:
         model = self.generator.model
         y = model[self.first_block : self._after_blocks](features)
-        return self._in_strips(model[self._after_blocks :], y, halo=DECODER_HALO, scale=self.size_multiple)
+        return self._in_strips(model[self._after_blocks :], y, halo=DECODER_HALO, scale=self.generator.stride)
 
     def _in_strips(self, layers: Callable[[Any], Any], x: Tensor, *, halo: int, scale: float) -> Any:
         """layers(x); a strip of rows after the other where `x` is large. scale: rows out to rows in."""
