@@ -12,6 +12,7 @@ inverse, written out in real numbers.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
@@ -42,6 +43,7 @@ class DFTMatrices(NamedTuple):
 Key: TypeAlias = tuple[int, int, str, torch.dtype, torch.device]
 _CACHE: dict[Key, DFTMatrices] = {}
 _CACHE_SIZE = 64  # prediction meets many sizes
+_LOCK = threading.Lock()
 _constants: dict[Key, DFTMatrices] | None = None
 
 
@@ -69,13 +71,14 @@ def dft_matrices(height: int, width: int, *, norm: str, like: Tensor) -> DFTMatr
         if key not in _constants:
             _constants[key] = _make_matrices(height, width, norm, like)
         return _constants[key]
-    if key not in _CACHE:
-        if len(_CACHE) >= _CACHE_SIZE:
-            _CACHE.pop(next(iter(_CACHE)))
-        # Not as inference tensors, which a later training step could not use.
-        with torch.inference_mode(False), torch.no_grad():
-            _CACHE[key] = _make_matrices(height, width, norm, like)
-    return _CACHE[key]
+    with _LOCK:  # threads fill images of many sizes
+        if key not in _CACHE:
+            if len(_CACHE) >= _CACHE_SIZE:
+                _CACHE.pop(next(iter(_CACHE)))
+            # Not as inference tensors, which a later training step could not use.
+            with torch.inference_mode(False), torch.no_grad():
+                _CACHE[key] = _make_matrices(height, width, norm, like)
+        return _CACHE[key]
 
 
 def _make_matrices(height: int, width: int, norm: str, like: Tensor) -> DFTMatrices:
@@ -89,7 +92,7 @@ def _make_matrices(height: int, width: int, norm: str, like: Tensor) -> DFTMatri
     cos_w, sin_w = _cos_sin(columns, width, like)  # (l, w)
     # The spectrum of a real map is symmetric: the half that is left out counts by its mirror image.
     # Written without a condition on the width, which exporters do not know.
-    frequency = _indices(columns, like)[:, None]
+    frequency = indices(columns, like)[:, None]
     twice = 2.0 - (frequency == 0).double() - (2 * frequency == width).double()
     cos_i, sin_i = twice * cos_w, twice * sin_w
 
@@ -105,15 +108,15 @@ def _make_matrices(height: int, width: int, norm: str, like: Tensor) -> DFTMatri
     return DFTMatrices(*(m.to(like.dtype) for m in (rows, to_columns, from_columns, inverse_rows)))
 
 
-def _indices(size: int, like: Tensor) -> Tensor:
+def indices(size: int, like: Tensor) -> Tensor:
     """`torch.arange(size)` that follows `like` in exported graphs too, which keep the device an `arange` was given."""
     return like.new_ones(size, dtype=torch.int64).cumsum(0) - 1
 
 
 def _cos_sin(frequencies: int, positions: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin of 2π·k·n/N in float64, (frequencies, positions)."""
-    k = _indices(frequencies, like)[:, None]
-    turns = (k * _indices(positions, like)).double() / positions
+    k = indices(frequencies, like)[:, None]
+    turns = (k * indices(positions, like)).double() / positions
     # Whole turns off; not as a remainder of integers, which ONNX exporters want to know beforehand.
     angle = (turns - turns.floor()) * (2 * math.pi)
     return angle.cos(), angle.sin()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor
@@ -145,3 +148,18 @@ def test_matrices_made_in_inference_serve_training():
 def test_an_unknown_norm_lists_the_known_ones():
     with pytest.raises(InputError, match="ortho"):
         dft.rfft2(double(7, 1, 1, 3, 3), norm="orto")
+
+
+def test_threads_may_transform_maps_of_more_sizes_than_are_kept(monkeypatch):
+    monkeypatch.setattr(dft, "_CACHE", {})
+    monkeypatch.setattr(dft, "_CACHE_SIZE", 1)
+    monkeypatch.setattr(dft, "_make_matrices", lambda *size_and_more: size_and_more[:2])
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        like, sizes = torch.empty(0), [(height, 4) for height in range(1, 4)] * 3000
+        with ThreadPoolExecutor(4) as threads:
+            made = list(threads.map(lambda size: dft.dft_matrices(*size, norm="ortho", like=like), sizes))
+    finally:
+        sys.setswitchinterval(interval)
+    assert made == sizes
