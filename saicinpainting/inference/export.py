@@ -150,7 +150,7 @@ def export(
 
 def _check_size(model: ExportableInpainter, size: Size) -> None:
     taken = _taken(model, size)
-    if size != taken:
+    if tuple(size) != taken:
         raise InputError(
             f"size={size[0]}x{size[1]}: this network takes multiples of {model.multiple} from {model.min_size} on; "
             f"set size={taken[0]}x{taken[1]}"

@@ -202,11 +202,15 @@ def set_fft_backend(module: nn.Module, backend: str) -> None:
 
 def _coordinates(spectrum: Tensor) -> Tensor:
     """(B, 2, h, w): row and column of each frequency, both from 0 to 1."""
-    batch, _, height, width = spectrum.shape
-    rows = torch.linspace(0, 1, height, dtype=spectrum.dtype, device=spectrum.device)
-    columns = torch.linspace(0, 1, width, dtype=spectrum.dtype, device=spectrum.device)
-    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
-    return grid.expand(batch, 2, height, width)
+    zeros = torch.zeros_like(spectrum[:, :1])
+    rows, columns = (_from_0_to_1(size, spectrum) for size in spectrum.shape[2:])
+    return torch.cat([zeros + rows[:, None], zeros + columns], dim=1)
+
+
+def _from_0_to_1(size: int, like: Tensor) -> Tensor:
+    """`torch.linspace(0, 1, size)`, which exporters write for one size and one device only."""
+    steps = dft.indices(size, like).to(torch.promote_types(like.dtype, torch.float32))
+    return (steps / steps[-1:].clamp(min=1)).to(like.dtype)
 
 
 class SpectralTransform(nn.Module):

@@ -63,6 +63,12 @@ def test_a_network_of_larger_multiples_is_compared_at_sizes_that_it_takes(tmp_pa
         assert export(ExportableInpainter(network).eval(), tmp_path / "lama.pt") < 1e-4
 
 
+def test_the_coordinates_of_the_spectrum_are_those_of_the_size_at_hand(tmp_path: Path) -> None:
+    override = "+generator.resnet_conv_kwargs.spectral_pos_encoding=true"
+    model = ExportableInpainter(fold(generator("lama-fourier", "generator.n_blocks=1", override))).eval()
+    assert export(model, tmp_path / "lama.onnx", sizes=[(1, 64, 72), (2, 96, 128)]) < 1e-4
+
+
 def test_openvino_gives_the_models_results(model: ExportableInpainter, onnx_file: Path) -> None:
     pytest.importorskip("openvino")
     assert module.largest_difference(model, runtimes._openvino(onnx_file), SIZES).difference < 1e-4
