@@ -49,7 +49,7 @@ def check_bool(where: str, value: Any) -> None:
 
 def check_whole(where: str, value: Any, *, least: int = 0) -> None:
     """An `InputError` unless `value` of config key `where` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:  # NumPy's, too
         raise InputError(f"{where}: expected a whole number of at least {least}, got {value!r}")
 
 

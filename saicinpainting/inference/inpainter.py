@@ -183,7 +183,7 @@ class Inpainter:
     def _fill_pixels(self, image: FilePixels, mask: Any, edge: EdgeSettings, turned: str = "") -> np.ndarray:
         """(H, W, C), filled, with its alpha; turned: for an error about the sizes."""
         colours, alpha, depth = image.colours, image.alpha, image.colours.dtype
-        if depth not in (np.uint8, np.uint16):
+        if depth.newbyteorder("=") not in (np.uint8, np.uint16):
             raise InputError(f"expected pixels of uint8 or uint16, or tensors in [0, 1], got {depth} {colours.shape}")
         if self.image_channels in (2, 4) and alpha is not None:  # it is painted too
             colours, alpha = np.dstack([colours, alpha]), None
@@ -211,7 +211,7 @@ class Inpainter:
         if colours.shape[2] != self.image_channels:
             painted = np.rint(painted.mean(axis=2, keepdims=True))
         filled = np.where(grown[..., None], painted.astype(depth), colours)
-        return filled if alpha is None else np.dstack([filled, alpha])
+        return (filled if alpha is None else np.dstack([filled, alpha])).astype(depth, copy=False)  # its byte order
 
     def _check(self, painted: Tensor) -> None:
         if self.dtype == torch.float16 and not painted.isfinite().all():

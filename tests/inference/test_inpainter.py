@@ -81,6 +81,17 @@ def test_local_fourier_units_take_images_of_any_size(size: tuple[int, int]) -> N
     torch.testing.assert_close(Inpainter(network, device="cpu")(pixels, hole), expected, atol=1e-5, rtol=0)
 
 
+def test_numbers_of_numpy_and_of_the_other_byte_order_are_taken(network: Any) -> None:
+    image, mask, inpainter = photo("coffee.png", 64).astype(np.uint16) * 257, soft_mask(64, 64), Inpainter(network)
+    expected = inpainter(image, mask, grow=2)
+    swapped = inpainter(image.astype(">u2"), mask, grow=np.int64(2))
+    assert swapped.dtype == ">u2"
+    np.testing.assert_array_equal(swapped, expected)
+    grey = Image.fromarray(image[..., 0])
+    other = Image.frombytes("I;16B", grey.size, image[..., 0].astype(">u2").tobytes())  # as big-endian TIFF files open
+    np.testing.assert_array_equal(np.asarray(inpainter(other, mask)), np.asarray(inpainter(grey, mask)))
+
+
 def test_padding_is_that_of_the_data_sets() -> None:
     image = rand(1, 1, 3, 13, 21)
     expected = pad_img_to_modulo(image[0].numpy(), 8)
