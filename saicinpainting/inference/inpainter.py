@@ -214,8 +214,12 @@ class Inpainter:
         return (filled if alpha is None else np.dstack([filled, alpha])).astype(depth, copy=False)  # its byte order
 
     def _check(self, painted: Tensor) -> None:
-        if self.dtype == torch.float16 and not painted.isfinite().all():
-            raise InputError("precision=fp16: this network has numbers that are too large for it; set bf16 or fp32")
+        if not painted.isfinite().all():
+            raise InputError(
+                "precision=fp16: this network has numbers that are too large for it; set bf16 or fp32"
+                if self.dtype == torch.float16
+                else "the network painted numbers that are not finite: the checkpoint is of no use"
+            )
 
     def predict(self, image: Tensor, mask: Tensor) -> Tensor:
         """What the network predicts, float32 (B, C, H, W) on the image's device; outside the holes it may be anything.

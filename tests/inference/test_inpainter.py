@@ -81,6 +81,20 @@ def test_local_fourier_units_take_images_of_any_size(size: tuple[int, int]) -> N
     torch.testing.assert_close(Inpainter(network, device="cpu")(pixels, hole), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_network_of_numbers_that_are_not_finite_is_an_error_and_no_black_hole(network: Any, precision: str) -> None:
+    broken = copy.deepcopy(network)
+    broken.model[1].ffc.convl2l.weight.data.fill_(float("nan"))
+    inpainter, image, mask = (
+        Inpainter(broken, device="cpu", precision=precision),
+        photo("coffee.png", 64),
+        soft_mask(64, 64),
+    )
+    for pixels, hole in ((image, mask), (rand(1, 1, 3, 64, 64), torch.from_numpy(mask)[None, None])):
+        with pytest.raises(InputError, match="not finite"):
+            inpainter(pixels, hole)
+
+
 def test_numbers_of_numpy_and_of_the_other_byte_order_are_taken(network: Any) -> None:
     image, mask, inpainter = photo("coffee.png", 64).astype(np.uint16) * 257, soft_mask(64, 64), Inpainter(network)
     expected = inpainter(image, mask, grow=2)
