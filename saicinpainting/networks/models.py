@@ -335,6 +335,11 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
     if path.is_file() and zipfile.is_zipfile(path) and path.suffix == ".zip":
         path = _unpacked(path)
     if path.is_file():
+        if checkpoint not in (None, "best.ckpt", path.name):
+            raise InputError(
+                f"model.checkpoint={checkpoint}: {place} is a file of weights itself; leave model.checkpoint out, or "
+                "name the run's folder"
+            )
         return _with_config(path, path.parent.parent if path.parent.name == "models" else path.parent)
     name = checkpoint or "best.ckpt"
     if name == "best.ckpt" and not (path / "models" / name).is_file():

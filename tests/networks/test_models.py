@@ -166,6 +166,15 @@ def test_an_unknown_name_has_a_hint(table: Path):
         locate_model("big-lam")
 
 
+def test_another_checkpoint_than_the_file_that_is_named_is_an_error(tmp_path: Path):
+    file = tmp_path / "run" / "models" / "best.ckpt"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert locate_model(file, "best.ckpt").checkpoint == file
+    with pytest.raises(InputError, match=r"model.checkpoint=last.ckpt: .* is a file"):
+        locate_model(file, "last.ckpt")
+
+
 def test_folders_files_and_zips_are_found(table: Path, tmp_path: Path):
     run = tmp_path / "run"
     (run / "models").mkdir(parents=True)
