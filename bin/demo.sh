@@ -19,7 +19,8 @@ for set in random_medium_256 random_thick_512; do
 done
 
 say "large: one of them, enlarged to 2048 pixels and refined"
-"$python" "$here/predict.py" indir="$demo/data/large" outdir="$demo/predicted/large" refine=true refiner.n_iters=3
+"$python" "$here/predict.py" indir="$demo/data/large" outdir="$demo/predicted/large" refine=true refiner.n_iters=3 \
+    refiner.lr=0.0005
 sets+=("enlarged, refined=$demo/data/large:$demo/predicted/large")
 
 say "beside OpenCV's two methods and the mean colour"

@@ -44,8 +44,8 @@ def main() -> None:
     scale = LARGE_WIDTH / photos[ENLARGED].width
     size = (LARGE_WIDTH, round(photos[ENLARGED].height * scale))
     enlarged = photos[ENLARGED].resize(size, Image.Resampling.LANCZOS)
-    # Strokes as wide as those of random_thick_512.yaml for this many pixels.
-    strokes = RandomIrregularMaskGenerator(min_times=2, max_times=3, max_len=1200, max_width=500)
+    # Strokes as wide and as long as those of random_medium_512.yaml for this many pixels.
+    strokes = RandomIrregularMaskGenerator(min_times=4, max_times=6, max_len=650, max_width=330)
     mask = strokes.sample(size[::-1], MaskRandom.seeded(0)) > 0
     save_image(enlarged, outdir / "large" / f"{Path(ENLARGED).stem}.png")
     save_image(Image.fromarray(mask), outdir / "large" / f"{Path(ENLARGED).stem}_mask000.png")
