@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from saicinpainting.io.interpolations import check_interpolations
 from saicinpainting.io.weights import torch_home
 from saicinpainting.io.yaml_files import read_yaml
-from saicinpainting.utils import InputError
+from saicinpainting.utils import InputError, check_known_keys
 
 LOGGER = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parent
@@ -63,6 +63,31 @@ def published_config(path: Path) -> Path:
     """`path`, or the repository's own file if `path` is `configs/…` and there is none from the current folder."""
     own = (CONFIGS.parent / path).resolve()
     return own if not path.exists() and own.is_file() and CONFIGS in own.parents else path
+
+
+def command_config(config: DictConfig, name: str, *, open_sections: Iterable[str] = ()) -> DictConfig:
+    """`config` of a command with what it lacks of the keys in `configs/NAME`, as the official files lack some.
+
+    open_sections: sections of that file whose keys are checked elsewhere.
+
+    Raises:
+        InputError: a key that the file lacks, or a value where it has a section.
+    """
+    ours = {key: value for key, value in read_yaml(CONFIGS / name).items() if key not in ("defaults", "hydra")}
+    check_known_keys(map(str, config), ours)
+    given: dict[Any, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    sections = {key: section for key, section in ours.items() if isinstance(section, dict)}
+    given = {key: value for key, value in given.items() if not (value is None and key in sections)}
+    for key in sections.keys() & given.keys():
+        if not isinstance(given[key], dict):
+            raise InputError(
+                f"{key}: expected settings such as {key}.{next(iter(sections[key]))}=…, got {given[key]!r}"
+            )
+        if key not in open_sections:
+            check_known_keys(given[key], sections[key], where=key)
+    whole = OmegaConf.merge(ours, given)
+    assert isinstance(whole, DictConfig)
+    return whole
 
 
 def read_experiment_config(folder: str | Path) -> DictConfig:

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
 from saicinpainting.config import (
+    command_config,
     published_config,
     read_experiment_config,
     register_resolvers,
@@ -166,6 +167,31 @@ def test_an_experiment_folder_without_a_usable_config(tmp_path: Path, content: s
         (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(InputError, match=message):
         read_experiment_config(tmp_path)
+
+
+# ---- commands ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["prediction/default.yaml", "prediction/demo.yaml", "evaluation/default.yaml"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["modle.path=x"], "^modle: unknown config key; .*did you mean 'model'"),
+        (["model.paht=x"], "^model.paht: unknown config key; known: checkpoint, .*did you mean 'path'"),
+        (["refiner.n_iter=3"], "^refiner.n_iter: unknown config key"),
+        (["model=big-lama"], "^model: expected settings such as model.path=…, got 'big-lama'"),
+    ],
+)
+def test_a_commands_unknown_keys_are_named(file: str, words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        command_config(OmegaConf.from_dotlist(words), file)
+
+
+def test_a_commands_config_is_completed_by_ours() -> None:
+    theirs = "{device: cuda, refine: false, mask: null, dataset: {pad_out_to_modulo: 16, of_a_kind: 1}}"
+    config = command_config(OmegaConf.create(theirs), "prediction/default.yaml", open_sections=["dataset"])
+    assert (config.device, config.mask.path, config.refiner.modulo) == ("cuda", None, 16)
+    assert "defaults" not in config
 
 
 # ---- published configs ----------------------------------------------------------------------------------------------

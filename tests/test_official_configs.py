@@ -19,7 +19,7 @@ from saicinpainting.networks import make_discriminator, make_generator
 from saicinpainting.official_configs import read_group_headers
 from saicinpainting.training.run import train
 from saicinpainting.utils import count_parameters
-from tests.helpers import run_script, shrunk, write_data
+from tests.helpers import run_script, shrunk, write_data, write_run
 from tests.official_configs import RUNS, location, write_group_file, write_official_configs
 
 MISSING_GENERATOR = "lama_small_train_masks"
@@ -95,6 +95,19 @@ def test_the_command_takes_the_official_folder(root: Path) -> None:
     done = run_script("train.py", *words, *small(root), cwd=root, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert "gpus=-1 is a Lightning-1 key, read as accelerator=auto" in (root / "out" / "train.log").read_text()
+
+
+def test_prediction_takes_the_official_prediction_config(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data") / "val"
+    section = {"path": "no", "checkpoint": "best.ckpt"}
+    refiner = {"gpu_ids": "0,1", "modulo": "${dataset.pad_out_to_modulo}", "n_iters": 15, "lr": 0.002}
+    dataset = {"kind": "default", "img_suffix": ".png", "pad_out_to_modulo": 8}
+    settings = {"indir": "no", "outdir": "no", "model": section, "dataset": dataset, "device": "cuda"}
+    write_group_file(tmp_path / "prediction" / "default.yaml", {**settings, "refine": False, "refiner": refiner})
+    words = [f"model.path={write_run(tmp_path)}", f"indir={data}", f"outdir={tmp_path / 'out'}", "device=cpu"]
+    done = run_script("predict.py", "--config-path", str(tmp_path / "prediction"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in (tmp_path / "out").glob("[!.]*")} == {"0_mask000.png", "1_mask000.png"}
 
 
 def test_a_location_file_of_an_official_script_is_found_in_a_folder_of_ones_own(tmp_path: Path) -> None:

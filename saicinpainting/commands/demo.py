@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from saicinpainting.cli import hydra_command
+from saicinpainting.config import command_config
 
 
 @hydra_command("prediction", "demo")
@@ -15,6 +16,7 @@ def main(config: DictConfig) -> None:
     from saicinpainting.inference.page import launch_page, make_page
     from saicinpainting.inference.page_models import PageModels
 
+    config = command_config(config, "prediction/demo.yaml")
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
     def load(model: Mapping[str, Any], refine: bool) -> ArrayBackend:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from saicinpainting.cli import hydra_command
+from saicinpainting.config import command_config
 
 if TYPE_CHECKING:
     from saicinpainting.io.ranks import Ranks
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def main(config: DictConfig) -> None:
     from saicinpainting.io.ranks import run_ranks
 
+    config = command_config(config, "evaluation/default.yaml", open_sections=["dataset"])
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     run_ranks(evaluate, settings)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from saicinpainting.cli import hydra_command
+from saicinpainting.config import command_config
 
 if TYPE_CHECKING:
     from saicinpainting.io.ranks import Ranks
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def main(config: DictConfig) -> None:
     from saicinpainting.io.ranks import run_ranks
 
+    config = command_config(config, "prediction/default.yaml", open_sections=["dataset"])
     if config.out is not None:
         config.outdir = ""  # out= names the one result; a missing outdir is no error then
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -27,7 +29,7 @@ def main(config: DictConfig) -> None:
 
 def predict(settings: dict[str, Any], ranks: Ranks) -> None:
     """Fill images as configs/prediction/default.yaml describes it, each rank its share."""
-    from saicinpainting.data.datasets import make_default_val_dataset
+    from saicinpainting.data.datasets import check_prediction_dataset, make_default_val_dataset
     from saicinpainting.inference.backends import image_channels, load_backend, share_limits, warn_of_unrefined
     from saicinpainting.inference.edges import EdgeSettings
     from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
@@ -38,6 +40,7 @@ def predict(settings: dict[str, Any], ranks: Ranks) -> None:
         raise InputError("outdir: expected a folder, got nothing; name one")
     writing = {key: settings[key] for key in ("out", "out_ext", "batch_size", "num_workers", "existing")}
     check_folder_settings(**writing)
+    check_prediction_dataset(settings["dataset"])
     names = {"img_suffix": settings["dataset"].pop("img_suffix", ".png")}
     names |= {"mask_path": path} if (path := settings["mask"].pop("path")) is not None else {}
     edge = read_section(EdgeSettings, settings["mask"], where="mask")

@@ -216,6 +216,16 @@ def make_default_val_dataset(
     return build(VAL_DATASETS, {**plain(kwargs), "kind": kind, folder: indir}, where=where)
 
 
+def check_prediction_dataset(settings: Mapping[str, Any]) -> None:
+    """An `InputError` unless these are settings for `make_default_val_dataset` of images that have mask files.
+
+    The folder and the masks are named outside of them.
+    """
+    check_kind(settings["kind"], ("default", "our_eval"), where="dataset")
+    known = {"kind", *inspect.signature(InpaintingDataset).parameters, "out_size", "transform_variant"}
+    check_known_keys(settings, known - {"datadir", "mask_path"}, where="dataset")
+
+
 def make_default_val_dataloader(
     *args: Any, dataloader_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
 ) -> DataLoader[Sample]:

@@ -44,7 +44,6 @@ from saicinpainting.io.device import pick_device
 from saicinpainting.io.files import write_whole
 from saicinpainting.io.provenance import Provenance, digest_of_files
 from saicinpainting.io.ranks import Ranks
-from saicinpainting.io.yaml_files import read_yaml
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, Results, number_text
 from saicinpainting.utils import InputError, check_known_keys, check_whole, did_you_mean
 
@@ -62,7 +61,6 @@ def evaluate_checkpoint(settings: Settings, ranks: Ranks | None = None) -> Path:
     ranks: the processes that share the images of each set; all of them call this.
     """
     ranks = ranks or Ranks()
-    check_known_keys(settings, read_yaml(CONFIGS / "evaluation" / "default.yaml").keys() - {"defaults", "hydra"})
     settings = {**settings, **{key: _listed(settings[key]) for key in ("sets", "table")}}
     if not settings["sets"]:
         raise InputError("sets: nothing to evaluate; name some, such as thick, or folders with masks")

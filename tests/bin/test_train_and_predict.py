@@ -352,6 +352,7 @@ def test_mistakes_of_prediction_are_one_line(trained: Path, tmp_path: Path):
         (good, ("out_key=filled",), "expected inpainted or predicted_image"),
         (good, ("dataset.image_suffix=.png",), "image_suffix"),
         (good, ("+dataset.image_suffix=.png",), "dataset.image_suffix: unknown config key"),
+        (good, ("+refien=true",), "refien: unknown config key"),
         (good, ("device=cuda",), "device=auto"),
         (good, ("out_ext=.nope", "model.checkpoint=none.ckpt"), "out_ext=.nope: "),  # before it is looked for
         (good, ("num_workers=-1", "model.checkpoint=none.ckpt"), "num_workers: "),

@@ -228,7 +228,6 @@ def test_larger_sets_have_the_crops_and_holes_of_the_small_one(evaluate: Evaluat
         ("num_workers=-1", "num_workers: expected a whole number of at least 0, got -1"),
         ("sets=[thin,thinn]", "sets: 'thinn' is neither"),
         ("dataset.kind=our_eval", "dataset.kind: .* is default, not 'our_eval'"),
-        ("+refine_iters=3", "refine_iters: unknown config key; known: .*refine"),
         ("+dataset.scale=2", "dataset.scale: unknown config key; known: .*scale_factor"),
     ],
 )
