@@ -47,6 +47,7 @@ def as_generator(state: StateDict) -> dict[str, Tensor]:
 
 _GENERATOR = re.compile(r"(^|\.)generator(_average)?\.")
 _DISCRIMINATOR = re.compile(r"(^|\.)(d|net_?d|disc\w*|critic)\.", re.IGNORECASE)
+AVERAGES = re.compile(r"(^|\.)generator_average\.|(^|[._])ema\.")
 _PREFERRED: tuple[Callable[[str], object], ...] = (
     re.compile(r"(^|\.)generator_average\.").search,
     re.compile(r"(^|[._])ema\.").search,

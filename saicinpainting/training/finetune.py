@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import torch
@@ -11,11 +12,10 @@ from torch import nn
 
 from saicinpainting.io.checkpoint import StateDict, read_checkpoint
 from saicinpainting.io.connection import is_address
-from saicinpainting.networks.ema import PREFIX as AVERAGE_PREFIX
 from saicinpainting.networks.ema import with_averaged_generator
 from saicinpainting.networks.load import misfit, networks_in
 from saicinpainting.networks.models import locate_model, published_models
-from saicinpainting.networks.recognition import generator_remedy
+from saicinpainting.networks.recognition import AVERAGES, as_generator, generator_remedy
 from saicinpainting.training.module import InpaintingModule
 from saicinpainting.utils import InputError, add_prefix_to_keys
 
@@ -23,6 +23,7 @@ LOGGER = logging.getLogger(__name__)
 
 # What to take of a run's folder, the better first.
 _FILES = ("best.ckpt", "best.safetensors", "last.ckpt")
+_DISCRIMINATOR = re.compile(r"^((module|_orig_mod|model)\.)*discriminator\.((module|_orig_mod)\.)*")
 
 
 def finetune_path(path: str | None, *, resume_from: str | None, resuming: bool) -> Path | None:
@@ -55,7 +56,7 @@ def _weights_at(place: str) -> Path:
     if not path.exists() and (place in published_models() or place.startswith("hf://") or is_address(place)):
         return locate_model(place).checkpoint
     if path.is_file():
-        return path
+        return locate_model(path).checkpoint  # inside a zip of a run
     candidates = [folder / name for folder in (path / "models", path) for name in _FILES]
     found = next((file for file in candidates if file.is_file()), None)
     if found is None:
@@ -70,7 +71,7 @@ def start_from(model: InpaintingModule, path: str | Path) -> None:
     """Fill the networks of `model` from the file at `path`: weights alone, no optimizer, epoch or step.
 
     The file may be a checkpoint of a run, ours or one written by Lightning 1.2.9, with or without a discriminator, or
-    the weights of a generator alone, with or without `generator.` before their names. Where it holds averaged weights
+    the weights of a generator alone, wrapped as `as_generator` takes them. Where it holds averaged weights
     (`average_generator`), they become the generator's: they are what validation has judged. A discriminator that the
     file lacks or that does not fit stays as initialised. The log says what was taken and what was not.
 
@@ -78,9 +79,8 @@ def start_from(model: InpaintingModule, path: str | Path) -> None:
         InputError: the file is missing or damaged, holds no generator or one of another config.
     """
     checkpoint = read_checkpoint(path)
-    state = _by_network(checkpoint["state_dict"], path)
-    average = any(name.startswith(AVERAGE_PREFIX) for name in state)
-    state = with_averaged_generator(state)
+    average = any(map(AVERAGES.search, checkpoint["state_dict"]))
+    state = _by_network(with_averaged_generator(checkpoint["state_dict"]), path)
     _fill_generator(model.generator, state, path)
     why_fresh = _fill_discriminator(model.discriminator, state)
     ignored = [name for name in networks_in(state) if name not in ("generator", "discriminator")]
@@ -105,7 +105,8 @@ def start_from(model: InpaintingModule, path: str | Path) -> None:
 
 def _by_network(state: StateDict, path: str | Path) -> StateDict:
     """The weights with their network's name in front, which the file of a generator alone may leave out."""
-    if any(name.startswith(("generator.", AVERAGE_PREFIX)) for name in state):
+    state = {_DISCRIMINATOR.sub("discriminator.", name): tensor for name, tensor in as_generator(state).items()}
+    if any(name.startswith("generator.") for name in state):
         return state
     if any(name.startswith("model.") for name in state):
         return {f"generator.{name}": tensor for name, tensor in state.items()}
@@ -121,6 +122,8 @@ def _fill_generator(generator: nn.Module, state: StateDict, path: str | Path) ->
     problem = misfit(own, found, own.keys() | found.keys())
     if problem:
         remedy = generator_remedy(own, found) or "take the config the file was trained with"
+        if any("running_mean" in name for name in own) and not any("running_mean" in name for name in found):
+            remedy = "its batch norms are in the kernels, as an export has them; take the checkpoint it was made of"
         raise InputError(
             f"trainer.finetune_from: the generator in {path} is not that of the config: {problem}; {remedy}"
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,35 @@ def test_a_generator_alone_is_taken_under_either_naming(tmp_path: Path, weights:
     assert_holds(model.generator, part(weights, "generator."))
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda both, alone: {f"module.{name}": t for name, t in both.items()},
+        lambda both, alone: {"state_dict": {f"_orig_mod.{name}": t for name, t in both.items()}},
+        lambda both, alone: {re.sub(r"^(\w+)\.", r"\1._orig_mod.", name): t for name, t in both.items()},
+        lambda both, alone: {f"module.{name}": t for name, t in alone.items()},
+        lambda both, alone: {"model": both},
+        lambda both, alone: {"model": {name: t + 1 for name, t in alone.items()}, "ema": alone},
+    ],
+)
+def test_networks_are_taken_out_of_what_wraps_them(tmp_path: Path, weights: State, wrapped: Any) -> None:
+    alone = part(weights, "generator.")
+    saved = wrapped(weights, alone)
+    torch.save(saved, tmp_path / "weights.pth")
+    model = model_of()
+    start_from(model, tmp_path / "weights.pth")
+    assert_holds(model.generator, alone)
+    if any("discriminator" in name for name in read_checkpoint(tmp_path / "weights.pth")["state_dict"]):
+        assert_holds(model.discriminator, part(weights, "discriminator."))
+
+
+def test_an_export_is_no_start(tmp_path: Path, weights: State) -> None:
+    kernels = {name: t for name, t in part(weights, "generator.").items() if "running_" not in name}
+    torch.save(kernels, tmp_path / "exported.pth")
+    with pytest.raises(InputError, match=r"batch norms are in the kernels.*take the checkpoint"):
+        start_from(model_of(), tmp_path / "exported.pth")
+
+
 def test_the_average_is_preferred_to_the_weights_of_the_last_step(tmp_path: Path, weights: State, caplog):
     average = {name: tensor + 1 for name, tensor in part(weights, "generator.").items()}
     state = {**weights, **{f"generator_average.{name}": tensor for name, tensor in average.items()}}
@@ -177,6 +208,15 @@ def test_a_folder_means_its_best_checkpoint(tmp_path: Path):
         assert finetune_path(str(tmp_path), resume_from=None, resuming=False) == models / name
     assert finetune_path(str(models), resume_from=None, resuming=False) == models / "best.ckpt"
     assert finetune_path(str(models / "last.ckpt"), resume_from=None, resuming=False) == models / "last.ckpt"
+
+
+def test_a_zip_of_a_run_means_the_checkpoint_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    run = write_run(tmp_path)
+    archive = shutil.make_archive(str(tmp_path / "published"), "zip", tmp_path, "run")
+    found = finetune_path(archive, resume_from=None, resuming=False)
+    assert found is not None
+    assert found.read_bytes() == (run / "models" / "best.ckpt").read_bytes()
 
 
 def test_nothing_asked_for_is_none():
