@@ -19,7 +19,7 @@ from saicinpainting.config import CONFIGS, register_resolvers
 from saicinpainting.io.files import disk_problem, printable
 from saicinpainting.io.logs import bear_full_logs, bear_names
 from saicinpainting.official_configs import read_group_headers
-from saicinpainting.overrides import literal_words
+from saicinpainting.overrides import literal_words, without_null_groups
 from saicinpainting.utils import InputError
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def hydra_command(group: str, name: str) -> Callable[[Callable[[DictConfig], obj
 
         @functools.wraps(task)
         def main() -> None:
+            sys.argv[1:] = without_null_groups(sys.argv[1:], CONFIGS / group)
             register_resolvers()  # before Hydra names the run's folder
             read_group_headers()
             run_command(run_task(_job(task)), overrides=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -44,6 +45,18 @@ def literal_words(arguments: Sequence[str]) -> list[str]:
     return [
         word if flag in _FLAGS_WITH_VALUE else _literal(word, multirun=multirun)
         for flag, word in zip(before, arguments, strict=False)
+    ]
+
+
+def without_null_groups(arguments: Sequence[str], configs: Path) -> list[str]:
+    """The arguments with `~evaluator` for `evaluator=null`, which Hydra takes in a file only.
+
+    configs: has a folder for each group.
+    """
+    return [
+        f"~{name}" if equals and value == "null" and name and (configs / name).is_dir() else word
+        for word in arguments
+        for name, equals, value in [word.partition("=")]
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from saicinpainting.overrides import folders_with_shares, literal_words
+from saicinpainting.overrides import folders_with_shares, literal_words, without_null_groups
 from tests.helpers import ROOT
 
 PATHS = [
@@ -114,6 +114,16 @@ def test_what_is_written_for_hydra_stays_so(word: str, value: object) -> None:
 )
 def test_words_that_hydra_reads_as_meant_stay_as_they_are(words: list[str]) -> None:
     assert literal_words(words) == words
+
+
+def test_null_leaves_a_group_out() -> None:
+    configs = ROOT / "configs" / "training"
+    words = without_null_groups(["evaluator=null", "logger=null", "data.val=null", "=null"], configs)
+    assert words == ["~evaluator", "~logger", "data.val=null", "=null"]
+    with initialize_config_dir(str(configs), version_base="1.3"):
+        config = compose("lama-fourier", words[:-1])
+    assert "evaluator" not in config
+    assert config.data.val is None
 
 
 def test_a_list_that_hydra_cannot_read_is_one_of_texts() -> None:
