@@ -29,7 +29,7 @@ from saicinpainting.networks.inputs import GeneratorInput
 from saicinpainting.networks.load import load_model
 from saicinpainting.networks.models import locate_model
 from saicinpainting.schema import read_section
-from saicinpainting.utils import InputError
+from saicinpainting.utils import InputError, check_bool
 
 LOGGER = logging.getLogger(__name__)
 Backend = Callable[[Batch], torch.Tensor]
@@ -79,6 +79,10 @@ def _load(
     **options: Any,
 ) -> MatchingBackend:
     """`load_backend` without what is done around it; an `InputError` if `edge` cannot be followed."""
+    # Of a command line, where `no` is a text.
+    switches = {"refine": refine, "fold": options.get("fold", True), "compile": options.get("compile_network", False)}
+    for key, value in switches.items():
+        check_bool(key, value)
     if out_key not in ("inpainted", "predicted_image"):
         raise InputError(f"out_key: expected inpainted or predicted_image, got {out_key!r}")
     exported = next((str(model[key]) for key in ("path", "checkpoint") if ".onnx" in Path(str(model[key])).name), None)

@@ -195,6 +195,12 @@ def test_refinement_follows_fold_and_precision(model: dict[str, Any], monkeypatc
         load_backend(model, torch.device("cpu"), refine=True, refiner={"n_iter": 3})
 
 
+@pytest.mark.parametrize("key", ["refine", "fold", "compile_network"])
+def test_a_switch_that_is_a_text_is_not_taken_for_true(model: dict[str, Any], key: str) -> None:
+    with pytest.raises(InputError, match=f"^{key.removesuffix('_network')}: expected true or false, got 'no'"):
+        load_backend(model, "cpu", **{key: "no"})
+
+
 @pytest.mark.parametrize(
     ("refiner", "message"),
     [
