@@ -154,6 +154,11 @@ def _in_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
+def with_dot(suffix: str) -> str:
+    """`.jpg` for `jpg`, since what images end with has a dot; `_inpainted.jpg` as it is."""
+    return f".{suffix}" if suffix and "." not in suffix else suffix
+
+
 def warn_of_unmasked(images: set[str], pairs: Sequence[NamedPair]) -> None:
     """Name images that are left out, for they have no mask."""
     unmasked = sorted(images.difference(pair.image for pair in pairs))

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from saicinpainting.data.naming import ImageFiles, describe, pairs_beside, pairs_with_masks, some
+from saicinpainting.data.naming import ImageFiles, describe, pairs_beside, pairs_with_masks, some, with_dot
 from saicinpainting.io.folders import IMAGE_SUFFIXES, list_files
 from saicinpainting.io.images import ceil_modulo, load_planes, pad_img_to_modulo, scale_image
 from saicinpainting.io.masks import read_hole
@@ -149,6 +149,7 @@ class InpaintingDataset(_SizedSamples):
         mask_path: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(pad_out_to_modulo=pad_out_to_modulo, scale_factor=scale_factor)
+        img_suffix = with_dot(img_suffix)
         self.datadir, self.img_suffix = os.fspath(datadir), img_suffix
         if os.path.isfile(self.datadir):
             one, self.datadir = self.datadir, os.path.dirname(self.datadir) or os.curdir
@@ -234,7 +235,7 @@ class PrecomputedInpaintingResultsDataset(InpaintingDataset):
         mask_path: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(datadir, img_suffix, pad_out_to_modulo, scale_factor, mask_path)
-        self.predictdir = os.fspath(predictdir)
+        self.predictdir, inpainted_suffix = os.fspath(predictdir), with_dot(inpainted_suffix)
         files = list_files(self.predictdir)
         present, images = set(files), ImageFiles(files)
         self.pred_filenames, missing = [], []

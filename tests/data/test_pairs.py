@@ -49,6 +49,16 @@ def pair(folder: Path, name: str, image_suffix: str = ".png", mask_suffix: str =
     save(folder / f"{name}{mask_suffix}", hole())
 
 
+def test_an_ending_may_be_given_without_its_dot(tmp_path: Path) -> None:
+    pair(tmp_path / "set", "a", ".jpg")
+    save(tmp_path / "set" / "a.png", picture())
+    assert InpaintingDataset(tmp_path / "set", img_suffix="jpg").img_filenames == [str(tmp_path / "set" / "a.jpg")]
+    save(tmp_path / "out" / "a_mask000.png", picture())
+    predictions = PrecomputedInpaintingResultsDataset(tmp_path / "set", tmp_path / "out", "png", img_suffix="png")
+    assert predictions.img_filenames == [str(tmp_path / "set" / "a.png")]
+    assert predictions.pred_filenames == [str(tmp_path / "out" / "a_mask000.png")]
+
+
 # --- reading
 
 
