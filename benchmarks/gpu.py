@@ -84,7 +84,7 @@ def make_steps(device: str, out: Path) -> list[Step]:
     compiled, tests_of_compiled = [], []
     if not small:
         compiled = [benchmark("train_step", *c, "--variants", "fast_compiled", reserve=20) for c in (lama, big)]
-        tests_of_compiled = [tests("tests/gpu/test_training.py", "-k", "compiled")]
+        tests_of_compiled = [tests("tests/gpu/test_training.py", "-k", "compiled", reserve=15)]
     run = ["--small"] if small else []
     steps = [
         Step(1, "train, validate, resume, profile", 60, needs=["tensorboard"], commands=[
@@ -128,7 +128,8 @@ def main() -> None:
     out = Path(args.out or ROOT / "benchmarks" / "results" / "gpu" / folder).resolve()
     steps = [step for step in make_steps(args.device, out) if str(step.number) in chosen]
     for number in (signal.SIGTERM, signal.SIGHUP):  # end what is running, too, which is a session of its own
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     results = run_steps(steps, machine, out, device=args.device)
     print(f"results: {out}")
     sys.exit(any(result["status"] != "ok" for result in results))

@@ -70,7 +70,8 @@ def evaluate_checkpoint(settings: Settings, ranks: Ranks | None = None) -> Path:
         raise InputError(f"paper: unknown data set {settings['paper']!r}; {known}, auto or null")
     check_table_metrics(settings["table"])
     _check_dataset(settings["dataset"])
-    for key, least in (("size", 1), ("seed", 0), ("n_jobs", 0), ("batch_size", 1), ("num_workers", 0), ("examples", 0)):
+    smallest = {"size": 1, "seed": 0, "n_jobs": -1, "batch_size": 1, "num_workers": 0, "examples": 0}
+    for key, least in smallest.items():
         check_whole(key, settings[key], least=least)
     outdir = Path(settings["outdir"])
     name = _model_name(settings["model"])
@@ -215,6 +216,7 @@ def _measure(
         "predictions": ranks.share(lambda: digest_of_files(dataset.pred_filenames, predictions)),
         "switches": list(settings["metrics"]),
         "metrics": {name: metric.signature for name, metric in evaluator.metrics.items()},
+        **({"channels": colours} if colours == 1 else {}),
     }
     measured = provenance.done.get(one.folder_name, {})
     known = ranks.share(lambda: measured.get("made_of") == of_predictions)

@@ -204,9 +204,9 @@ class Inpainter:
         predicted = self._predict(
             x[None], torch.from_numpy(grown)[None, None].float(), self.strategy, match_colors=edge.match_colors
         )
-        self._check(predicted)
         weight = torch.from_numpy(fill_weight(hole, grown, edge.feather))
         predicted = fade(x[None], predicted, weight[None, None])[0]
+        self._check(predicted[:, torch.from_numpy(grown)])
         painted = to_pixels(predicted) if depth == np.uint8 else to_levels(predicted).cpu().permute(1, 2, 0).numpy()
         if colours.shape[2] != self.image_channels:
             painted = np.rint(painted.mean(axis=2, keepdims=True))
@@ -271,7 +271,7 @@ class Inpainter:
             try:
                 return count_memory(counted, self.generator_input.channels, self.dtype)
             except Exception as error:  # a network of others, which asks for numbers or for other sizes
-                LOGGER.info("what this network takes of memory is taken for big-lama's (%s)", str(error).split("\n")[0])
+                LOGGER.info("cannot count this network's memory, assuming big-lama's (%s)", str(error).split("\n")[0])
         memory, share = MEASURED["strips" if in_strips else "whole"], self.dtype.itemsize / 4
         return Memory(memory.fixed_gb * share, memory.gb_per_megapixel * share)
 

@@ -16,7 +16,7 @@ from saicinpainting.networks.pix2pixhd import (
 )
 from saicinpainting.utils import build, check_interface
 
-GENERATORS: dict[str, Callable[..., Generator]] = {
+GENERATORS: dict[str, type[Generator]] = {
     "ffc_resnet": FFCResNetGenerator,
     "pix2pixhd_global": GlobalGenerator,
     "pix2pixhd_multidilated": MultiDilatedGlobalGenerator,

@@ -60,7 +60,7 @@ class NoiseInput:
             coarse = torch.randn(shape, generator=rng, device=rng.device)
             if image.is_cuda and not coarse.is_cuda:  # from other memory the host would wait for the copy
                 coarse = coarse.pin_memory()
-            coarse = coarse.to(image, non_blocking=True)
+            coarse = coarse.to(image, non_blocking=image.is_cuda)
             channels.append(
                 F.interpolate(coarse, size=(height, width), mode=self.scale_mode, align_corners=align_corners)
             )

@@ -123,8 +123,8 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
         for key, monitor in self._monitors(trainer):
             logged = monitor in measured or (few and re.search(r"fid|kid|_ids", monitor))
             if key != MONITOR:  # checkpoints are judged by these alone, other callbacks may wait for other values
-                of_validation = re.match(r"(val|test|extra_val)_(?!.*%)", monitor)
-                logged = logged or monitor in trainer.callback_metrics or not of_validation
+                expected = of_validation(monitor) and "%" not in monitor  # bins may be empty
+                logged = logged or monitor in trainer.callback_metrics or not expected
             if not logged:
                 _refuse(key, monitor, [name for name in measured if "%" not in name])
 
@@ -163,10 +163,15 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
             replace_by_link(best, best.with_name("best.ckpt"))
 
 
+def of_validation(name: str) -> bool:
+    """Whether a validation logs this value."""
+    return re.match("_?(val|test|extra_val)_", name) is not None
+
+
 def is_left_out(monitor: str | None, pl_module: pl.LightningModule) -> bool:
     """Whether `monitor` is one of those that the last validation left out, see `InpaintingModule.left_out`."""
     left_out = getattr(pl_module, "left_out", None)
-    return monitor is not None and left_out is not None and left_out(monitor)
+    return monitor is not None and left_out is not None and of_validation(monitor) and left_out(monitor)
 
 
 def _refuse(key: str, monitor: str, known: Iterable[str]) -> NoReturn:

@@ -9,9 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
-from saicinpainting.training.checkpoints import is_left_out
+from saicinpainting.training.checkpoints import is_left_out, of_validation
 from saicinpainting.training.log_reports import run_name
-from saicinpainting.training.module import of_validation
 from saicinpainting.utils import InputError, build_target
 
 Group = Mapping[str, Mapping[str, Any] | None] | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -324,15 +323,15 @@ class InpaintingModule(Objective):
                 # Official naming: what is no total starts with an underscore and so sorts to the end.
                 hidden = "" if "total" in name or title.startswith("extra_val") else "_"
                 self.log(f"{hidden}{title}_{name}", float(value))
-                self.measured.add(f"{title}_{name}")
+                self.measured |= {f"{title}_{name}", f"{hidden}{title}_{name}"}
         if not self.trainer.sanity_checking:
             self.validations += 1
 
     def left_out(self, name: str) -> bool:
-        """Whether the last validation did not measure `name`, as others do (`evaluator.costly_every`)."""
+        """Whether the last validation did not measure `name`, a value of validations (`evaluator.costly_every`)."""
         evaluators = (self._evaluator(title) for title in self._val_titles())
         postponed = any(getattr(evaluator, "postpones", False) for evaluator in evaluators)
-        return postponed and name not in self.measured and of_validation(name)
+        return postponed and name not in self.measured
 
     # ---- images -------------------------------------------------------------------------------------------------
 
@@ -366,11 +365,6 @@ class InpaintingModule(Objective):
             state = without_average(state)
         own = {name: t for name, t in self.state_dict().items() if name.startswith(FROZEN_PREFIXES)}
         checkpoint["state_dict"] = {**without_prefixes(state, FROZEN_PREFIXES), **own}
-
-
-def of_validation(name: str) -> bool:
-    """Whether a validation logs this value."""
-    return re.match("_?(val|test|extra_val)_", name) is not None
 
 
 def _detached(logs: Logs) -> Logs:

@@ -116,8 +116,8 @@ def _build_scheduler(settings: dict[str, Any], optimizer: torch.optim.Optimizer,
     def build_for(optimizer: torch.optim.Optimizer) -> Any:
         return build_target({**settings, "optimizer": optimizer}, where=where, interface=LRScheduler)
 
-    weights = {id(weight): weight for group in optimizer.param_groups for weight in group["params"]}
-    trial = copy.deepcopy(optimizer, weights)  # with the same weights, which it will not change
+    trial = object.__new__(type(optimizer))  # a copy whose rates may change, with the same weights and no state
+    trial.__dict__.update(optimizer.__dict__, state={}, param_groups=[_own_settings(g) for g in optimizer.param_groups])
     try:
         scheduler = build_for(trial)
         try:
@@ -136,6 +136,11 @@ def _build_scheduler(settings: dict[str, Any], optimizer: torch.optim.Optimizer,
         raise InputError(f"{where}: {target} does not take {given or 'no settings'}: {reason}; correct them") from error
     made: LRScheduler = build_for(optimizer)
     return made
+
+
+def _own_settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The group with settings of its own, which may be tensors, and the same weights."""
+    return {key: value if key == "params" else copy.deepcopy(value) for key, value in group.items()}
 
 
 def use_configured_rates(

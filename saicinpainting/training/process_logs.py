@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 
 from saicinpainting.io.logs import bear_full_logs
@@ -32,7 +33,7 @@ class ProcessLogs:
         root = logging.getLogger()
         self._level = root.level
         self._handlers = [
-            (getattr(handler, "baseFilename", None), handler.formatter)
+            (getattr(handler, "baseFilename", None), handler.stream is sys.stdout, handler.level, handler.formatter)
             for handler in root.handlers
             if isinstance(handler, logging.StreamHandler)
         ]
@@ -40,11 +41,13 @@ class ProcessLogs:
     def set_up(self) -> None:
         """Log as that process does, unless this one does so already."""
         root = logging.getLogger()
-        if root.handlers:
+        if root.handlers or not self._handlers:
             return
         root.setLevel(self._level)
-        for file, formatter in self._handlers:
-            handler = logging.FileHandler(file) if file else logging.StreamHandler()
+        for file, to_stdout, level, formatter in self._handlers:
+            stream = sys.stdout if to_stdout else sys.stderr
+            handler = logging.FileHandler(file) if file else logging.StreamHandler(stream)
+            handler.setLevel(level)
             handler.setFormatter(formatter)
             root.addHandler(handler)
         for name in ("pytorch_lightning", "lightning_fabric"):  # they saw no handlers and took their own

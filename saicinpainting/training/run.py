@@ -210,8 +210,10 @@ def _fit(
                 LOGGER.warning("stopped by a signal; resumed, the run does the steps since its last checkpoint again")
             raise Stopped(status) from error
         signals.end_with(1)
-        if isinstance(error, ProcessRaisedException) and "InputError: " in str(error):  # of a rank, as text
-            raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from error
+        last = str(error).strip().rpartition("\n")[2]
+        name = f"{InputError.__module__}.{InputError.__qualname__}: "
+        if isinstance(error, ProcessRaisedException) and last.startswith(name):  # of a rank, as text
+            raise InputError(last.removeprefix(name)) from error
         raise
     signals.end_with(0)
 

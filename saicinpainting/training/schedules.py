@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from saicinpainting.training.optimizers import NAMES, Settings, make_schedulers, use_configured_rates
 from saicinpainting.utils import InputError
@@ -82,14 +83,18 @@ class Schedules:
         return set() if momentum is None else {"lr", "betas", "momentum"} if momentum else {"lr"}
 
     def check_length(self, planned: Mapping[str, float]) -> None:
-        """An `InputError` if a schedule, as OneCycleLR, has fewer steps than its network: `planned`."""
+        """An `InputError` if OneCycleLR, which raises at its end, has fewer steps than its network: `planned`."""
         for name, scheduler in self._schedulers.items():
-            most = getattr(self._last_part(name), "total_steps", None)
-            if most is not None and planned[name] > (end := most + sum(getattr(scheduler, "_milestones", []))):
+            part = self._last_part(name)
+            if not isinstance(part, OneCycleLR):
+                continue
+            most: int = part.total_steps
+            if planned[name] > (end := most + sum(getattr(scheduler, "_milestones", []))):
                 how = "" if self._saved is None or self.resume_lr else ", with trainer.resume_lr=true"
                 raise InputError(
                     f"optimizers.{name}.scheduler.total_steps={most}: {_title(self.followed[name])} ends after {end:,} "
-                    f"steps, but the run has {planned[name]:,}; raise it{how}, or lower trainer.kwargs.max_steps"
+                    f"steps, but the run has {'no end' if planned[name] == math.inf else f'{planned[name]:,}'}; raise "
+                    f"it{how}, or lower trainer.kwargs.max_steps"
                 )
 
     def _last_part(self, name: str) -> Any:

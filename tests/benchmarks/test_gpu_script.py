@@ -99,8 +99,8 @@ def test_rows_are_there_while_the_command_that_wrote_them_runs_on(gpu: Any, tmp_
 
 def test_a_command_that_hangs_leaves_the_next_ones_of_its_step_their_time(gpu: Any, tmp_path: Path) -> None:
     hang, row = gpu.Command(["-c", ROW + "import time; time.sleep(600)"]), gpu.Command(["-c", ROW], reserve=20)
-    (step,) = gpu.run_steps([gpu.Step(1, "step", 23, [hang, row])], MACHINE, tmp_path, device="cuda")
-    assert (step["status"], step["reason"]) == ("over its limit", "stopped after 3 s")
+    (step,) = gpu.run_steps([gpu.Step(1, "step", 28, [hang, row])], MACHINE, tmp_path, device="cuda")
+    assert (step["status"], step["reason"]) == ("over its limit", "stopped after 8 s")
     assert step["rows"] == [{"case": "x", "n": 1}] * 2
 
 

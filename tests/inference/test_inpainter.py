@@ -93,6 +93,7 @@ def test_a_network_of_numbers_that_are_not_finite_is_an_error_and_no_black_hole(
     for pixels, hole in ((image, mask), (rand(1, 1, 3, 64, 64), torch.from_numpy(mask)[None, None])):
         with pytest.raises(InputError, match="not finite"):
             inpainter(pixels, hole)
+    assert np.array_equal(inpainter(image, np.zeros_like(mask)), image)  # nothing to paint
 
 
 def test_numbers_of_numpy_and_of_the_other_byte_order_are_taken(network: Any) -> None:

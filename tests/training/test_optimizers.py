@@ -213,6 +213,30 @@ def test_wrong_schedules_are_named(scheduler: Any, message: str):
         make_schedulers(settings, make_optimizers(settings, network(), network(), True))
 
 
+class OwnAdam(torch.optim.Adam):
+    """An optimizer of one's own, which a schedule asks for its scale."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.scale = 0.5
+        super().__init__(*args, **kwargs)
+
+
+class Scaled(torch.optim.lr_scheduler.LambdaLR):
+    def __init__(self, optimizer: Any) -> None:
+        super().__init__(optimizer, lambda step: optimizer.scale**step)
+
+
+def test_trying_a_schedule_changes_nothing_of_the_optimizer():
+    optimizer = OwnAdam([torch.nn.Parameter(torch.ones(1))], lr=torch.tensor(0.1), foreach=False, capturable=False)
+    settings: Any = {"generator": {"scheduler": {"_target_": f"{__name__}.Scaled"}}}
+    other = torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])
+    (scheduler,) = make_schedulers(settings, [optimizer, other])
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.1)
+    optimizer.step()
+    scheduler.step()
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.05)
+
+
 def schedule_of(path: Path) -> tuple[float, Any]:
     checkpoint = read_checkpoint(path / "models" / "last.ckpt")
     return checkpoint["optimizer_states"][0]["param_groups"][0]["lr"], checkpoint

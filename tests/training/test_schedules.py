@@ -205,6 +205,23 @@ def test_a_schedule_that_ends_before_the_run_is_refused():
     resumed = Run(({**ONE_CYCLE, "total_steps": 30}, COSINE), stopped((ONE_CYCLE, COSINE)))
     with pytest.raises(InputError, match=r"total_steps=20: .* raise it, with trainer\.resume_lr=true, or lower"):
         resumed.schedules.check_length({"generator": 32, "discriminator": 1000})
+    with pytest.raises(InputError, match=r"but the run has no end; raise it"):
+        Run((ONE_CYCLE, COSINE)).schedules.check_length({"generator": float("inf"), "discriminator": 0})
+
+
+class Held(torch.optim.lr_scheduler.LambdaLR):
+    """A schedule of somebody's that keeps its last rate after `total_steps`."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, total_steps: int) -> None:
+        self.total_steps = total_steps
+        super().__init__(optimizer, lambda step: 1 - min(step, total_steps) / (2 * total_steps))
+
+
+def test_only_a_schedule_that_raises_at_its_end_has_to_be_as_long_as_the_run():
+    held = {"_target_": f"{__name__}.Held", "total_steps": 5}
+    run = Run((held, COSINE))
+    run.schedules.check_length({"generator": 1000, "discriminator": 1000})
+    assert run.rates(10)[-1][0] == pytest.approx(0.05)
 
 
 def test_runs_whose_schedules_change(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -74,7 +74,7 @@ class FoldedGenerator(nn.Module):
         upsampling = (i for i, layer in enumerate(layers) if isinstance(layer, nn.ConvTranspose2d))
         self._after_blocks = next(upsampling, len(layers))
         outer = [*layers[: self.first_block], *layers[self._after_blocks :]]
-        self.strips = type(generator) in GENERATORS.values() and not any(map(_looks_far, outer))
+        self.strips = isinstance(generator, tuple(GENERATORS.values())) and not any(map(_looks_far, outer))
         # The 7x7 convolution of the stem looks 3 rows far, the halvings together one less than the sizes' multiple.
         self._encoder_halo = max(2 * self.size_multiple, 3)
 

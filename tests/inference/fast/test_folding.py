@@ -92,6 +92,16 @@ def test_strips_are_made_of_large_images_only_and_not_where_norms_look_far() -> 
     assert not fold(generator("lama-fourier", "+generator.norm_layer=in")).strips
 
 
+class Renamed(FFCResNetGenerator):
+    """A generator of one's own with our layers."""
+
+
+def test_a_generator_of_ones_own_with_our_layers_has_strips() -> None:
+    settings = generator_settings("lama-fourier")
+    settings.pop("kind")
+    assert fold(Renamed(**settings)).strips
+
+
 class Inverted(FFCResNetGenerator):
     """A generator of one's own that does more than its layers."""
 
