@@ -62,8 +62,8 @@ class SegmentationStats(NetworkMetric):
 
 def _counts(classes: Tensor, chosen: Tensor) -> Tensor:
     """Pixels of each class among the chosen, (B, classes) float32; classes, chosen: (B, pixels)."""
-    counts = torch.zeros(len(classes), len(CLASSES), dtype=torch.float32, device=classes.device)
-    return counts.scatter_add_(1, classes, chosen.float())
+    counts = torch.zeros(len(classes), len(CLASSES), dtype=torch.int32, device=classes.device)
+    return counts.scatter_add_(1, classes, chosen.int()).float()  # float32 stops counting ones at 2 ** 24
 
 
 def class_statistics(rows: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:

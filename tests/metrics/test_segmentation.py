@@ -41,6 +41,13 @@ def two_images() -> dict[str, torch.Tensor]:
     return {"image": image, "mask": mask, "inpainted": inpainted}
 
 
+def test_a_class_of_more_pixels_than_float32_counts_one_by_one_is_counted_whole() -> None:
+    pixels = 2**24 + 64
+    classes = torch.zeros(1, 1, dtype=torch.int64).expand(1, pixels)
+    counts = module._counts(classes, torch.ones(1, 1, dtype=torch.bool).expand(1, pixels))
+    assert counts[0, 0] == pixels
+
+
 def test_results_by_hand() -> None:
     evaluator = InpaintingEvaluator(
         metrics={
