@@ -323,7 +323,7 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
         model = find_model(text)
         if model.name == DEFAULT:
             _tell_of_default()
-        name = model.checkpoint if checkpoint in (None, "best.ckpt") else str(checkpoint)
+        name = model.checkpoint if checkpoint in (None, "", "best.ckpt") else str(checkpoint)
         folder = fetch_model(model)
         return _with_config(folder / "models" / name, folder)
     if text.startswith("hf://"):
@@ -335,7 +335,7 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
     if path.is_file() and zipfile.is_zipfile(path) and path.suffix == ".zip":
         path = _unpacked(path)
     if path.is_file():
-        if checkpoint not in (None, "best.ckpt", path.name):
+        if checkpoint and checkpoint not in ("best.ckpt", path.name):
             raise InputError(
                 f"model.checkpoint={checkpoint}: {place} is a file of weights itself; leave model.checkpoint out, or "
                 "name the run's folder"

@@ -170,7 +170,7 @@ def test_another_checkpoint_than_the_file_that_is_named_is_an_error(tmp_path: Pa
     file = tmp_path / "run" / "models" / "best.ckpt"
     file.parent.mkdir(parents=True)
     file.touch()
-    assert locate_model(file, "best.ckpt").checkpoint == file
+    assert all(locate_model(file, name).checkpoint == file for name in ("best.ckpt", "", None))
     with pytest.raises(InputError, match=r"model.checkpoint=last.ckpt: .* is a file"):
         locate_model(file, "last.ckpt")
 
