@@ -216,7 +216,7 @@ def _measure(
         "predictions": ranks.share(lambda: digest_of_files(dataset.pred_filenames, predictions)),
         "switches": list(settings["metrics"]),
         "metrics": {name: metric.signature for name, metric in evaluator.metrics.items()},
-        **({"channels": colours} if colours == 1 else {}),
+        **({"channels": colours} if colours == 1 else {}),  # what was measured in colours before stays valid
     }
     measured = provenance.done.get(one.folder_name, {})
     known = ranks.share(lambda: measured.get("made_of") == of_predictions)

@@ -256,7 +256,7 @@ def _sparing_decode(generator: Any) -> Callable[[Features], Tensor]:
 
     Large images would not fit otherwise.
     """
-    own = isinstance(generator, Generator) and type(generator).decode is not Generator.decode
+    own = isinstance(generator, Generator) and generator.has_own("decode")
     parts = decoder_parts(generator)
     if own or not parts:
         return generator.decode

@@ -182,6 +182,10 @@ class Generator(nn.Module):
         self.min_size = max(4, min_feature_size * self.stride)
         leave_counting_to(self)
 
+    def has_own(self, *methods: str) -> bool:
+        """Whether a subclass has one of these methods of its own, so that the order of the layers is not known."""
+        return any(getattr(type(self), name) is not getattr(Generator, name) for name in methods)
+
     def forward(self, x: Tensor) -> Tensor:
         """`x`: (B, input_nc, H, W) to (B, output_nc, H, W)."""
         self._check_size(x)

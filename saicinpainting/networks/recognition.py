@@ -47,16 +47,20 @@ def as_generator(state: StateDict) -> dict[str, Tensor]:
 
 _GENERATOR = re.compile(r"(^|\.)generator(_average)?\.")
 _DISCRIMINATOR = re.compile(r"(^|\.)(d|net_?d|disc\w*|critic)\.", re.IGNORECASE)
-AVERAGES = re.compile(r"(^|\.)generator_average\.|(^|[._])ema\.")
+_AVERAGES = (re.compile(r"(^|\.)generator_average\."), re.compile(r"(^|[._])ema\."))
 _PREFERRED: tuple[Callable[[str], object], ...] = (
-    re.compile(r"(^|\.)generator_average\.").search,
-    re.compile(r"(^|[._])ema\.").search,
+    *(average.search for average in _AVERAGES),
     PREFIX.__eq__,
     _GENERATOR.search,
     lambda prefix: not _DISCRIMINATOR.search(prefix),
     lambda prefix: True,
 )
 """Prefixes of the generator's weights, the first that a file has exactly one of."""
+
+
+def has_average(state: StateDict) -> bool:
+    """Whether the file has averaged weights of a generator, which `as_generator` takes."""
+    return any(average.search(name) for name in state for average in _AVERAGES)
 
 
 def recognize_generator(state: StateDict, path: str | Path) -> dict[str, Any]:

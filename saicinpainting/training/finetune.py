@@ -15,7 +15,7 @@ from saicinpainting.io.connection import is_address
 from saicinpainting.networks.ema import with_averaged_generator
 from saicinpainting.networks.load import misfit, networks_in
 from saicinpainting.networks.models import locate_model, published_models
-from saicinpainting.networks.recognition import AVERAGES, as_generator, generator_remedy
+from saicinpainting.networks.recognition import as_generator, generator_remedy, has_average
 from saicinpainting.training.module import InpaintingModule
 from saicinpainting.utils import InputError, add_prefix_to_keys
 
@@ -79,7 +79,7 @@ def start_from(model: InpaintingModule, path: str | Path) -> None:
         InputError: the file is missing or damaged, holds no generator or one of another config.
     """
     checkpoint = read_checkpoint(path)
-    average = any(map(AVERAGES.search, checkpoint["state_dict"]))
+    average = has_average(checkpoint["state_dict"])
     state = _by_network(with_averaged_generator(checkpoint["state_dict"]), path)
     _fill_generator(model.generator, state, path)
     why_fresh = _fill_discriminator(model.discriminator, state)

@@ -44,10 +44,7 @@ def fold(generator: Generator) -> FoldedGenerator:
     known.
     """
     copied: Any = copy.deepcopy(generator).eval().requires_grad_(False)
-    kept = ("forward", "encode", "decode", "filled", "finished")
-    if not isinstance(copied, Generator) or any(
-        getattr(type(copied), name) is not getattr(Generator, name) for name in kept
-    ):
+    if not isinstance(copied, Generator) or copied.has_own("forward", "encode", "decode", "filled", "finished"):
         return copied
     _fold_children(copied)
     fold_batch_norms(copied)
