@@ -104,6 +104,13 @@ def is_running(pid: int | str) -> bool:
         return False
 
 
+MEASURED = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+"""The environment of a process whose `peak_memory` a test compares: what it frees goes back to the system at once.
+
+By itself glibc keeps large blocks, more or fewer by chance; and threads that wait for a busy core spin.
+"""
+
+
 def peak_memory() -> int:
     """The most bytes that this process has had in memory, libraries included.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from saicinpainting.metrics import FIDScore, make_metrics
 from saicinpainting.metrics.fid import discriminative_scores, frechet_distance
 from saicinpainting.metrics.inception import _make_inception
 from saicinpainting.utils import InputError
-from tests.helpers import ROOT, fill, rand
+from tests.helpers import MEASURED, ROOT, fill, rand
 from tests.samples import features
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")  # pytorch-fid's use of SciPy
@@ -158,8 +157,7 @@ print(sorted(map(str, metric.compute())), peak_memory())
 @pytest.mark.slow
 def test_thirty_thousand_pairs_stay_below_two_gigabytes() -> None:
     command = [sys.executable, "-c", THIRTY_THOUSAND]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads that wait for a busy core spin
-    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=MEASURED)
     groups, _, peak = run.stdout.strip().rpartition(" ")
     assert groups == "['0', '1', 'total']"
     assert int(peak) < 2 * 2**30
