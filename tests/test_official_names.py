@@ -22,24 +22,27 @@ NAMES = {
     "training.trainers": "make_training_model load_checkpoint",
     "training.trainers.default": "DefaultInpaintingTrainingModule",
     "training.trainers.base": "BaseInpaintingTrainingModule",
-    "training.modules": "make_generator make_discriminator",
-    "training.modules.base": "get_activation get_norm_layer",
+    "training.modules": "make_generator make_discriminator FFCResNetGenerator GlobalGenerator NLayerDiscriminator "
+    "MultiDilatedGlobalGenerator",
+    "training.modules.base": "get_activation get_norm_layer BaseDiscriminator",
+    "training.modules.spatial_transform": "LearnableSpatialTransformWrapper",
     "training.modules.ffc": "FFC FFC_BN_ACT ConcatTupleLayer FFCResnetBlock FFCResNetGenerator FourierUnit "
     "SELayer SpectralTransform",
-    "training.modules.pix2pixhd": "GlobalGenerator NLayerDiscriminator ResnetBlock MultidilatedResnetBlock",
+    "training.modules.pix2pixhd": "GlobalGenerator NLayerDiscriminator ResnetBlock MultidilatedResnetBlock "
+    "get_norm_layer",
     "training.modules.multidilated_conv": "MultidilatedConv",
     "training.modules.depthwise_sep_conv": "DepthWiseSeperableConv",
     "training.modules.squeeze_excitation": "SELayer",
     "training.data.datasets": "InpaintingTrainDataset make_default_val_dataset make_default_train_dataloader "
-    "make_default_val_dataloader",
+    "make_default_val_dataloader get_transforms get_mask_generator",
     "training.data.masks": "get_mask_generator MixedMaskGenerator RandomIrregularMaskGenerator DrawMethod "
     "RandomRectangleMaskGenerator RandomSuperresMaskGenerator OutpaintingMaskGenerator DumbAreaMaskGenerator",
     "training.data.aug": "get_transforms",
-    "training.losses.adversarial": "make_discrim_loss NonSaturatingWithR1 BCELoss",
+    "training.losses.adversarial": "make_discrim_loss NonSaturatingWithR1 BCELoss make_r1_gp",
     "training.losses.feature_matching": "feature_matching_loss masked_l1_loss masked_l2_loss",
     "training.losses.perceptual": "IMAGENET_MEAN IMAGENET_STD PerceptualLoss ResNetPL",
     "training.losses.distance_weighting": "make_mask_distance_weighter BlurMask EmulatedEDTMask",
-    "training.visualizers": "make_visualizer",
+    "training.visualizers": "make_visualizer DirectoryVisualizer NoopVisualizer",
     "training.visualizers.base": "BaseVisualizer visualize_mask_and_images visualize_mask_and_images_batch",
     "training.visualizers.directory": "DirectoryVisualizer",
     "training.visualizers.noop": "NoopVisualizer",
@@ -147,7 +150,8 @@ def test_activations_by_name():
     get_activation = official("training.modules.base", "get_activation")
     assert float(get_activation("sigmoid")(torch.zeros(()))) == 0.5
     assert isinstance(get_activation("tanh"), torch.nn.Tanh)
-    assert get_activation(False) is False
+    x = rand(1, 2, 3)
+    assert torch.equal(get_activation(False)(x), x)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals of POSIX")

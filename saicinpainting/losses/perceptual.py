@@ -80,7 +80,7 @@ class PerceptualLoss(nn.Module):
     def __init__(self, vgg: nn.Module) -> None:
         super().__init__()
         self.vgg = vgg
-        self.normalize = ImageNetNormalization()
+        self.normalize: nn.Module = ImageNetNormalization()
         set_requires_grad(vgg, False)
 
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -275,7 +275,7 @@ class DumbAreaMaskGenerator(MaskGenerator):
 
     min_ratio, max_ratio, default_ratio = 0.1, 0.35, 0.225
 
-    def __init__(self, *, is_training: bool) -> None:
+    def __init__(self, is_training: bool) -> None:
         self.is_training = is_training
 
     def sample(self, size: Size, rng: MaskRandom, iter_i: int | None = None, raw_image: Any = None) -> np.ndarray:

@@ -102,7 +102,6 @@ class DirectoryVisualizer:
 
     def __init__(
         self,
-        *,
         outdir: str | Path = "samples",
         key_order: Sequence[str] = ("image", "predicted_image", "inpainted"),
         max_items_in_batch: int = 10,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from saicinpainting.losses import perceptual
 from saicinpainting.losses.perceptual import make_perceptual_loss, make_resnet_pl
 from saicinpainting.networks.resnet_encoder import IMAGENET_MEAN, IMAGENET_STD
@@ -26,9 +28,10 @@ class ResNetPL(perceptual.ResNetPL):
 
 
 class PerceptualLoss(perceptual.PerceptualLoss):
-    """The loss with torchvision's weights of VGG19, of images in [0, 1]; weights_path: see `make_perceptual_loss`."""
+    """The loss with torchvision's weights of VGG19, of images in [0, 1], or normalized ones where not
+    `normalize_inputs`; weights_path: see `make_perceptual_loss`."""
 
     def __init__(self, normalize_inputs: bool = True, weights_path: str | Path | None = None) -> None:
-        if not normalize_inputs:
-            raise NotImplementedError("normalize_inputs=False: give images in [0, 1], which are normalized here")
         super().__init__(make_perceptual_loss(weights_path=weights_path).vgg)
+        if not normalize_inputs:
+            self.normalize = nn.Identity()

@@ -1,3 +1,3 @@
 """The official path of visualizers."""
 
-from saicinpainting.training.visualizer import make_visualizer
+from saicinpainting.training.visualizer import DirectoryVisualizer, NoopVisualizer, make_visualizer
