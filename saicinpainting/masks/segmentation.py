@@ -136,7 +136,8 @@ class SegmentationMasks:
 
     Args:
         confidence_threshold: of the objects.
-        rigidness_mode: `rigid` keeps holes off all objects, `soft` only off the one that they have the shape of.
+        rigidness_mode: `rigid` keeps holes off all objects, `soft` only off the one that they have the shape of;
+            officially 1 and 0.
         max_object_area: objects this large, as a share of the image, give no holes.
         min_mask_area: smaller holes are dropped.
         downsample_levels: places are tried on an image of 2**this pixels on its longer side.
@@ -153,7 +154,7 @@ class SegmentationMasks:
     """
 
     confidence_threshold: float = 0.5
-    rigidness_mode: str = "rigid"
+    rigidness_mode: str | int = "rigid"
     max_object_area: float = 0.3
     min_mask_area: float = 0.02
     downsample_levels: int = 6
@@ -171,6 +172,8 @@ class SegmentationMasks:
     network_size: int = 800
 
     def __post_init__(self) -> None:
+        if self.rigidness_mode in (0, 1):
+            self.rigidness_mode = RIGIDNESS[int(self.rigidness_mode)]
         if self.rigidness_mode not in RIGIDNESS:
             raise InputError(f"rigidness_mode: expected one of {', '.join(RIGIDNESS)}, got {self.rigidness_mode!r}")
         self.variants_n = self.num_variants_per_mask

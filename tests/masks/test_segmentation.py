@@ -106,6 +106,22 @@ def test_the_network_of_torchvision_finds_objects_that_do_not_overlap(weights):
     assert ObjectDetector(weights=str(weights), confidence=1.0, network_size=128)(Image.fromarray(photo())) == []
 
 
+def test_modes_by_their_official_numbers():
+    assert [SegmentationMasks(rigidness_mode=mode).rigidness_mode for mode in (0, 1)] == ["soft", "rigid"]
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_the_shipped_recipes_have_the_official_numbers(size):
+    made = SegmentationMasks(**read_recipe(ROOT / f"configs/data_gen/segm_{size}.yaml")["mask_generator_kwargs"])
+    official = {
+        "confidence_threshold": 0.5, "max_object_area": 0.5, "min_mask_area": 0.05, "downsample_levels": 6,
+        "num_variants_per_mask": 3, "rigidness_mode": 1, "max_foreground_coverage": 1,
+        "max_foreground_intersection": 1, "max_mask_intersection": 0.2, "max_hidden_area": 0.5,
+        "max_scale_change": 0.25, "horizontal_flip": True, "max_vertical_shift": 0.3, "position_shuffle": True,
+    }  # fmt: skip
+    assert made == SegmentationMasks(**official)
+
+
 def test_sets_are_the_same_for_any_number_of_processes(weights, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()

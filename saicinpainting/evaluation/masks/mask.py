@@ -25,8 +25,8 @@ class RigidnessMode(Enum):
 class SegmentationMask(SegmentationMasks):
     """`SegmentationMasks` by the official call; `settings`: its arguments."""
 
-    def __init__(self, *, rigidness_mode: RigidnessMode | str = RigidnessMode.rigid, **settings: Any) -> None:
-        mode = rigidness_mode.name if isinstance(rigidness_mode, RigidnessMode) else rigidness_mode
+    def __init__(self, *, rigidness_mode: RigidnessMode | str | int = RigidnessMode.rigid, **settings: Any) -> None:
+        mode = rigidness_mode.value if isinstance(rigidness_mode, RigidnessMode) else rigidness_mode
         super().__init__(rigidness_mode=mode, **settings)
 
     def get_masks(self, im: np.ndarray | Image.Image) -> list[np.ndarray]:
