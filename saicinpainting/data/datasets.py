@@ -177,7 +177,7 @@ def _make_online_dataset(
     indir: PathLike,
     mask_generator_kind: str | None = None,
     mask_gen_kwargs: Mapping[str, Any] | None = None,
-    img_suffix: str = ".jpg",
+    img_suffix: str | None = ".jpg",
     pad_out_to_modulo: int | None = None,
     scale_factor: float | None = None,
 ) -> InpaintingEvalOnlineDataset:

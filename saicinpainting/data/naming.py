@@ -154,8 +154,9 @@ def _in_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
-def with_dot(suffix: str) -> str:
-    """`.jpg` for `jpg`, since what images end with has a dot; `_inpainted.jpg` as it is."""
+def with_dot(suffix: str | None) -> str:
+    """`.jpg` for `jpg`, since what images end with has a dot; `_inpainted.jpg` as it is; of None, `.png`."""
+    suffix = ".png" if suffix is None else suffix
     return f".{suffix}" if suffix and "." not in suffix else suffix
 
 

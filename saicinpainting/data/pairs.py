@@ -134,7 +134,7 @@ class InpaintingDataset(_SizedSamples):
 
     Args:
         datadir: the folder, or one image.
-        img_suffix: what images end with; another ending is taken where a name has no other.
+        img_suffix: what images end with (None: `.png`); another ending is taken where a name has no other.
         mask_path: one mask for all images, or a folder of masks `NAME.*` or `NAME_mask*.*`; None: beside the images.
     """
 
@@ -143,7 +143,7 @@ class InpaintingDataset(_SizedSamples):
     def __init__(
         self,
         datadir: str | os.PathLike[str],
-        img_suffix: str = ".jpg",
+        img_suffix: str | None = ".jpg",
         pad_out_to_modulo: int | None = None,
         scale_factor: float | None = None,
         mask_path: str | os.PathLike[str] | None = None,
@@ -228,8 +228,8 @@ class PrecomputedInpaintingResultsDataset(InpaintingDataset):
         self,
         datadir: str | os.PathLike[str],
         predictdir: str | os.PathLike[str],
-        inpainted_suffix: str = "_inpainted.jpg",
-        img_suffix: str = ".jpg",
+        inpainted_suffix: str | None = "_inpainted.jpg",
+        img_suffix: str | None = ".jpg",
         pad_out_to_modulo: int | None = None,
         scale_factor: float | None = None,
         mask_path: str | os.PathLike[str] | None = None,
@@ -283,7 +283,7 @@ class InpaintingEvalOnlineDataset(_SizedSamples):
         self,
         indir: str | os.PathLike[str],
         mask_generator: MaskGenerator,
-        img_suffix: str = ".jpg",
+        img_suffix: str | None = ".jpg",
         pad_out_to_modulo: int | None = None,
         scale_factor: float | None = None,
     ) -> None:
@@ -291,6 +291,7 @@ class InpaintingEvalOnlineDataset(_SizedSamples):
         self.indir, self.mask_generator = os.fspath(indir), mask_generator
         files = list_files(self.indir)
         images = [f for f in files if f.lower().endswith(IMAGE_SUFFIXES)]
+        img_suffix = with_dot(img_suffix)
         self.img_filenames = [f for f in files if f.endswith(img_suffix)] or images
         if not self.img_filenames:
             raise InputError(f"{self.indir}: expected images *{img_suffix}, found {describe(files)}; check the folder")

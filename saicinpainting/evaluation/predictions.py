@@ -226,8 +226,11 @@ def metric_switches(names: str | Sequence[str], *, where: str = "--metrics") -> 
 
 
 def read_evaluation_config(path: str | Path) -> dict[str, dict[str, Any]]:
-    """A file like configs/eval2_gpu.yaml; both sections may be absent. `configs/…` is found from any folder."""
-    sections: dict[str, dict[str, Any]] = {"evaluator_kwargs": {}, "dataset_kwargs": {}}
+    """A file like configs/eval2_gpu.yaml; both sections may be absent. `configs/…` is found from any folder.
+
+    The official section `segmentation` becomes `segm` and `segm_weights` of `evaluator_kwargs`.
+    """
+    sections: dict[str, dict[str, Any]] = {"evaluator_kwargs": {}, "dataset_kwargs": {}, "segmentation": {}}
     try:
         content = read_yaml(published_config(Path(path))) or {}
     except OSError as error:
@@ -235,11 +238,18 @@ def read_evaluation_config(path: str | Path) -> dict[str, dict[str, Any]]:
             f"{path}: cannot read the evaluation config ({error.strerror}); {CONFIGS} holds eval2*.yaml"
         ) from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected the sections {' and '.join(sections)}, got {content!r}")
+        raise InputError(f"{path}: expected the sections evaluator_kwargs and dataset_kwargs, got {content!r}")
     for name, section in content.items():
         if name not in sections:
             raise InputError(f"{path}: {name}: unknown config key; {did_you_mean(str(name), sections)}")
         if section is not None and not isinstance(section, dict):
             raise InputError(f"{path}: {name}: expected settings, one a line, got {section!r}")
         sections[name] = section or {}
+    segmentation = sections.pop("segmentation")
+    check_known_keys(segmentation, ("enable", "weights_path"), where="segmentation")
+    if segmentation.get("enable"):
+        given = {"segm": True, "segm_weights": segmentation.get("weights_path")}
+        if given["segm_weights"] in ("$TORCH_HOME", "${TORCH_HOME}"):
+            given["segm_weights"] = None  # then they are there
+        sections["evaluator_kwargs"] = {**given, **sections["evaluator_kwargs"]}
     return sections

@@ -170,6 +170,26 @@ def test_unreadable_configs_are_named(tmp_path: Path) -> None:
         read_evaluation_config(tmp_path / "bad.yaml")
 
 
+def test_the_official_section_of_classes_is_understood(tmp_path: Path) -> None:
+    path = tmp_path / "eval2_segm.yaml"
+    official = "evaluator_kwargs:\n  batch_size: 8\n\nsegmentation:\n  enable: %s\n  weights_path: %s\n"
+    for enable, weights, expected in (
+        ("True", "${TORCH_HOME}", {"segm": True, "segm_weights": None}),
+        ("True", "/weights", {"segm": True, "segm_weights": "/weights"}),
+        ("False", "/weights", {}),
+    ):
+        path.write_text(official % (enable, weights))
+        assert read_evaluation_config(path) == {"evaluator_kwargs": {**expected, "batch_size": 8}, "dataset_kwargs": {}}
+
+
+@pytest.mark.parametrize("key", ["img_suffix", "inpainted_suffix"])
+def test_an_ending_that_is_not_given_is_that_of_the_files(folders: tuple[Path, Path], key: str) -> None:
+    switches = metric_switches("ssim")
+    expected = evaluate_predictions({"dataset_kwargs": DATASET, "evaluator_kwargs": switches}, *folders, device="cpu")
+    config = {"dataset_kwargs": {**DATASET, key: None}, "evaluator_kwargs": switches}
+    assert evaluate_predictions(config, *folders, device="cpu") == expected
+
+
 def test_a_published_config_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert read_evaluation_config("configs/eval2_ssim.yaml") == read_evaluation_config(ROOT / "configs/eval2_ssim.yaml")
