@@ -15,11 +15,12 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from saicinpainting.config import CONFIGS, register_resolvers
+from saicinpainting.config import CONFIGS, LIGHTNING_1_KEYS, register_resolvers
 from saicinpainting.io.files import disk_problem, printable
 from saicinpainting.io.logs import bear_full_logs, bear_names
+from saicinpainting.io.yaml_files import read_yaml
 from saicinpainting.official_configs import read_group_headers
-from saicinpainting.overrides import literal_words, without_null_groups
+from saicinpainting.overrides import forced, literal_words, without_null_groups
 from saicinpainting.utils import InputError
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def hydra_command(group: str, name: str) -> Callable[[Callable[[DictConfig], obj
 
         @functools.wraps(task)
         def main() -> None:
-            sys.argv[1:] = without_null_groups(sys.argv[1:], CONFIGS / group)
+            known = read_yaml(CONFIGS / group / f"{name}.yaml")
+            sys.argv[1:] = forced(without_null_groups(sys.argv[1:], CONFIGS / group), known, LIGHTNING_1_KEYS)
             register_resolvers()  # before Hydra names the run's folder
             read_group_headers()
             run_command(run_task(_job(task)), overrides=True)

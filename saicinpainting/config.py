@@ -202,7 +202,7 @@ def translate_trainer_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
             translated = _TRANSLATED[key](value)
             if translated != {key: value}:
                 _warn(f"{key}={value}", ", ".join(f"{k}={v}" for k, v in translated.items()) or "nothing")
-            if key != "devices" and "devices" in translated and "devices" in kwargs:
+            if key != "devices" and "devices" in translated and kwargs.get("devices", "auto") != "auto":
                 raise InputError(f"trainer.kwargs: {key} (Lightning 1) and devices are both set; keep devices")
             new.update({k: v for k, v in translated.items() if v != "auto" or k not in new})
         else:
@@ -255,3 +255,11 @@ _TRANSLATED: dict[str, Callable[[Any], dict[str, Any]]] = {
     "checkpoint_callback": lambda value: {"enable_checkpointing": value},
     "reload_dataloaders_every_epoch": lambda value: {"reload_dataloaders_every_n_epochs": int(bool(value))},
 }
+
+LIGHTNING_1_KEYS = frozenset(
+    {
+        "trainer.checkpoint_kwargs.period",
+        *(f"trainer.kwargs.{key}" for key in ("resume_from_checkpoint", *_GONE, *_REFUSED, *_TRANSLATED)),
+    }
+)
+"""Keys that a command line may set though no config of ours has them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,23 @@ def without_null_groups(arguments: Sequence[str], configs: Path) -> list[str]:
         for word in arguments
         for name, equals, value in [word.partition("=")]
     ]
+
+
+def forced(arguments: Sequence[str], known: Collection[str], official: Collection[str]) -> list[str]:
+    """The arguments with `++key=` where official commands have `+key=` or `key=`, which Hydra takes of one alone.
+
+    Official configs lack keys that ours have, and have keys of Lightning 1 that ours lack.
+
+    Args:
+        known: keys at the top of our config; those within sections are told by their dots, groups have none.
+        official: keys that only official configs have.
+    """
+    words = []
+    for word in arguments:
+        plus, key = re.match(r"(\+?)([\w.]*)", word).groups()  # type: ignore[union-attr]
+        is_forced = word[len(plus + key) :][:1] == "=" and ("." in key or key in known if plus else key in official)
+        words.append(f"++{word.removeprefix('+')}" if is_forced else word)
+    return words
 
 
 def folders_with_shares(indir: Any) -> Any:

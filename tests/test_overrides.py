@@ -9,7 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from saicinpainting.overrides import folders_with_shares, literal_words, without_null_groups
+from saicinpainting.config import LIGHTNING_1_KEYS, translate_trainer_kwargs
+from saicinpainting.overrides import folders_with_shares, forced, literal_words, without_null_groups
 from tests.helpers import ROOT
 
 PATHS = [
@@ -141,3 +142,14 @@ def test_folders_with_shares_may_have_any_letters(tmp_path: Path, monkeypatch) -
 
 def test_names_of_no_utf_8_are_words_of_the_shell() -> None:
     assert literal_words([os.fsdecode(b"indir=caf\xe9")]) == ["indir='caf\udce9'"]
+
+
+def test_words_for_official_configs_set_keys_of_ours_too():
+    words = ["+out_ext=.jpg", "+trainer.kwargs.accelerator=ddp", "trainer.kwargs.gpus=1", "trainer.kwargs.gpu=1"]
+    others = ["+logger=many", "+x@trainer.kwargs=y", "++a.b=1", "~a.b", "-cn", "lama-fourier", "data.batch_size=10"]
+    made = forced([*words, *others], {"out_ext": ".png"}, LIGHTNING_1_KEYS)
+    assert made == ["++out_ext=.jpg", "++trainer.kwargs.accelerator=ddp", "++trainer.kwargs.gpus=1", words[3], *others]
+    with initialize_config_dir(str(ROOT / "configs" / "training"), version_base="1.3"):
+        kwargs = compose("lama-fourier", made[1:3]).trainer.kwargs
+    assert (kwargs.accelerator, kwargs.gpus) == ("ddp", 1)
+    assert translate_trainer_kwargs(kwargs)["devices"] == 1

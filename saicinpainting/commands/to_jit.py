@@ -27,9 +27,10 @@ def translated(words: Sequence[str]) -> list[str]:
     Raises:
         InputError: an official word that is unknown or missing.
     """
-    if not any(word.startswith(tuple(f"{key}=" for key in OFFICIAL)) for word in words):
+    plain = [word.removeprefix("+") for word in words]  # the official config lacks save_path
+    if not any(word.startswith(tuple(f"{key}=" for key in OFFICIAL)) for word in plain):
         return list(words)
-    given = dict(word.partition("=")[::2] for word in words)
+    given = dict(word.partition("=")[::2] for word in plain)
     for key in given:
         if key not in OFFICIAL:
             raise InputError(f"{key}: unknown word beside model.path= and save_path=; {did_you_mean(key, OFFICIAL)}")

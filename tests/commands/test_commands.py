@@ -45,6 +45,7 @@ def test_help_loads_no_torch(name: str, tmp_path: Path):
 def test_to_jit_takes_the_official_words():
     words = ["model.path=a=b (1)", "save_path=-x.pt"]
     assert to_jit.translated(words) == ["--", "a=b (1)", "-x.pt"]
+    assert to_jit.translated([words[0], "+save_path=-x.pt"]) == to_jit.translated(words)
     assert to_jit.translated([*words, "model.checkpoint=last.ckpt"])[:2] == ["--checkpoint", "last.ckpt"]
     assert to_jit.translated(["RUN", "OUT.pt"]) == ["RUN", "OUT.pt"]
     for wrong, message in ((words[:1], "save_path= is missing"), ([*words, "save_pat=x"], "save_pat: unknown word")):
