@@ -264,7 +264,9 @@ def origin(model: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
     checkpoint = files.checkpoint
     if not checkpoint.is_file():
         there = sorted(file.name for file in checkpoint.parent.glob("*.*")) or ["nothing"]
-        raise InputError(f"no checkpoint {checkpoint}; there are: {', '.join(there)}")
+        runs = sorted(config.parent for config in Path(model["path"]).glob("*/config.yaml"))
+        hint = f"; model.path={runs[0]} is a run's folder" if runs and files.config is None else ""
+        raise InputError(f"no checkpoint {checkpoint}; there are: {', '.join(there)}{hint}")
     made_by = {"checkpoint_sha256": digest_of(checkpoint, "sha256"), **settings}
     if files.config is not None and ".onnx" not in checkpoint.name:  # such a file has its network inside
         sections = resolved_sections(read_experiment_config(files.folder), ("generator", "training_model"))

@@ -310,10 +310,10 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
     """The files of the model that a setting such as `model.path` names, fetched if they have to be.
 
     Args:
-        place: a run's folder, a file of weights, a zip of a run, a name of the table, an address, which may end in
-            `#sha256=CHECKSUM`, or `hf://OWNER/REPO[@REVISION][/FILE]`.
-        checkpoint: the name of the file in `models/`; default `best.ckpt`, or what the table says of a published model.
-            Where a run has no `best.ckpt`, its `best.safetensors` is taken.
+        place: a run's folder, its `models/` or `config.yaml`, a file of weights, a zip of a run, a name of the table,
+            an address, which may end in `#sha256=CHECKSUM`, or `hf://OWNER/REPO[@REVISION][/FILE]`.
+        checkpoint: the name of the file in `models/`, or beside the config; default `best.ckpt`, or what the table says
+            of a published model. Where a run has no `best.ckpt`, its `best.safetensors` is taken.
 
     Raises:
         InputError: there is nothing of this name, or it cannot be had.
@@ -334,6 +334,8 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
         path = Path(place)
     if path.is_file() and zipfile.is_zipfile(path) and path.suffix == ".zip":
         path = _unpacked(path)
+    if path.name == "config.yaml" and path.is_file():
+        path = path.parent
     if path.is_file():
         if checkpoint and checkpoint not in ("best.ckpt", path.name):
             raise InputError(
@@ -341,11 +343,12 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
                 "name the run's folder"
             )
         return _with_config(path, path.parent.parent if path.parent.name == "models" else path.parent)
-    name = checkpoint or "best.ckpt"
-    if name == "best.ckpt" and not (path / "models" / name).is_file():
-        stripped = path / "models" / "best.safetensors"  # of bin/make_checkpoint.py --safetensors
-        name = stripped.name if stripped.is_file() else name
-    return _with_config(path / "models" / name, path)
+    if path.name == "models" and path.is_dir() and not (path / "models").exists():
+        path = path.parent
+    names = [checkpoint or "best.ckpt"]
+    names += ["best.safetensors"] if names == ["best.ckpt"] else []  # of bin/make_checkpoint.py --safetensors
+    files = [folder / name for folder in (path / "models", path) for name in names]
+    return _with_config(next((file for file in files if file.is_file()), files[0]), path)
 
 
 def _with_config(checkpoint: Path, folder: Path) -> ModelFiles:

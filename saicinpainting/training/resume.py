@@ -229,7 +229,7 @@ def _read_run(path: Path) -> dict[str, Any]:
     if lacks:
         raise InputError(
             f"{path} lacks {', '.join(lacks)}: it holds weights to predict with, not the state of a run of this "
-            "framework"
+            "framework (trainer.finetune_from starts a run from them)"
         )
     try:
         progress_of(checkpoint["loops"]["fit_loop"])

@@ -13,10 +13,12 @@ import pytest
 import torch
 import yaml
 
+from saicinpainting.inference.folders import origin
 from saicinpainting.inference.inpainter import Inpainter
 from saicinpainting.io import download
 from saicinpainting.networks import make_generator, models
 from saicinpainting.networks.models import (
+    ModelFiles,
     fetch_model,
     find_model,
     locate_model,
@@ -196,6 +198,24 @@ def test_folders_files_and_zips_are_found(table: Path, tmp_path: Path):
     of_zip = locate_model(tmp_path / "mine.zip")
     assert of_zip.checkpoint.read_bytes() == weights()
     assert of_zip.config is not None
+
+
+def test_a_run_is_found_by_a_part_of_it_and_without_a_folder_for_its_weights(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    for file in ("config.yaml", "models/best.ckpt", "models/last.ckpt"):
+        (run / file).touch()
+    for place in (run / "models", run / "config.yaml", f"{run}/models/"):
+        assert locate_model(place) == ModelFiles(run / "models" / "best.ckpt", run / "config.yaml")
+        assert locate_model(place, "last.ckpt").checkpoint == run / "models" / "last.ckpt"
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in ("config.yaml", "best.safetensors"):
+        (flat / file).touch()
+    assert locate_model(flat) == ModelFiles(flat / "best.safetensors", flat / "config.yaml")
+    assert locate_model(tmp_path / "none").checkpoint == tmp_path / "none" / "models" / "best.ckpt"
+    with pytest.raises(InputError, match=rf"no checkpoint .*; model\.path={flat} is a run's folder"):
+        origin({"path": str(tmp_path), "checkpoint": "best.ckpt"}, {})
 
 
 def test_an_address_brings_its_checksum(table: Path, server: Files):
