@@ -17,7 +17,7 @@ from torch import nn
 from saicinpainting.evaluation.data import PrecomputedInpaintingResultsDataset, pad_tensor_to_modulo
 from saicinpainting.evaluation.evaluator import InpaintingEvaluator, InpaintingEvaluatorOnline, ssim_fid100_f1
 from saicinpainting.evaluation.losses import base_loss
-from saicinpainting.evaluation.losses.base_loss import EvaluatorScore, SSIMScore
+from saicinpainting.evaluation.losses.base_loss import EvaluatorScore, PairwiseScore, SSIMScore
 from saicinpainting.evaluation.refinement import refine_predict
 from saicinpainting.evaluation.utils import move_to_device
 from saicinpainting.io.checkpoint import read_checkpoint
@@ -240,3 +240,32 @@ def test_an_evaluator_within_a_training_is_asked_at_its_end() -> None:
     assert results["own", "total"]["mean"] == results["ssim", "80-100%"]["mean"]
     metrics = {("ssim", "total"): {"mean": 0.5}, ("fid", "total"): {"mean": 200.0}}
     assert ssim_fid100_f1(metrics) == 0
+
+
+class RootMeanSquare(PairwiseScore):
+    """A score of one's own as scripts of others write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset()
+
+    def forward(self, pred_batch: torch.Tensor, target_batch: torch.Tensor, mask: Any = None) -> torch.Tensor:
+        values = (pred_batch - target_batch).square().flatten(1).mean(dim=1).sqrt()
+        self.individual_values = np.hstack([self.individual_values, values.cpu().numpy()])
+        return values
+
+
+def test_a_score_of_ones_own_is_grouped_beside_ours() -> None:
+    pred, target = rand(1, 4, 3, 32, 32), rand(2, 4, 3, 32, 32)
+    mask = torch.zeros(4, 1, 32, 32)
+    mask[:2, :, :8] = 1
+    batches = [{"image": target[s], "inpainted": pred[s], "mask": mask[s]} for s in (slice(0, 3), slice(3, 4))]
+    online = InpaintingEvaluatorOnline({"rms": RootMeanSquare(), "ssim": SSIMScore()})
+    values = np.sqrt(((pred - target).double().numpy() ** 2).mean(axis=(1, 2, 3)))
+    for given in (False, True):
+        states = [online.process_batch(batch) for batch in batches]
+        results = online.evaluation_end(states=states if given else None)
+        for group, of_group in (("total", values), ("20-30%", values[:2]), ("0-10%", values[2:])):
+            found = results["rms", group]
+            assert found == {"mean": pytest.approx(of_group.mean()), "std": pytest.approx(of_group.std(), rel=1e-4)}
+        assert results["ssim", "20-30%"]["mean"] == pytest.approx(ssim(pred, target)[:2].mean().item(), abs=1e-6)

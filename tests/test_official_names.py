@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -53,7 +54,7 @@ NAMES = {
     "evaluation.refinement": "refine_predict",
     "evaluation.utils": "move_to_device load_yaml SmallMode",
     "evaluation.masks.mask": "SegmentationMask RigidnessMode propose_random_square_crop",
-    "evaluation.losses.base_loss": "SSIMScore LPIPSScore FIDScore EvaluatorScore",
+    "evaluation.losses.base_loss": "SSIMScore LPIPSScore FIDScore EvaluatorScore PairwiseScore",
     "evaluation.losses.ssim": "SSIM",
     "evaluation.losses.lpips": "PerceptualLoss",
     "evaluation.losses.fid.inception": "InceptionV3",
@@ -82,8 +83,14 @@ def test_the_training_module_is_built_from_a_whole_config():
 
 
 def test_a_config_file_is_read_with_attributes(tmp_path: Path):
-    (tmp_path / "x.yaml").write_text("a: {b: 3}\n")
-    assert official("evaluation.utils", "load_yaml")(tmp_path / "x.yaml").a.b == 3
+    (tmp_path / "x.yaml").write_text("a: {b: 3}\nweights: ${TORCH_HOME}\nparts: [{c: 4}]\n")
+    config = official("evaluation.utils", "load_yaml")(tmp_path / "x.yaml")
+    assert (config.a.b, config.weights, config.parts[0].c) == (3, "${TORCH_HOME}", 4)
+    assert config.get("segmentation", {"enable": False}) == {"enable": False}
+    assert json.loads(json.dumps(config)) == config
+    config.a.d = config.a.pop("b", 2)
+    assert config["a"] == {"d": 3}
+    assert not hasattr(config, "none")
     assert official("evaluation.utils", "SmallMode")("upscale").name == "UPSCALE"
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset, default_collate
 
 from saicinpainting.data.pairs import batches_of_equal_size
 from saicinpainting.io.device import move_to_device, pick_device
 from saicinpainting.metrics import evaluator
-from saicinpainting.metrics.evaluator import INTEGRALS, fid100_f1
+from saicinpainting.metrics.base import TOTAL, ImageMetric
+from saicinpainting.metrics.evaluator import INTEGRALS, bin_label, fid100_f1, hole_share_bins
 
 __all__ = ["InpaintingEvaluator", "InpaintingEvaluatorOnline", "lpips_fid100_f1", "ssim_fid100_f1"]
 
@@ -38,7 +41,8 @@ class InpaintingEvaluatorOnline(evaluator.InpaintingEvaluator):
     """The official way to evaluate: called with every batch, then asked for the results once.
 
     Args:
-        scores: metrics by name, such as `evaluation.losses.base_loss.SSIMScore()`.
+        scores: metrics by name, such as `evaluation.losses.base_loss.SSIMScore()`; one's own are called, asked by
+            `get_value` and `reset`, as `PairwiseScore` is.
         bins: groups of images by the share of the hole.
         image_key, inpainted_key: of a batch, (B, 3, H, W) in [0, 1]; it has `mask` (B, 1, H, W) too.
         integral_func, integral_title: a score of all results, such as `ssim_fid100_f1`, and its name.
@@ -55,24 +59,41 @@ class InpaintingEvaluatorOnline(evaluator.InpaintingEvaluator):
         integral_title: str | None = None,
         clamp_image_range: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(metrics=dict(scores), bins=bins, inpainted_key=inpainted_key, integral_kind=None)
+        metrics = {name: score for name, score in scores.items() if isinstance(score, ImageMetric)}
+        super().__init__(metrics=metrics, bins=bins, inpainted_key=inpainted_key, integral_kind=None)
+        self.others: Any = nn.ModuleDict({name: score for name, score in scores.items() if name not in metrics})
+        self.groups: list[int] = []
         self.image_key, self.clamp_image_range = image_key, clamp_image_range
         self.integral_func, self.integral_title = integral_func, integral_title
 
-    def forward(self, batch: Mapping[str, Any]) -> None:
+    @torch.no_grad()
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Add a batch; what scores of one's own made of it."""
         image, inpainted = batch[self.image_key], batch[self.inpainted_key]
         if self.clamp_image_range is not None:
             image, inpainted = image.clamp(*self.clamp_image_range), inpainted.clamp(*self.clamp_image_range)
         self.update({**batch, "image": image, self.inpainted_key: inpainted})
+        self.groups += hole_share_bins(batch["mask"], self.bins).tolist()
+        return {name: score(inpainted, image, batch["mask"]) for name, score in self.others.items()}
 
     process_batch = forward
 
+    def reset(self) -> None:
+        super().reset()
+        self.groups = []
+        for score in self.others.values():
+            score.reset()
+
     def evaluation_end(self, states: Any = None) -> Any:
         """The results of all batches so far; the next batch begins anew."""
-        results = self.compute()
+        results: Any = self.compute()
+        for name, score in self.others.items():
+            own = None if states is None else [state[name] for state in states]
+            results[name, TOTAL], by_group = score.get_value(groups=np.array(self.groups), states=own)
+            results |= {(name, bin_label(group, self.bins)): value for group, value in by_group.items()}
         self.reset()
         if self.integral_func is not None:
-            results[self.integral_title or "integral", "total"] = {"mean": self.integral_func(results)}
+            results[self.integral_title or "integral", TOTAL] = {"mean": self.integral_func(results)}
         return results
 
 

@@ -8,13 +8,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from saicinpainting import metrics
 from saicinpainting.metrics.base import TOTAL, ImageMetric, Statistics, precise
 from saicinpainting.metrics.ssim import ssim
 
-__all__ = ["EvaluatorScore", "FIDScore", "LPIPSScore", "SSIMScore"]
+__all__ = ["EvaluatorScore", "FIDScore", "LPIPSScore", "PairwiseScore", "SSIMScore"]
 
 
 class EvaluatorScore(ImageMetric):
@@ -45,6 +45,30 @@ class EvaluatorScore(ImageMetric):
         results = dict(self.compute())
         total = results.pop(TOTAL, {"mean": float("nan")})
         return total, None if groups is None else results
+
+
+class PairwiseScore(nn.Module):
+    """What a score of one's own derives from: its `forward(pred_batch, target_batch, mask)` adds a number of each image
+    to `individual_values`, and returns them, (B,)."""
+
+    individual_values: Any = None
+
+    def get_value(
+        self, groups: np.ndarray | None = None, states: Any = None
+    ) -> tuple[Statistics, dict[Any, Statistics] | None]:
+        """As of `EvaluatorScore`."""
+        values = np.asarray(self.individual_values) if states is None else torch.cat(states, dim=-1).cpu().numpy()
+        total = _mean_and_std(values)
+        if groups is None:
+            return total, None
+        return total, {group: _mean_and_std(values[groups == group]) for group in np.unique(groups).tolist()}
+
+    def reset(self) -> None:
+        self.individual_values = []
+
+
+def _mean_and_std(values: np.ndarray) -> Statistics:
+    return {"mean": float(values.mean()), "std": float(values.std())}
 
 
 class SSIMScore(metrics.SSIMScore, EvaluatorScore):
