@@ -21,6 +21,18 @@ GENERATORS: dict[str, type[Generator]] = {
     "pix2pixhd_global": GlobalGenerator,
     "pix2pixhd_multidilated": MultiDilatedGlobalGenerator,
 }
+OFFICIAL_DEFAULTS: dict[str, Any] = {
+    **{"spatial_transform_layers": None, "spatial_transform_kwargs": {}, "ffc_positions": None, "ffc_kwargs": {}},
+    **{
+        "dilated_blocks_n": 0,
+        "dilated_blocks_n_start": 0,
+        "dilated_blocks_n_middle": 0,
+        "dilation_block_kind": "simple",
+    },
+    **{"dilation": 1, "second_dilation": None, "is_resblock_depthwise": False, "affine": None},
+    "deconv_kind": "convtranspose",
+}
+"""Settings of official generators that no published one uses; a config may say so by these values."""
 DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {"pix2pixhd_nlayer": NLayerDiscriminator}
 
 
@@ -55,6 +67,9 @@ def make_generator(config: Any = None, kind: str | None = None, **settings: Any)
     `config`, the whole config, decides nothing; it is the first argument because scripts written for the
     official code call `make_generator(config, **config.generator)`.
     """
+    if kind in GENERATORS and settings.get("_target_") is None:
+        unused = {name for name, default in OFFICIAL_DEFAULTS.items() if settings.get(name) in (default, None)}
+        settings = {name: value for name, value in settings.items() if name not in unused}
     generator = build(GENERATORS, {"kind": kind, **settings}, where="generator", interface=GeneratorInterface)
     check_interface(generator, nn.Module, where="generator", name=str(settings.get("_target_")))
     return generator

@@ -170,3 +170,14 @@ def test_discriminator_is_twice_differentiable() -> None:
     first = discriminator.get_parameter("model0.0.weight").grad
     assert first is not None
     assert first.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["ffc_resnet", "pix2pixhd_global", "pix2pixhd_multidilated"])
+def test_official_settings_that_change_nothing_may_stand_in_a_config(kind: str) -> None:
+    none = {"ratio_gin": 0, "ratio_gout": 0, "enable_lfu": False}
+    convs = {f"{part}_conv_kwargs": none for part in ("init", "downsample", "resnet")} if kind == "ffc_resnet" else {}
+    small = {"kind": kind, "input_nc": 4, "output_nc": 3, "ngf": 4, "n_downsampling": 1, "n_blocks": 1, **convs}
+    official = {"spatial_transform_layers": None, "spatial_transform_kwargs": {}, "ffc_positions": None, "dilation": 1}
+    assert make_generator(None, **small, **official).state_dict().keys() == make_generator(**small).state_dict().keys()
+    with pytest.raises(InputError, match=r"generator\.spatial_transform_layers: unknown config key"):
+        make_generator(None, **small, spatial_transform_layers=[0])
