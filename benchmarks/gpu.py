@@ -109,7 +109,7 @@ def make_steps(device: str, out: Path) -> list[Step]:
 
 TRACE = "trace.json.gz"
 EAGER = ("reference", "default", "fast")
-PREDICTION = ("reference", "cufft", "folded", "bf16", "bf16-graphs", "fp16-graphs")
+PREDICTION = ("reference", "cufft", "no-tf32", "folded", "bf16", "bf16-graphs", "fp16-graphs")
 FILES = ("gpu.json", "gpu.md", "gpu.log", TRACE)
 
 
@@ -144,6 +144,8 @@ def run_steps(steps: Iterable[Step], machine: dict[str, Any], out: Path, *, devi
         log = Log(file, {out: "OUT", Path(folder): "WORK"})
         if machine["missing"]:
             log.write(f"missing packages: {', '.join(machine['missing'])}\n")
+        if machine.get("older_than_asked"):
+            log.write(f"older than pyproject.toml asks for: {', '.join(machine['older_than_asked'])}\n")
         spare = 0.0  # what the steps before left of their time
         for step in steps:
             result: dict[str, Any] = {"step": step.number, "title": step.title, "status": "running", "seconds": 0.0}

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -40,16 +41,33 @@ def facts(device: str) -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
     found: dict[str, Any] = {"card": "cpu", "missing": missing, "commit": commit(), "python": platform.python_version()}
     found |= {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), **versions}
+    found["older_than_asked"] = older_than_asked()
     found |= {"system": f"{platform.system()} {platform.machine()}", "cpu_cores": os.cpu_count()}
     if device == "cuda":
         card = torch.cuda.get_device_properties(0)
         found |= {"card": card.name, "capability": f"{card.major}.{card.minor}"}
         found |= {"memory_gb": round(card.total_memory / 1e9, 1), "multiprocessors": card.multi_processor_count}
         found |= {"driver": driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+        with contextlib.suppress(AttributeError, RuntimeError):  # PyTorch can be built without it
+            found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
         found["tf32_convolutions"] = torch.backends.cudnn.allow_tf32
         found["tf32_products"] = torch.backends.cuda.matmul.allow_tf32
     return found
+
+
+def older_than_asked() -> list[str]:
+    """Packages that are older than pyproject.toml asks for, as "filelock 3.20 (4.1)"."""
+    older = []
+    for name, least in re.findall(r'^    "([\w-]+)>=([\d.]+)', (ROOT / "pyproject.toml").read_text(), re.MULTILINE):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(name)
+            if numbers(version) < numbers(least):
+                older.append(f"{name} {version} ({least})")
+    return older
+
+
+def numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version.partition("+")[0])]
 
 
 def commit() -> str:

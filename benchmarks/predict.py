@@ -9,7 +9,8 @@ out, channels-last, strips at full resolution. `bf16`, `fp16`: the same in half 
 `onnxruntime`, `openvino`: the exported file (`--onnx FILE` keeps it), where they are installed, on CPUs. `refined`:
 with feature refinement, measured if named; its memory does not depend on `--n-iters`. `cufft`: the reference with the
 inverse transform that the official code asks a GPU for, whose result the library leaves open for spectra of no real
-map; `max_error` is what its reading changes.
+map; `max_error` is what its reading changes. `no-tf32`: the reference in full float32; by default GPUs from Ampere on
+compute its convolutions in TF32, and `max_error` is what that changes.
 
 Weights are seeded, since published ones cannot be assumed at hand; `--model RUN` takes a trained run. `max_error`,
 `psnr_db`: in the hole against the first variant, on a photograph. `--memory`: sizes at which each variant runs once in
@@ -73,10 +74,10 @@ INPAINTERS: dict[str, dict[str, Any]] = {
     "bf16-compiled": {"precision": "bf16", "compile_network": True, "cuda_graphs": False},
 }
 ON_CPUS = ("folded", "bf16", "bf16-compiled")
-CUFFT = "cufft"
+CUFFT, NO_TF32 = "cufft", "no-tf32"
 RUNTIMES = ("onnxruntime", "openvino")
 REFINED = "refined"
-VARIANTS = ("reference", CUFFT, *INPAINTERS, *RUNTIMES, REFINED)
+VARIANTS = ("reference", CUFFT, NO_TF32, *INPAINTERS, *RUNTIMES, REFINED)
 Fill = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -110,7 +111,7 @@ def on_gpu(args: argparse.Namespace) -> bool:
 
 def fast_here(args: argparse.Namespace) -> list[str]:
     if on_gpu(args):
-        return ["reference", CUFFT, *INPAINTERS]
+        return ["reference", CUFFT, NO_TF32, *INPAINTERS]
     half = "no bfloat16" not in machine(args.threads)
     return ["reference", *(name for name in ON_CPUS if half or name == "folded"), *RUNTIMES]
 
@@ -147,10 +148,11 @@ def calibrated(generator: torch.nn.Module) -> torch.nn.Module:
 
 def make(name: str, generator: torch.nn.Module, args: argparse.Namespace, folder: Path) -> Fill | None:
     """The variant `name`; None if it is a runtime that is not installed."""
-    if name in ("reference", CUFFT):
+    if name in ("reference", CUFFT, NO_TF32):
         reference = copy.deepcopy(generator).to(args.device).to(memory_format=torch.contiguous_format)
         set_fft_backend(reference, "fft")
-        return plain(reference) if name == "reference" else with_single_inverse(plain(reference))
+        changed = {CUFFT: with_single_inverse, NO_TF32: without_tf32}
+        return changed[name](plain(reference)) if name in changed else plain(reference)
     if name in INPAINTERS:
         inpainter = Inpainter(generator, device=args.device, strategy="whole", **INPAINTERS[name])
         set_fft_backend(inpainter.network, "auto")
@@ -182,6 +184,18 @@ def with_single_inverse(fill_in: Fill) -> Fill:
     def run(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         with mock.patch.object(dft, "inverse_fft", inverse):
             return fill_in(image, mask)
+
+    return run
+
+
+def without_tf32(fill_in: Fill) -> Fill:
+    def run(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            return fill_in(image, mask)
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
 
     return run
 

@@ -108,6 +108,23 @@ class Event:
         return 1000 * (end.time - self.time)
 
 
+def test_prediction_without_tf32_is_so_for_its_own_images_alone(scripts: None) -> None:
+    import predict
+
+    seen = []
+
+    def fill_in(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return image
+
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, True
+    try:
+        predict.without_tf32(fill_in)(torch.zeros(1), torch.zeros(1))
+        assert (seen, torch.backends.cudnn.allow_tf32) == ([False], True)
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def test_prediction_one_variant_after_the_other(scripts: None, monkeypatch: pytest.MonkeyPatch) -> None:
     import predict
 

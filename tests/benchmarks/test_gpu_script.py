@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.metadata
 import json
 import os
 import signal
@@ -10,9 +11,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.helpers import ROOT, is_running
 
@@ -142,6 +145,34 @@ def test_missing_packages_fail_the_steps_that_need_them(gpu: Any, tmp_path: Path
     assert other["status"] == "ok"
 
 
+@pytest.mark.usefixtures("gpu")
+def test_a_machine_without_nccl_and_nvidia_smi_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_machine
+
+    def version() -> tuple[int, ...]:
+        raise AttributeError("module 'torch._C' has no attribute '_nccl_version'")
+
+    card = SimpleNamespace(name="a card", major=8, minor=6, total_memory=10**10, multi_processor_count=2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda.nccl, "version", version)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90000)
+    monkeypatch.setenv("PATH", "")
+    found = gpu_machine.facts("cuda")
+    assert (found["card"], found["driver"]) == ("a card", "")
+    assert "nccl" not in found
+
+
+@pytest.mark.usefixtures("gpu")
+def test_packages_that_are_older_than_asked_for_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_machine
+
+    assert gpu_machine.older_than_asked() == []
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.0.7" if name == "filelock" else version(name))
+    assert gpu_machine.older_than_asked() == ["filelock 4.0.7 (4.1)"]
+
+
 def test_the_files_name_no_folder_of_the_machine(gpu: Any, tmp_path: Path) -> None:
     code = (
         f"import os, json; print({str(ROOT)!r}, os.path.expanduser('~/x'), os.environ['TMPDIR'], json.__file__)\n1 / 0"
@@ -190,6 +221,7 @@ def test_every_step_runs_and_leaves_its_rows(tmp_path: Path) -> None:
     assert [row["variant"] for row in prediction] == [
         "reference",
         "cufft",
+        "no-tf32",
         "folded",
         "bf16",
         "bf16-graphs",
