@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from gpu_machine import NEEDED
 from gpu_page import page
@@ -121,11 +121,16 @@ def main() -> None:
     args = parser.parse_args()
     chosen = re.findall(r"[^\s,]+", args.steps)
     if not chosen or not set(chosen) <= set("123456"):
-        sys.exit(f"STEPS={args.steps}: expected some of 1 to 6, as STEPS=3,4")
+        refuse(f"STEPS={args.steps}: expected some of 1 to 6, as STEPS=3,4")
     machine = asked_facts(args.device)
     card = re.sub(r"[^A-Za-z0-9._-]+", "-", machine["card"]).strip("-")
     folder = card if len(set(chosen)) == 6 else f"{card}-steps-{'-'.join(chosen)}"  # some do not replace all
     out = Path(args.out or ROOT / "benchmarks" / "results" / "gpu" / folder).resolve()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        refuse(f"cannot write results to {out} ({error.strerror}); OUT=FOLDER takes them elsewhere")
     steps = [step for step in make_steps(args.device, out) if str(step.number) in chosen]
     for number in (signal.SIGTERM, signal.SIGHUP):  # end what is running, too, which is a session of its own
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -133,6 +138,12 @@ def main() -> None:
     results = run_steps(steps, machine, out, device=args.device)
     print(f"results: {out}")
     sys.exit(any(result["status"] != "ok" for result in results))
+
+
+def refuse(reason: str) -> NoReturn:
+    """End where nothing can be run."""
+    print(reason, file=sys.stderr)
+    sys.exit(2)
 
 
 def run_steps(steps: Iterable[Step], machine: dict[str, Any], out: Path, *, device: str) -> list[dict[str, Any]]:

@@ -264,3 +264,21 @@ def test_what_cannot_be_run_is_one_line(tmp_path: Path, variables: dict[str, str
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert [line.partition(":")[0] for line in lines] == [message.partition(":")[0]]
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "7"], "STEPS=7: expected some of 1 to 6, as STEPS=3,4"),
+        (["--out", f"{__file__}/results"], f"cannot write results to {__file__}/results (Not a directory)"),
+    ],
+)
+def test_where_nothing_can_be_run_the_status_is_2(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setattr(gpu, "asked_facts", lambda device: MACHINE)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(message)
