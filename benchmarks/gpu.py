@@ -132,7 +132,7 @@ def main() -> None:
     except OSError as error:
         refuse(f"cannot write results to {out} ({error.strerror}); OUT=FOLDER takes them elsewhere")
     steps = [step for step in make_steps(args.device, out) if str(step.number) in chosen]
-    for number in (signal.SIGTERM, signal.SIGHUP):  # end what is running, too, which is a session of its own
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end what is running, too, which is a group of its own
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     results = run_steps(steps, machine, out, device=args.device)
@@ -240,7 +240,8 @@ def run_command(
     log.write(f"$ python {' '.join(arguments)}\n")
     process = subprocess.Popen(
         [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", start_new_session=True,
+        stdin=subprocess.DEVNULL, text=True, errors="replace",
+        preexec_fn=os.setpgrp,  # not a session, which a job system that kills this one leaves running
     )  # fmt: skip
     reader = threading.Thread(target=log.copy, args=(process.stdout,), daemon=True)
     reader.start()

@@ -76,6 +76,16 @@ def state_of(pid: str) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def test_steps_stay_in_the_session_that_started_them_so_that_who_ends_it_frees_the_card(
+    gpu: Any, tmp_path: Path
+) -> None:
+    code = "import json, os; json.dump({'group': os.getpgid(0), 'session': os.getsid(0)}, "
+    (step,) = run(gpu, tmp_path, code + "open(os.environ['LAMA_GPU_ROWS'], 'w'))")
+    (row,) = step["rows"]
+    assert row["session"] == os.getsid(0)
+    assert row["group"] != os.getpgid(0)
+
+
 def test_a_step_has_the_time_that_those_before_it_left(gpu: Any, tmp_path: Path) -> None:
     first, second = run(gpu, tmp_path, "", "", limit=100)
     assert (first["limit"], second["limit"]) == (100, 200 - round(first["seconds"]))
