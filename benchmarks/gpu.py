@@ -162,6 +162,7 @@ def run_steps(steps: Iterable[Step], machine: dict[str, Any], out: Path, *, devi
             result: dict[str, Any] = {"step": step.number, "title": step.title, "status": "running", "seconds": 0.0}
             result |= {"limit": round(step.limit + spare) if device == "cuda" else CPU_LIMIT, "rows": []}
             results.append(result)
+            publish(machine, results, out)  # also what ran when all was killed
             log.write(f"\n==== step {step.number}: {step.title} ({result['limit']:.0f} s at most)\n")
             lacking = [name for name in machine["missing"] if name in NEEDED or name in step.needs]
             if lacking:

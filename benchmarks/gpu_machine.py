@@ -81,7 +81,8 @@ def driver() -> str:
 def output_of(*command: str) -> str:
     if shutil.which(command[0]) is None:
         return ""
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "" if ended.returncode else ended.stdout.strip()  # nvidia-smi says there why it failed
 
 
 if __name__ == "__main__":

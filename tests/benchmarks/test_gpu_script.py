@@ -94,9 +94,16 @@ def test_a_step_has_the_time_that_those_before_it_left(gpu: Any, tmp_path: Path)
 def test_rows_are_there_while_later_steps_run(gpu: Any, tmp_path: Path) -> None:
     code = f"import shutil; shutil.copytree({str(tmp_path / 'out')!r}, {str(tmp_path / 'seen')!r})"
     run(gpu, tmp_path / "out", ROW, code)
-    (first,) = json.loads((tmp_path / "seen" / "gpu.json").read_text())["steps"]
+    first, second = json.loads((tmp_path / "seen" / "gpu.json").read_text())["steps"]
     assert (first["status"], first["rows"]) == ("ok", [{"case": "x", "n": 1}])
+    assert (second["status"], second["rows"]) == ("running", [])
     assert "| x | 1 |" in (tmp_path / "seen" / "gpu.md").read_text()
+
+
+def test_the_machine_is_described_before_the_first_row(gpu: Any, tmp_path: Path) -> None:
+    code = f"import shutil; shutil.copytree({str(tmp_path / 'out')!r}, {str(tmp_path / 'seen')!r})"
+    run(gpu, tmp_path / "out", code)
+    assert json.loads((tmp_path / "seen" / "gpu.json").read_text())["machine"] == MACHINE
 
 
 def test_rows_are_there_while_the_command_that_wrote_them_runs_on(gpu: Any, tmp_path: Path) -> None:
@@ -171,6 +178,16 @@ def test_a_machine_without_nccl_and_nvidia_smi_is_described(monkeypatch: pytest.
     found = gpu_machine.facts("cuda")
     assert (found["card"], found["driver"]) == ("a card", "")
     assert "nccl" not in found
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_driver_that_cannot_be_asked_has_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_machine
+
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert gpu_machine.driver() == ""
 
 
 @pytest.mark.usefixtures("gpu")
