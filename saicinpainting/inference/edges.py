@@ -104,7 +104,9 @@ def fill_with_edge(backend: MatchingBackend, batch: Batch, edge: EdgeSettings) -
     if not edge.feather:
         return filled
     weights = [fill_weight(*pair, edge.feather) for pair in zip(holes, grown, strict=True)]
-    return fade(batch["image"], filled, torch.from_numpy(np.stack(weights))[:, None])
+    image, weight = batch["image"], torch.from_numpy(np.stack(weights))[:, None]
+    height, width = filled.shape[2:]  # refinement leaves the padding out
+    return fade(image[:, :, :height, :width], filled, weight[:, :, :height, :width])
 
 
 def _grown_and_padded(hole: np.ndarray, size: tuple[int, int], pixels: int) -> np.ndarray:

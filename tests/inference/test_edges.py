@@ -171,6 +171,20 @@ def test_a_cast_of_the_network_is_matched_in_refinement_too(tmp_path: Path) -> N
     assert (grown[~outside] != image[~outside]).float().mean() > 0.99
 
 
+def test_a_refined_fill_of_a_padded_image_fades_in_as_without_padding(tmp_path: Path) -> None:
+    model = {"path": write_run(tmp_path), "checkpoint": "best.ckpt"}
+    image = torch.from_numpy(photo("coffee.png", 96) / 255).float().permute(2, 0, 1)[None]
+    mask = torch.zeros(1, 1, 96, 96)
+    mask[:, :, 60:80, 30:60] = 1
+    batches = [
+        {"image": image[:, :, :height, :width], "mask": mask[:, :, :height, :width], "unpad_to_size": (93, 90)}
+        for height, width in ((96, 96), (93, 90))
+    ]
+    refined = refining(model, edge=EdgeSettings(grow=4, feather=4))
+    padded, alone = (refined(batch)[:, :, :93, :90] for batch in batches)
+    assert torch.equal(padded, alone)
+
+
 def test_padding_grows_as_the_image_does() -> None:
     """An object's shadow at the border must not stay known in the mirrored pixels."""
     fill, network, image = inpainter(0.1)
