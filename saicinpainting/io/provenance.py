@@ -15,7 +15,7 @@ from saicinpainting.io.download import digest_of_input
 from saicinpainting.io.files import append, part_of, write_whole
 from saicinpainting.utils import InputError
 
-LATER = {"config_sha256"}
+LATER = {"config_sha256", "photographs_sha256"}
 """Settings that are not compared with folders of earlier versions, which did not note them."""
 
 

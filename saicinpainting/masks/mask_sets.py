@@ -17,7 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from saicinpainting.config import CONFIGS, published_config
-from saicinpainting.io.files import LONGEST_NAME, disk_problem, map_in_processes
+from saicinpainting.io.download import digest_of
+from saicinpainting.io.files import LONGEST_NAME, REMEDIES, disk_problem, map_in_processes
 from saicinpainting.io.folders import IMAGE_SUFFIXES, images_in
 from saicinpainting.io.images import LONGEST_SIDE, read_image, save_image
 from saicinpainting.io.provenance import Provenance
@@ -201,7 +202,12 @@ def make_mask_set(
         if stem == next_stem:
             raise InputError(f"{name} and {other} would give the same files; rename one of them")
     provenance = Provenance(outdir, ".mask_set")
-    made_of = {"config": config, "seed": seed, "photographs": describe_images(indir, found, outdir)}
+    made_of = {
+        "config": config,
+        "seed": seed,
+        "photographs": describe_images(indir, found, outdir),
+        "photographs_sha256": _digest_of_images(indir, found),
+    }
     provenance.check(made_of, what="a mask set", remedy="write to another folder, or remove that one")
     provenance.begin(made_of)
     left = [name for name in found if name not in provenance.done]
@@ -256,7 +262,7 @@ def describe_images(indir: Path, names: Sequence[str], outdir: Path) -> dict[str
 
     The folder is given as the way there from `outdir`, so that both may move.
 
-    A digest of contents would take as long as drawing the set.
+    Not of their contents: this is for steps that would have to read hundreds of gigabytes.
     """
     digest = hashlib.sha256()
     for name in names:
@@ -265,6 +271,20 @@ def describe_images(indir: Path, names: Sequence[str], outdir: Path) -> dict[str
     folder, start = indir.resolve(), outdir.resolve()
     way = Path(os.path.relpath(folder, start)) if folder.drive == start.drive else folder
     return {"folder": way.as_posix(), "digest": digest.hexdigest()}
+
+
+def _digest_of_images(indir: Path, names: Sequence[str]) -> str:
+    """Of the contents: an image may be replaced by one of as many bytes. What cannot be read is skipped later."""
+    digest = hashlib.sha256()
+    for name in tqdm(names, desc="check", unit="image", leave=False):
+        try:
+            content = digest_of(indir / name, "sha256")
+        except OSError as error:
+            if error.errno in REMEDIES:  # a disk that fails
+                raise
+            content = "unreadable"
+        digest.update(os.fsencode(f"{name}\t{content}\n"))
+    return digest.hexdigest()
 
 
 def _process_image(name: str, *, maker: MaskSetMaker, indir: Path, outdir: Path, seed: int) -> int | str:

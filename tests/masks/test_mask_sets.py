@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -150,6 +151,23 @@ def test_shipped_configs(name):
     [(image, mask)] = MaskSetMaker(**settings).propose(picture(300, 200), MaskRandom.seeded(0))
     assert image.size == (side, side)
     assert 0 < mask.mean() <= 0.5
+
+
+def test_a_photograph_replaced_by_one_of_as_many_bytes_is_noticed(tmp_path):
+    photographs, out = tmp_path / "photographs", tmp_path / "out"
+    photographs.mkdir()
+    picture(80, 80).save(photographs / "a.bmp")
+    make_mask_set(config(), photographs, out, ext="auto")
+    make_mask_set(config(), photographs, out, ext="auto")
+    settings = json.loads((out / ".mask_set.json").read_text())
+    size = (photographs / "a.bmp").stat().st_size
+    picture(80, 80).transpose(Image.Transpose.ROTATE_90).save(photographs / "a.bmp")
+    assert (photographs / "a.bmp").stat().st_size == size
+    with pytest.raises(InputError, match="holds a mask set made of something else"):
+        make_mask_set(config(), photographs, out, ext="auto")
+    del settings["photographs_sha256"]  # as a version that did not note it left it
+    (out / ".mask_set.json").write_text(json.dumps(settings))
+    make_mask_set(config(), photographs, out, ext="auto")
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
