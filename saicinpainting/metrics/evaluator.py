@@ -176,9 +176,10 @@ def hole_share_bins(mask: Tensor, bins: int) -> Tensor:
 
 
 def bin_label(index: int, bins: int) -> str:
-    """`10-20%` for bin 1 of 10."""
-    low, high = (round(100 * edge / bins, 1) for edge in (index, index + 1))
-    return f"{low:g}-{high:g}%"
+    """`10-20%` for bin 1 of 10; with as many decimals as tell the bins apart."""
+    decimals = max(1, len(str(bins - 1)) - 2)
+    low, high = (round(100 * edge / bins, decimals) for edge in (index, index + 1))
+    return f"{low:.12g}-{high:.12g}%"
 
 
 def results_table(results: Mapping[tuple[str, str], Mapping[str, float]]) -> pandas.DataFrame:

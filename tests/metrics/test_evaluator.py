@@ -74,6 +74,8 @@ def test_bins_by_hand() -> None:
 def test_bin_labels() -> None:
     assert [bin_label(i, 10) for i in (0, 1, 9)] == ["0-10%", "10-20%", "90-100%"]
     assert bin_label(0, 8) == "0-12.5%"
+    for bins in (999, 1001, 20_000):
+        assert len({bin_label(i, bins) for i in range(bins)}) == bins
 
 
 def test_groups_of_results() -> None:
