@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import inspect
 import json
@@ -231,7 +232,15 @@ def _measure(
     if not ranks.first:
         return None
     measurement = Measurement.from_json(measured)
-    return SetResult(one, measurement.results, measurement.images, dataset, made_of["set"])
+    digest = _digest_as_measured(made_of["set"], settings["dataset"].get("scale_factor"), colours)
+    return SetResult(one, measurement.results, measurement.images, dataset, digest)
+
+
+def _digest_as_measured(digest: str, scale_factor: float | None, colours: int) -> str:
+    """What values that compare share: the digest of a set's files or, where they were scaled or made grey, of that."""
+    if scale_factor in (None, 1) and colours == 3:
+        return digest
+    return hashlib.sha256(f"{digest} {float(scale_factor or 1)} {colours}".encode()).hexdigest()
 
 
 # ---- what comes out ------------------------------------------------------------------------------------------------

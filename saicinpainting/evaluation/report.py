@@ -71,7 +71,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class SetResult:
-    """images: the table of a `Measurement`; dataset: what was measured; digest: of the set's images and masks."""
+    """images: the table of a `Measurement`; dataset: what was measured; digest: of the images and masks that were."""
 
     set: EvaluationSet
     results: Results

@@ -367,6 +367,26 @@ def test_models_of_one_folder_share_a_table(evaluate: Evaluate, tmp_path: Path) 
     assert f"run & \\textbf{{{psnr}}} \\\\" in (tmp_path / "out" / "table.tex").read_text()
 
 
+def test_images_that_were_scaled_or_made_grey_are_columns_of_their_own(
+    evaluate: Evaluate, grey: Grey, tmp_path: Path
+) -> None:
+    given = (f"sets=[{write_set(tmp_path / 'mine')}]", "table=[psnr]")
+    whole = evaluate(*given)
+    evaluate(*given, "model.name=same", "+dataset.scale_factor=1")
+    half = evaluate(*given, "model.name=half", "+dataset.scale_factor=0.5")
+    grey.image_channels = 1
+    evaluate(*given, "model.name=in_grey")
+    cells = [line.split(" | ") for line in (tmp_path / "out" / "table.md").read_text().splitlines()[2:6]]
+    assert [[bool(cell.strip(" |")) for cell in row[1:]] for row in cells] == [
+        [True, False, False],  # half
+        [False, True, False],  # in_grey
+        [False, False, True],  # run
+        [False, False, True],  # same
+    ]
+    with pytest.raises(InputError, match=r"have no set of the same images and masks"):
+        find_failures(whole, against=half)
+
+
 def test_classes_alone_are_reported(evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saicinpainting.metrics.segmentation.weight_files", lambda place: ())
     monkeypatch.setattr("saicinpainting.metrics.segmentation.make_segmentation", BrightIsSky)
