@@ -23,7 +23,7 @@ DEEP = (".png", ".tif", ".tiff")
 WITH_PILLOW: dict[str, dict[str, Any]] = {
     ".jpg": {"quality": 95},
     ".jpeg": {"quality": 95},
-    ".webp": {"lossless": True},
+    ".webp": {"lossless": True, "exact": True},  # or colours that alpha hides would be lost
     ".tif": {"compression": "tiff_lzw"},
     ".tiff": {"compression": "tiff_lzw"},
 }

@@ -184,7 +184,7 @@ def write_image(path: str | Path, image: np.ndarray, extras: ImageExtras | None 
     ending = path.suffix.lower()
     extras = (extras or ImageExtras()).within(ending)
     pixels = extras.fit(image, ending)
-    if ending in WITH_PILLOW and (extras.profile or extras.dpi or extras.alpha is not None):
+    if ending in WITH_PILLOW and (extras.profile or extras.dpi or pixels.shape[2] in (2, 4)):
         try:
             encoded = encode_by_pillow(pixels, ending, extras)
         except (ValueError, OSError) as error:  # sides above 16383 of WebP, 65500 of JPEG

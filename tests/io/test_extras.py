@@ -57,9 +57,18 @@ def test_each_format_keeps_what_it_can(tmp_path: Path, ending: str, dtype: type,
     if found.shape[2] == 4:
         kept = alpha(dtype) if expected.dtype == dtype else np.round(alpha(dtype) / 257)
         np.testing.assert_array_equal(found[..., 3], kept)
-        if ending == ".webp":
-            return  # colours below full transparency are not kept
     np.testing.assert_array_equal(found[..., :3], expected)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".webp"])
+@pytest.mark.parametrize("painted", [False, True])
+def test_colours_that_alpha_hides_are_written_too(tmp_path: Path, ending: str, painted: bool) -> None:
+    """painted: alpha is one of the network's channels."""
+    clear = np.zeros((12, 17), np.uint8)
+    pixels, extras = colours(), ImageExtras(alpha=None if painted else clear)
+    write_image(tmp_path / f"a{ending}", np.dstack([pixels, clear]) if painted else pixels, extras)
+    with Image.open(tmp_path / f"a{ending}") as image:
+        np.testing.assert_array_equal(np.asarray(image), np.dstack([pixels, clear]))
 
 
 def test_an_ordinary_result_is_written_as_before(tmp_path: Path) -> None:
