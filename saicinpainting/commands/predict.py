@@ -5,6 +5,7 @@ Masks lie beside the images, or `mask.path` names one, or their folder; `out=FIL
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -33,6 +34,7 @@ def predict(settings: dict[str, Any], ranks: Ranks) -> None:
     from saicinpainting.inference.backends import image_channels, load_backend, share_limits, warn_of_unrefined
     from saicinpainting.inference.edges import EdgeSettings
     from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
+    from saicinpainting.masks.mask_sets import check_outside
     from saicinpainting.schema import read_section
     from saicinpainting.utils import InputError
 
@@ -43,6 +45,8 @@ def predict(settings: dict[str, Any], ranks: Ranks) -> None:
     check_prediction_dataset(settings["dataset"])
     names = {"img_suffix": settings["dataset"].pop("img_suffix", ".png")}
     names |= {"mask_path": path} if (path := settings["mask"].pop("path")) is not None else {}
+    if settings["out"] is None and path is not None and Path(path).is_dir():
+        check_outside(Path(settings["outdir"]), Path(path))
     edge = read_section(EdgeSettings, settings["mask"], where="mask")
     dataset: Any = make_default_val_dataset(settings["indir"], **names, **settings["dataset"])
     # Settings that decide the pixels. Names of files do not: results are known by the contents of image and mask. Nor

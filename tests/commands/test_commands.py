@@ -11,6 +11,7 @@ import pytest
 
 from saicinpainting.commands import to_jit
 from saicinpainting.utils import InputError
+from tests.helpers import run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "saicinpainting" / "commands").glob("*.py") if path.stem != "__init__")
@@ -51,3 +52,11 @@ def test_to_jit_takes_the_official_words():
     for wrong, message in ((words[:1], "save_path= is missing"), ([*words, "save_pat=x"], "save_pat: unknown word")):
         with pytest.raises(InputError, match=message):
             to_jit.translated(wrong)
+
+
+def test_results_do_not_go_into_the_folder_of_the_masks(tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    run = run_script("predict.py", f"indir={tmp_path}", f"mask.path={masks}", f"outdir={masks}", cwd=tmp_path)
+    assert run.returncode == 1
+    assert f"error: {masks} lies in {masks}" in run.stderr
