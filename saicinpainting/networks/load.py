@@ -27,6 +27,9 @@ MOST_LAYERS = 200
 """Each is built, which takes milliseconds; none of ours has more than 40."""
 SPARE_WEIGHTS = 1 << 26
 """Of a network that a config may describe beside any file: 256 MiB. What does not fit is named weight by weight."""
+GENERATOR_SECTIONS = ("generator", "training_model")
+CONFIG = "config"
+"""The key of these sections in a checkpoint of ours, for whoever has the file without its run's folder."""
 MOST_OF_ANYTHING = 1 << 16
 """Channels, sizes and the like of a network."""
 
@@ -79,13 +82,17 @@ def load_generator(
 
     Args:
         path: a checkpoint, or the generator's weights alone, as `read_checkpoint` takes them.
-        config: the run's `config.yaml`; None: the weights' names and shapes say which network it is.
+        config: the run's `config.yaml`; None: what the file has of it or, of others' files, the weights' names and
+            shapes say which network it is.
         trust: packages that a `_target_` in the config may name, for example `("my_lab",)`.
 
     Raises:
         InputError: the file is missing or damaged, does not fit the config, or is no generator of LaMa's.
     """
-    read = as_generator(read_checkpoint(path)["state_dict"])
+    checkpoint = read_checkpoint(path)
+    read = as_generator(checkpoint["state_dict"])
+    if config is None and _describes_a_generator(checkpoint.get(CONFIG)):
+        config = checkpoint[CONFIG]
     try:
         state = unfolded(read)
     except (
@@ -98,7 +105,7 @@ def load_generator(
     if config is None:
         sections: dict[str, Any] = {"generator": recognize_generator(state, path), "training_model": {}}
     else:
-        sections = resolved_sections(config, ("training_model", "generator"))
+        sections = resolved_sections(config, GENERATOR_SECTIONS)
         check_trusted(sections, trust)
     check_buildable(sections, state, path)
     trained = build_generator(sections["generator"], sections["training_model"])
@@ -110,12 +117,16 @@ def load_generator(
     return trained
 
 
+def _describes_a_generator(config: Any) -> bool:
+    return isinstance(config, dict) and all(isinstance(config.get(name), dict) for name in GENERATOR_SECTIONS)
+
+
 def check_buildable(sections: Mapping[str, Any], state: StateDict, path: str | Path) -> None:
     """An `InputError` if the config describes another network than the file's, before any of it takes memory.
 
     A `_target_` of others may not know how to be built without memory; its package is trusted.
     """
-    for name in ("generator", "training_model"):
+    for name in GENERATOR_SECTIONS:
         if not isinstance(sections.get(name), Mapping):
             raise InputError(f"{name}: this section is missing from the config; expected a mapping of settings")
     if sections["generator"].get("_target_") is not None:

@@ -23,6 +23,8 @@ CONFIG_OF_NETWORK: dict[tuple[Any, Any], str] = {
     ("pix2pixhd_global", 15): "big-lama-regular",
     ("pix2pixhd_multidilated", 9): "ablv2_work_md",
 }
+LAMA_SMALL = {"initial_fill": "pyramid", "identity_init": True, "add_out_act": False}
+"""What no weight of lama-small shows, whose layers no other shipped config has."""
 
 
 def as_generator(state: StateDict) -> dict[str, Tensor]:
@@ -66,8 +68,8 @@ def has_average(state: StateDict) -> bool:
 def recognize_generator(state: StateDict, path: str | Path) -> dict[str, Any]:
     """The config section `generator` that fits the weights `generator.*` of the file `path`.
 
-    What cannot be told is as in the shipped configs: a sigmoid at the end, reflected borders, batch norm. A file of
-    another network is refused where its weights are loaded.
+    What cannot be told is as in the shipped config of such layers: a sigmoid at the end (lama-small has none, but an
+    initial fill), reflected borders, batch norm. A file of another network is refused where its weights are loaded.
 
     Raises:
         InputError: the weights are of no generator of LaMa's.
@@ -94,23 +96,27 @@ def _section(state: StateDict) -> dict[str, Any] | None:
     head = max((name for name in weights if name.endswith(".weight")), key=lambda name: int(name.split(".")[1]))
     section: dict[str, Any] = {**settings, "output_nc": weights[head].shape[0], "add_out_act": "sigmoid"}
     if settings["kind"] == "ffc_resnet":
-        section |= {"n_downsampling": first - 2, "init_conv_kwargs": outer, "downsample_conv_kwargs": outer}
+        section |= {"init_conv_kwargs": outer, "downsample_conv_kwargs": outer}
         section["resnet_conv_kwargs"] = _ffc_settings(weights, f"model.{first}.conv1.ffc.")
         width = sum(weights[f"model.{first}.conv1.{norm}.weight"].numel() for norm in _norms(weights, first))
     else:
-        strided = [name for name in weights if re.fullmatch(r"model\.\d+\.weight", name) and weights[name].dim() == 4]
-        section["n_downsampling"] = sum(int(name.split(".")[1]) < first for name in strided) - 1
-        width = weights[[name for name in strided if int(name.split(".")[1]) < first][-1]].shape[0]
+        width = weights[_convolutions(weights, first)[-1]].shape[0]
     if settings["kind"] == "pix2pixhd_multidilated":
         section["multidilation_kwargs"] = _multidilation(weights, f"model.{first}.conv_block.0.convs.", width)
     if 0 < width < settings["ngf"] << section["n_downsampling"]:
         section["max_features"] = width
-    return section
+    return {**section, **LAMA_SMALL} if _is_lama_small(section) else section
+
+
+def _is_lama_small(section: Mapping[str, Any]) -> bool:
+    return tuple(map(section.get, ("kind", "n_blocks", "ngf", "n_downsampling"))) == ("ffc_resnet", 5, 32, 2)
 
 
 def generator_remedy(own_state: StateDict, file_state: StateDict) -> str:
     """Which settings of the generator differ in a file, and the config that has them; empty where nothing tells."""
     own, file = generator_settings(own_state), generator_settings(file_state)
+    if _is_lama_small(file):  # no weight shows all that it takes
+        return "the generator in the file is lama-small's; take the config lama-small"
     differing = [name for name in file if name in own and own[name] != file[name]]
     if not differing:
         return ""
@@ -122,9 +128,9 @@ def generator_remedy(own_state: StateDict, file_state: StateDict) -> str:
 
 
 def generator_settings(state: StateDict) -> dict[str, Any]:
-    """`kind`, `n_blocks`, and, where the first convolution is an ordinary one, `ngf` and `input_nc`; empty if unknown.
+    """`kind`, `n_blocks`, `n_downsampling` and, where the first convolution is an ordinary one, `ngf` and `input_nc`.
 
-    state: has the weights `generator.*`.
+    Empty if unknown. state: has the weights `generator.*`.
     """
     weights = {name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(PREFIX)}
     kinds = {
@@ -136,7 +142,8 @@ def generator_settings(state: StateDict) -> dict[str, Any]:
     if kind is None:
         return {}
     first, last = _blocks(weights)
-    settings: dict[str, Any] = {"kind": kind, "n_blocks": last - first + 1}
+    halvings = first - 2 if kind == "ffc_resnet" else len(_convolutions(weights, first)) - 1
+    settings: dict[str, Any] = {"kind": kind, "n_blocks": last - first + 1, "n_downsampling": halvings}
     stem = "model.1" + (".ffc.convl2l" if kind == "ffc_resnet" else "")
     first_kernel = weights.get(f"{stem}.weight")
     if first_kernel is not None and first_kernel.dim() == 4 and f"{stem.removesuffix('l2l')}l2g.weight" not in weights:
@@ -151,6 +158,12 @@ def _blocks(weights: StateDict) -> tuple[int, int]:
     if not places:
         return 0, -1
     return places[0], max(place for i, place in enumerate(places) if place - places[0] == i)
+
+
+def _convolutions(weights: StateDict, first: int) -> list[str]:
+    """The plain ones before layer `first`."""
+    plain = [name for name in weights if re.fullmatch(r"model\.\d+\.weight", name) and weights[name].dim() == 4]
+    return [name for name in plain if int(name.split(".")[1]) < first]
 
 
 def _norms(weights: StateDict, block: int) -> list[str]:

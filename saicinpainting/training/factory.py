@@ -18,7 +18,7 @@ from saicinpainting.networks import make_discriminator
 from saicinpainting.networks.ema import EMAOptions, GeneratorEMA
 from saicinpainting.networks.fourier import FourierOptions
 from saicinpainting.networks.inputs import GeneratorInput
-from saicinpainting.networks.load import build_generator, image_channels_of
+from saicinpainting.networks.load import GENERATOR_SECTIONS, build_generator, image_channels_of
 from saicinpainting.schema import known_keys, read_section
 from saicinpainting.training.batch_transforms import BatchOptions
 from saicinpainting.training.module import InpaintingModule
@@ -108,6 +108,7 @@ def _training_parts(settings: Settings) -> TrainingParts:
         extra_evaluators={name: made for name in data.get("extra_val") or {} if (made := make()) is not None},
         gradient_clip_val=(trainer.get("kwargs") or {}).get("gradient_clip_val"),
         seed=trainer.get("seed", 0),
+        config={name: settings[name] for name in GENERATOR_SECTIONS},
     )
 
 

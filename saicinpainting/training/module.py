@@ -16,6 +16,7 @@ from saicinpainting.networks.base import Generator, set_memory_format
 from saicinpainting.networks.batch_norm import freeze_batch_norms, freeze_norms, statistics_kept
 from saicinpainting.networks.ema import without_average
 from saicinpainting.networks.inputs import batch_rng
+from saicinpainting.networks.load import CONFIG
 from saicinpainting.training.compilation import compile_networks, uncompiled, wants_compilation
 from saicinpainting.training.frozen import WHERE as FROZEN_PARTS
 from saicinpainting.training.frozen import frozen_norms, frozen_parameters
@@ -53,6 +54,7 @@ class InpaintingModule(Objective):
         self.gradient_clip_val = parts.gradient_clip_val
         self.visualizer = parts.visualizer
         self.seed = parts.seed
+        self._config = parts.config
         self.guard = NonFiniteGuard(policy=self.options.nonfinite)
         self._make_optimizers, self.schedules = parts.make_optimizers, parts.schedules
         self._grad_norm = torch.zeros(())  # of the latest step, before clipping
@@ -353,6 +355,7 @@ class InpaintingModule(Objective):
         checkpoint["state_dict"] = without_prefixes(checkpoint["state_dict"], FROZEN_PREFIXES)
         checkpoint[VALIDATIONS] = self.validations
         if not self.options.predict_only:
+            checkpoint[CONFIG] = self._config
             self.schedules.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -109,6 +109,7 @@ class TrainingParts:
     """What training needs besides the generator; a model that only predicts has none of it.
 
     `make_optimizers`: (generator, discriminator, fused) to their optimizers. `seed`: of random choices inside a step.
+    `config`: the sections that a file of weights needs to be read without its run's folder.
     """
 
     discriminator: nn.Module
@@ -125,6 +126,7 @@ class TrainingParts:
     extra_evaluators: Mapping[str, InpaintingEvaluator] = field(default_factory=dict)
     gradient_clip_val: float | None = None
     seed: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (clip := self.gradient_clip_val) is not None and (not isinstance(clip, (int, float)) or clip < 0):

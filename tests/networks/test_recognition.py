@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from saicinpainting.io.checkpoint import write_checkpoint
 from saicinpainting.networks import make_generator
-from saicinpainting.networks.load import load_generator
+from saicinpainting.networks.load import load_generator, load_model
+from saicinpainting.networks.models import INSIDE
 from saicinpainting.networks.recognition import as_generator, recognize_generator
 from saicinpainting.utils import InputError
 from tests.helpers import fill, golden_values, rand
@@ -100,6 +103,35 @@ def test_weights_of_something_else_are_named(tmp_path: Path):
     torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"other\.pth: its weights are of no generator .*config\.yaml"):
         load_generator(tmp_path / "other.pth")
+
+
+def test_a_file_of_lama_small_alone_fills_as_in_its_folder(tmp_path: Path):
+    shipped = INSIDE / "lama-small" / "models" / "best.safetensors"
+    shutil.copy(shipped, tmp_path / "weights.safetensors")
+    x = rand(1, 1, 4, 64, 64)
+    with torch.no_grad():
+        expected = load_model("lama-small").generator.eval()(x)
+        assert torch.equal(load_model(tmp_path / "weights.safetensors").generator.eval()(x), expected)
+
+
+def test_a_checkpoint_alone_says_what_no_weight_shows(tmp_path: Path):
+    section = {**FFC, "initial_fill": "pyramid", "add_out_act": "tanh"}
+    config = {"generator": section, "training_model": {"kind": "default"}}
+    network = fill(make_generator(**section)).eval()
+    state = {f"generator.{name}": tensor for name, tensor in network.state_dict().items()}
+    write_checkpoint({"state_dict": state, "config": config}, tmp_path / "last.ckpt")
+    x = rand(1, 1, 4, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(load_model(tmp_path / "last.ckpt").generator.eval()(x), network(x))
+
+
+@pytest.mark.parametrize("config", [None, "lama", {"generator": "ffc"}, {"generator": FFC}, {"model": {}}])
+def test_a_config_of_somebody_else_in_a_file_is_left_alone(config: Any, tmp_path: Path):
+    state = {f"generator.{name}": tensor for name, tensor in make_generator(**FFC).state_dict().items()}
+    write_checkpoint({"state_dict": state, "config": config}, tmp_path / "last.ckpt")
+    assert load_model(tmp_path / "last.ckpt").generator.state_dict().keys() == {
+        name.removeprefix("generator.") for name in state
+    }
 
 
 def test_published_sections_are_recognised(tmp_path: Path):

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from saicinpainting.io.checkpoint import read_checkpoint, write_checkpoint
+from saicinpainting.networks.load import load_model
+from saicinpainting.networks.models import INSIDE
 from saicinpainting.training.factory import make_training_model
 from saicinpainting.training.finetune import finetune_path, start_from
 from saicinpainting.utils import InputError
@@ -167,6 +169,7 @@ def test_another_discriminator_is_left_out_with_the_reason(tmp_path: Path, weigh
     [
         ({"n_blocks": 3}, r"n_blocks=1 \(config: 3\); set generator\.n_blocks=1"),
         ({"ngf": 16}, r"ngf=8 \(config: 16\); set generator\.ngf=8"),
+        ({"n_downsampling": 2}, r"n_downsampling=3 \(config: 2\); set generator\.n_downsampling=3"),
         ({"input_nc": 10}, r"input_nc=4 \(config: 10\)"),
     ],
 )
@@ -180,6 +183,25 @@ def test_another_generator_is_an_error_that_says_what_to_set(tmp_path: Path, wei
     with pytest.raises(InputError, match=rf"the generator in .*best\.ckpt is not that of the config.*{message}"):
         start_from(model, tmp_path / "best.ckpt")
     assert_holds(model.generator, model_of(config).generator.state_dict())  # nothing was filled in part
+
+
+def test_a_checkpoint_of_a_run_is_read_alone(tmp_path: Path):
+    config = golden_config()
+    config["generator"] |= {"add_out_act": "tanh", "initial_fill": "pyramid"}
+    model = model_of(config)
+    checkpoint: dict[str, Any] = {"state_dict": model.state_dict(), "loops": {}}
+    model.on_save_checkpoint(checkpoint)
+    write_checkpoint(checkpoint, tmp_path / "last.ckpt")
+    x = torch.rand(1, 4, 64, 64)
+    with torch.no_grad():
+        found = load_model(tmp_path / "last.ckpt").generator.eval()(x)
+        torch.testing.assert_close(found, model.generator.eval()(x), rtol=0, atol=0)
+
+
+def test_weights_of_lama_small_name_its_config(tmp_path: Path):
+    # ngf, n_blocks and n_downsampling alone would leave the initial fill out, which no weight shows.
+    with pytest.raises(InputError, match=r"is lama-small's; take the config lama-small$"):
+        start_from(model_of(), INSIDE / "lama-small" / "models" / "best.safetensors")
 
 
 def test_a_file_without_a_generator_is_named(tmp_path: Path, weights: State):
