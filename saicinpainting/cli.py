@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from saicinpainting.config import CONFIGS, LIGHTNING_1_KEYS, register_resolvers
 from saicinpainting.io.files import disk_problem, printable
@@ -21,7 +21,7 @@ from saicinpainting.io.logs import bear_full_logs, bear_names
 from saicinpainting.io.yaml_files import read_yaml
 from saicinpainting.official_configs import read_group_headers
 from saicinpainting.overrides import forced, literal_words, without_null_groups
-from saicinpainting.utils import InputError
+from saicinpainting.utils import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -110,9 +110,16 @@ def _line_of(error: Exception) -> str | None:
     if isinstance(error, InputError):
         # A data loader's worker hands its error over as text, with the traceback in front.
         return str(error).rsplit("InputError: ", 1)[-1]
+    if isinstance(error, OverrideParseException):
+        return f"config: {error.override}: expected KEY=VALUE, no spaces around the =, and what is opened closed"
     if isinstance(error, HydraException):
-        cause = str(error.__cause__ or "").splitlines()
-        return f"config: {error}" + (f" ({cause[0]})" if cause else "")
+        cause = str(error.__cause__ or "").splitlines()[:1]
+        if (
+            isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError)
+            and error.__cause__.parent_node is not None
+        ):
+            cause.append(did_you_mean(str(error.__cause__.key), map(str, error.__cause__.parent_node)))
+        return f"config: {error}" + (f" ({'; '.join(cause)})" if cause else "")
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: missing config key; set it, for example on the command line: {error.full_key}=…"
     if isinstance(error, OmegaConfBaseException):

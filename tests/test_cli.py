@@ -39,6 +39,11 @@ def of_a_wrong_key() -> None:
         compose("default", ["model.paht=x"])
 
 
+def of_spaces_around_the_equals_sign() -> None:
+    with initialize_config_dir(str(ROOT / "configs" / "prediction"), version_base="1.3"):
+        compose("default", ["indir = photos"])
+
+
 def of_the_disk() -> None:
     raise PermissionError(errno.EACCES, "Permission denied", "/there/run")
 
@@ -79,7 +84,12 @@ def of_little_shared_memory() -> None:
         (of_a_config_with_a_name_that_is_no_utf_8, "indir: /data/caf\\udce9: a name that is no UTF-8; rename the file"),
         (of_a_killed_worker, "DataLoader worker (pid 17) is killed by signal: Killed; the memory or /dev/shm is full"),
         (of_little_shared_memory, "unable to allocate shared memory(shm) for file"),
-        (of_a_wrong_key, "config: Could not override 'model.paht'."),
+        (
+            of_a_wrong_key,
+            "config: Could not override 'model.paht'. To append to your config use +model.paht=x (Key 'paht' is not in "
+            "struct; known: checkpoint, path (did you mean 'path'?))",
+        ),
+        (of_spaces_around_the_equals_sign, "config: indir = photos: expected KEY=VALUE, no spaces around the ="),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(function: Callable[[], None], line: str, capsys, tmp_path: Path) -> None:
