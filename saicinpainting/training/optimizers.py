@@ -72,7 +72,8 @@ def _make_optimizer(network: nn.Module, settings: Settings, fused: bool, *, wher
             settings["betas"] = [float(beta) for beta in settings["betas"]]  # torch takes no 0 beside a .99
         return build(OPTIMIZERS, settings, where=where, default_kind="adamw", interface=torch.optim.Optimizer)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {error}") from error
+        given = ", ".join(f"{key}={value!r}" for key, value in settings.items() if key not in ("params", "fused"))
+        raise InputError(f"{where}: {error}; given {given}") from error
 
 
 def make_schedulers(settings: Settings, optimizers: Sequence[torch.optim.Optimizer]) -> list[LRScheduler]:

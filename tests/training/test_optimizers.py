@@ -105,6 +105,7 @@ def test_what_a_resume_takes_from_the_checkpoint_is_said(caplog):
         ({**SETTINGS, "critic": {}}, r"optimizers\.critic: unknown config key"),
         ({**SETTINGS, "generator": {"betas": [0.5, 2]}}, r"optimizers\.generator: Invalid beta parameter.*2"),
         ({**SETTINGS, "generator": {"betas": 0.5}}, r"optimizers\.generator: 'float' object is not iterable"),
+        ({**SETTINGS, "generator": {"lr": "1e-3x"}}, r"optimizers\.generator: .*; given lr='1e-3x'$"),
         ({**SETTINGS, "generator": {"kind": "sgdd"}}, r"optimizers\.generator\.kind: unknown kind 'sgdd'"),
     ],
 )
