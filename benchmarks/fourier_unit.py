@@ -7,7 +7,7 @@ The unit is that of lama-fourier's blocks (192 channels); forward and backward, 
 for the FFT, which prefers it, in contiguous ones too. `ratio`: time of the FFT in channels_last, the layout that the
 convolutions around it want / this time. `difference`: largest difference of the results of FFT and products, relative
 to the largest result. The rows where `auto` changes from products to the FFT decide `_largest_for_products` in
-saicinpainting/training/modules/fourier.py.
+saicinpainting/networks/fourier.py.
 """
 
 from collections.abc import Callable, Iterator

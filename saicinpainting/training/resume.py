@@ -63,7 +63,7 @@ def _at_rest(loops: Mapping[str, Any], progress: Progress, *, step_ends: bool) -
 class ExactResume(pl.Callback):
     """Writes the position into every checkpoint and starts the loops and the data there.
 
-    Which random numbers a batch gets follows from its position (`training/data/sampler.py`), so none are saved.
+    Which random numbers a batch gets follows from its position (`data/sampler.py`), so none are saved.
     """
 
     def __init__(self) -> None:
