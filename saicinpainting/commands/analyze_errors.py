@@ -26,3 +26,7 @@ def main() -> None:
     out = args.out or args.evaluation / "errors.html"
     write_failures(args.evaluation, failures, out, top=args.top, against=args.against)
     print(f"pictures -> {out}")
+
+
+if __name__ == "__main__":
+    main()

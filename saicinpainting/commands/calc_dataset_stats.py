@@ -40,3 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the pictures' choice (default: %(default)s)")
     parser.add_argument("--n-jobs", type=int, default=1, help="number of processes (default: %(default)s)")
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

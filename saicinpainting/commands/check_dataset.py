@@ -66,3 +66,7 @@ def write_table(path: Path, reports: list[ImageReport]) -> None:
     ]
     lines = ["\t".join(str(cell) for cell in row) for row in [("file", "issue", "width", "height", "reason"), *rows]]
     write_whole(path, "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

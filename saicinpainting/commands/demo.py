@@ -29,3 +29,7 @@ def main(config: DictConfig) -> None:
     models.get(models.first)  # what is wrong with it shows here, not in the browser
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that its images go with it
     launch_page(page, host=settings["host"], port=settings["port"])
+
+
+if __name__ == "__main__":
+    main()

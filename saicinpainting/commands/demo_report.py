@@ -59,3 +59,7 @@ def main() -> None:
     write_image(args.out.with_suffix(".png"), sheet)
     write_whole(args.out.with_suffix(".md"), table)
     print(f"{table}\nimage: {args.out.with_suffix('.png')}, table: {args.out.with_suffix('.md')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -34,3 +34,7 @@ def evaluate(settings: dict[str, Any], ranks: Ranks) -> None:
     print(f"tables and report: {folder}/results.csv, results.json, images.csv, report.html")
     if (folder.parent / "table.md").exists():
         print(f"all models: {folder.parent}/table.md, table.tex")
+
+
+if __name__ == "__main__":
+    main()

@@ -37,3 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", help="auto, cpu, cuda, ...; default: as in the config")
     parser.add_argument("--batch-size", type=int, help="images a step; default: as in the config")
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -50,3 +50,7 @@ def height_and_width(text: str) -> tuple[int, int]:
     if not (times and height.isdecimal() and width.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 512x768, got {text!r}")
     return int(height), int(width)
+
+
+if __name__ == "__main__":
+    main()

@@ -80,3 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--logs", type=Path, help="the run's folder of TensorBoard (default: as config.yaml says)")
     parser.add_argument("--link", action="store_true", help="make best.ckpt the best: a hard link, or else a copy")
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

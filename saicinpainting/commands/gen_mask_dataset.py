@@ -46,3 +46,7 @@ def main() -> None:
     print(f"{summary} -> {args.outdir}")
     if not summary.masks:
         raise InputError(f"no image of {args.indir} gave a mask; see the reasons above")
+
+
+if __name__ == "__main__":
+    main()

@@ -105,3 +105,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the config and weights that OUTDIR holds")
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -132,3 +132,7 @@ def verify(place: str) -> None:
     if wrong:
         raise InputError(f"{len(wrong)} shards of {without_secrets(place)} are not what the index says")
     print(f"{without_secrets(place)}: every shard is what the index says")
+
+
+if __name__ == "__main__":
+    main()

@@ -37,3 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--verify", action="store_true", help="compare the files with their checksums again")
     parser.add_argument("--markdown", action="store_true", help="print the table of the documents")
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

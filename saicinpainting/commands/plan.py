@@ -274,3 +274,7 @@ def when_it_ends(run: Path, now: float) -> str:
 
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+if __name__ == "__main__":
+    main()

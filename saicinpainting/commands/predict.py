@@ -86,3 +86,7 @@ def predict(settings: dict[str, Any], ranks: Ranks) -> None:
     if summary.skipped:
         reasons = "; ".join(summary.skipped.values())
         raise InputError(f"{len(summary.skipped)} of {len(dataset)} images were skipped: {reasons}")
+
+
+if __name__ == "__main__":
+    main()

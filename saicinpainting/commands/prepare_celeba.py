@@ -28,3 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("source", help="folder of the images, zip or tar of them, or the address of one")
     parser.add_argument("--val-images", type=int, default=2000, help="images kept from training (default: 2000)")
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

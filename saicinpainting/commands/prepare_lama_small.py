@@ -104,3 +104,7 @@ def parse_arguments() -> argparse.Namespace:
         ignored = ", ".join(option for option, given in of_packages.items() if given)
         raise InputError(f"--packed takes the photographs from its file, not from packages; leave out {ignored}")
     return args
+
+
+if __name__ == "__main__":
+    main()

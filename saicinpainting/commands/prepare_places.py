@@ -47,3 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--url", help="folder of a mirror")
     parser.add_argument("--checksums", type=Path, help="md5sum file of the mirror's archives, if they are others")
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

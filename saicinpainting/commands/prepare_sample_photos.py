@@ -76,3 +76,7 @@ def find(name: str) -> Image.Image:
     if not path.is_file():
         raise InputError(f"{path} is missing; the demo was made with scikit-image 0.26 and scikit-learn 1.7")
     return Image.open(path).convert("RGB")
+
+
+if __name__ == "__main__":
+    main()

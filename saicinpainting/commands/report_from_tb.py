@@ -60,3 +60,7 @@ def share(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text}")
     return value
+
+
+if __name__ == "__main__":
+    main()

@@ -32,3 +32,7 @@ def main() -> None:
     options = {"count": args.count, "seed": args.seed, "img_suffix": args.img_suffix}
     rows = write_side_by_side(args.datadir, runs, args.out, **options)
     print(f"{rows} images, {len(runs)} runs -> {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -25,3 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--metric", help="a scalar that validation logs (default: what the runs monitor)")
     parser.add_argument("--out", type=Path, help="write the table to this .md or .csv")
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

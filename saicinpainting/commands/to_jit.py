@@ -39,3 +39,7 @@ def translated(words: Sequence[str]) -> list[str]:
             raise InputError(f"{key}= is missing; expected model.path=RUN save_path=OUT.pt")
     checkpoint = given.get("model.checkpoint")
     return [*(["--checkpoint", checkpoint] if checkpoint else []), "--", given["model.path"], given["save_path"]]
+
+
+if __name__ == "__main__":
+    main()

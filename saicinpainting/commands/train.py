@@ -42,3 +42,7 @@ def train(config: DictConfig) -> float | None:
 
     run.train(config, HydraConfig.get().runtime.output_dir, SIGNALS)
     return None
+
+
+if __name__ == "__main__":
+    main()

@@ -17,11 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "saicinpainting" / "commands").glob("*.py") if path.stem != "__init__")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 HELP = """
-import sys
-from saicinpainting.commands.{name} import main
+import runpy, sys
 sys.argv = ["lama-command", "--help"]
 try:
-    main()
+    runpy.run_module("saicinpainting.commands.{name}", run_name="__main__")  # what python -m does
 except SystemExit as end:
     assert not end.code, end.code
 assert "torch" not in sys.modules, "torch was imported"
