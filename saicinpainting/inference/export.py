@@ -111,7 +111,9 @@ def export(
     """
     kind = kind or {".onnx": "onnx", ".pt": "torchscript", ".pt2": "torch_export"}.get(out.suffix, out.suffix)
     if kind not in EXPORTERS:
-        raise InputError(f"{out}: unknown kind of export {kind!r}; {did_you_mean(kind, EXPORTERS)}")
+        raise InputError(
+            f"{out}: unknown kind of export {kind!r}; {did_you_mean(kind, EXPORTERS)}; name OUT .onnx, .pt or .pt2"
+        )
     if interface not in INTERFACES:
         raise InputError(f"interface: unknown value {interface!r}; {did_you_mean(interface, INTERFACES)}")
     if interface != "default" and kind != "onnx":
