@@ -46,6 +46,13 @@ def test_a_file_list_decides_images_and_order(root):
     assert list(FolderSource(None, file_list=beside).files) == [str(root / "images" / "a.png")]
 
 
+def test_a_file_list_of_windows_is_read(root):
+    listed = root / "train.txt"
+    listed.write_bytes("\ufeffsub/c.png\r\na.png\r\n".encode())
+    source = FolderSource(root / "images", file_list=listed)
+    assert list(source.files) == [str(root / "images" / "sub/c.png"), str(root / "images" / "a.png")]
+
+
 def test_wrong_file_lists_are_named(root):
     listed = root / "train.txt"
     listed.write_text("a.png\nb.png\nsub/d.png\n")

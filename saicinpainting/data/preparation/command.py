@@ -84,7 +84,7 @@ def read_checksums(path: Path | None) -> dict[str, Checksum]:
         return {}
     sums = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--checksums: cannot read {path}: {error}") from error
     for line in filter(str.strip, lines):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -106,7 +107,7 @@ def _free(folder: Path, taken: Set[Path]) -> list[str]:
 def named(wanted: Path, folders: Sequence[Path]) -> tuple[Path, list[str]]:
     """The images that a list names, with or without folders and endings, and the first of `folders` that has all."""
     try:
-        lines = os.fsdecode(wanted.read_bytes()).split()
+        lines = os.fsdecode(wanted.read_bytes().removeprefix(codecs.BOM_UTF8)).split()
     except OSError as error:
         raise InputError(f"--eval-list: cannot read {wanted}: {error}") from error
     stems = list(dict.fromkeys(map(_stem, lines)))
