@@ -100,27 +100,6 @@ def _read(path: Path) -> Any:
             return read_archive(archive)
 
 
-def check_undamaged(path: str | Path) -> None:
-    """Compare a checkpoint with the checksums inside it.
-
-    Files that have none (`.safetensors`, torch before 1.6) pass if they are there.
-
-    Raises:
-        InputError: the file is missing, cut off, or has other bytes than were written.
-    """
-    path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            if path.suffix == ".safetensors" or file.read(1) == b"\x80":  # a bare pickle
-                return
-            with open_archive(file) as archive:
-                damaged = archive.testzip()
-    except Exception as error:  # a damaged directory can say anything: other encodings, methods, passwords
-        raise _unreadable(path, error) from error
-    if damaged:
-        raise InputError(f"checkpoint {path} cannot be read ({damaged} in it is damaged); copy it anew")
-
-
 def _unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror
