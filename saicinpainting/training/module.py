@@ -33,6 +33,7 @@ LOGGER = logging.getLogger(__name__)
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 VALIDATIONS = "validations"  # the checkpoint's key for their number
+PENALTY = "latest_penalty"  # and for what is logged of a penalty until it comes again
 
 
 class InpaintingModule(Objective):
@@ -115,6 +116,7 @@ class InpaintingModule(Objective):
             compile_networks(networks, device=self.device, required=setting is True)
 
     def on_train_start(self) -> None:
+        self._latest_penalty = {name: value.to(self.device) for name, value in self._latest_penalty.items()}
         self.schedules.resume(self.trainer.optimizers, self._steps_of_each(self.global_step))
         self.schedules.check_length(self._steps_of_each(self.trainer.estimated_stepping_batches))
         for name, optimizer in zip(NAMES, self.trainer.optimizers, strict=True):
@@ -357,12 +359,14 @@ class InpaintingModule(Objective):
         if not self.options.predict_only:
             checkpoint[CONFIG] = self._config
             self.schedules.save(checkpoint)
+            checkpoint[PENALTY] = {name: value.cpu() for name, value in self._latest_penalty.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the constants that the file leaves out, or holds in another version, from this model."""
         self.validations = checkpoint.get(VALIDATIONS, 0)
         if not self.options.predict_only:
             self.schedules.restore(checkpoint)
+            self._latest_penalty = checkpoint.get(PENALTY, {})
         state = checkpoint["state_dict"]
         if self.generator_average is None:
             state = without_average(state)
