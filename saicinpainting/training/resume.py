@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
+import torch
 
 from saicinpainting.data.datamodule import InpaintingDataModule
 from saicinpainting.io.checkpoint import FROZEN_PREFIXES, read_checkpoint, without_prefixes
@@ -68,6 +69,7 @@ class ExactResume(pl.Callback):
 
     def __init__(self) -> None:
         self._step_ends = False  # the end of the latest step, with its validation, is to come
+        self._logged: dict[str, torch.Tensor] = {}  # before the resume
 
     def on_train_batch_end(self, *_: Any) -> None:
         self._step_ends = True
@@ -92,6 +94,9 @@ class ExactResume(pl.Callback):
             "shares": data.shares(),
             "batch_size": data.batch_size(),  # over all processes
             "seed": data.seed,
+            "logged": {
+                name: torch.as_tensor(value).cpu() for name, value in trainer.callback_metrics.items()
+            },  # last, for callbacks
         }
 
     def on_load_checkpoint(
@@ -104,6 +109,7 @@ class ExactResume(pl.Callback):
         progress = progress_of(loops["fit_loop"])
         position = checkpoint.get(POSITION, {})  # without it: written before positions were, at the end of an epoch
         step_ends = bool(position.get("step_ends", False))
+        self._logged = position.get("logged", {})
         images = position.get("images", data.images_done(progress.epoch, progress.batches))
         limit = trainer.limit_train_batches
         last = limited(data.train_batches(), limit)
@@ -126,6 +132,8 @@ class ExactResume(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         where = "trainer.resume_from_checkpoint"
         _check_equal(trainer, where, "steps: every machine must see the same checkpoint", trainer.global_step)
+        # What early stopping and checkpoints are judged by may come of the step before.
+        trainer.callback_metrics.update({name: value.to(pl_module.device) for name, value in self._logged.items()})
 
 
 def _check_equal(trainer: pl.Trainer, where: str, what: str, count: int) -> None:

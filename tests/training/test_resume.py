@@ -93,6 +93,31 @@ def test_stopped_after_any_step(root: Path, signal_in, title: str, step: int):
     assert_same_run(root, name, title)
 
 
+def test_a_penalty_that_is_not_computed_in_every_step_is_logged_as_it_was_before_the_resume(root: Path, signal_in):
+    lazy = "+losses.adversarial.gp_interval=3"
+    run(root, "lazy", lazy)
+    signal_in(STEPS + 1)
+    stop(root, "lazy, stopped", lazy)
+    run(root, "lazy, stopped", lazy, "trainer.resume_from_checkpoint=auto")
+    assert_same_run(root, "lazy, stopped", "lazy")
+
+
+def test_what_checkpoints_and_early_stopping_are_judged_by_may_come_of_the_step_before_the_resume(
+    root: Path, signal_in
+):
+    judged_by_training = (
+        "trainer.checkpoint_kwargs.monitor=train_gen_l1",
+        "trainer.checkpoint_kwargs.mode=min",
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.monitor=train_gen_l1",
+    )
+    run(root, "judged", *judged_by_training)
+    signal_in(STEPS)
+    stop(root, "judged, stopped", *judged_by_training)
+    run(root, "judged, stopped", *judged_by_training, "trainer.resume_from_checkpoint=auto")
+    assert_same_run(root, "judged, stopped", "judged")
+
+
 @pytest.mark.parametrize("title", VARIANTS)
 @pytest.mark.parametrize("step", [STEPS // 2, STEPS])
 def test_stopped_in_a_validation_which_is_repeated(root: Path, signal_in, title: str, step: int):
