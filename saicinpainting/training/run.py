@@ -271,10 +271,11 @@ def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignal
     checkpoints = make_checkpoint_callback(settings, out_dir / "models")
     profiler, watchers = watch(section.profile, section.profile_steps, out_dir)
     stop = StopOnSignal(checkpoints, signals or StopSignals())
-    callbacks: list[pl.Callback] = [ExactResume(), checkpoints, stop, *watchers]
-    if kwargs.get("enable_progress_bar", True):
+    further = make_callbacks(settings.get("callbacks"))
+    callbacks: list[pl.Callback] = [ExactResume(), checkpoints, stop, *watchers, *further]
+    has_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in further)
+    if kwargs.get("enable_progress_bar", True) and not has_bar:
         callbacks.append(ProgressBar(refresh_rate=10))  # each refresh waits for the device
-    callbacks += make_callbacks(settings.get("callbacks"))
     ours = {
         "callbacks": callbacks,
         "profiler": profiler,
@@ -292,9 +293,16 @@ def make_trainer(settings: Mapping[str, Any], out_dir: Path, signals: StopSignal
         trainer = pl.Trainer(**{**kwargs, **ours, "strategy": _strategy(kwargs)})
     except (ValueError, TypeError) as error:
         raise InputError(f"trainer.kwargs: {error}") from error
+    if trainer.precision not in PRECISIONS:
+        raise InputError(
+            f"trainer.kwargs.precision={kwargs['precision']}: weights and losses are kept in float32; expected 32, "
+            "bf16-mixed, 16-mixed or 64"
+        )
     use_exact_epochs(trainer)
     return trainer
 
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
 # Keys of Lightning's Trainer that have another place here, and which.
 _ELSEWHERE = {

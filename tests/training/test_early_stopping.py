@@ -10,6 +10,7 @@ import pytest
 from saicinpainting.io.checkpoint import read_checkpoint
 from saicinpainting.metrics.ssim import SSIMScore
 from saicinpainting.training.run import train
+from saicinpainting.utils import InputError
 from tests.helpers import write_data
 from tests.runs import TinyFID, compose_run, scalars
 
@@ -72,3 +73,11 @@ def test_a_run_goes_on_with_a_validation_that_lacks_what_checkpoints_are_judged_
         "epoch=0-step=1.ckpt",
         "epoch=2-step=3.ckpt",
     }
+
+
+def test_a_value_that_is_not_logged_by_then_is_named(root: Path):
+    rarely = ("callbacks.early_stopping.monitor=train_gen_l1", "trainer.kwargs.log_every_n_steps=250")
+    with pytest.raises(
+        InputError, match=r"EarlyStopping\.monitor=train_gen_l1 has no value after 1 .* every 250 steps"
+    ):
+        run(root, "rarely", 1, *STOPPING, *rarely)

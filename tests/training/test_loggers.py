@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from saicinpainting.config import CONFIGS
 from saicinpainting.training.loggers import make_callbacks, make_loggers
+from saicinpainting.training.run import make_trainer
 from saicinpainting.utils import InputError
+from tests.runs import compose_run, resolved
 
 
 def group(name: str) -> dict[str, Any]:
@@ -64,3 +67,33 @@ def test_callbacks_are_lightnings_or_refused():
         make_callbacks({"mine": {"_target_": "torch.nn.ReLU"}})
     with pytest.raises(InputError, match=r"callbacks\.mine\._target_: missing config key"):
         make_callbacks({"mine": {"monitor": "val"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("GradientAccumulationScheduler", {"scheduling": {0: 2}}, "data.total_batch_size"),
+        ("BatchSizeFinder", {}, "data.batch_size"),
+        ("LearningRateFinder", {}, r"optimizers\.generator\.lr"),
+        ("StochasticWeightAveraging", {"swa_lrs": 0.1}, "average_generator=true"),
+        ("BackboneFinetuning", {}, "frozen_parts"),
+    ],
+)
+def test_callbacks_that_change_the_step_are_answered_with_what_does_that_here(name, settings, message):
+    described = {"mine": {"_target_": f"pytorch_lightning.callbacks.{name}", **settings}}
+    with pytest.raises(InputError, match=rf"^callbacks\.mine: {name} .*{message}"):
+        make_callbacks(described)
+
+
+def test_a_package_that_the_device_s_counters_need_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("saicinpainting.training.loggers.find_spec", lambda name: None)
+    (monitor,) = make_callbacks({**group("callbacks/device_stats"), "symptoms": None})
+    trainer: Any = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    with pytest.raises(InputError, match=r"DeviceStatsMonitor .* psutil, which is missing: pip install psutil"):
+        monitor.setup(trainer, pl.LightningModule(), "fit")
+
+
+def test_a_progress_bar_of_one_s_own_takes_the_place_of_the_usual_one(tmp_path: Path):
+    bar = "+callbacks.bar={_target_: pytorch_lightning.callbacks.TQDMProgressBar, refresh_rate: 50}"
+    trainer: Any = make_trainer(resolved(compose_run(tmp_path, bar)), tmp_path)
+    assert [one.refresh_rate for one in trainer.callbacks if isinstance(one, pl.callbacks.ProgressBar)] == [50]

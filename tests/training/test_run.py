@@ -337,6 +337,10 @@ def test_a_folder_stands_for_its_last_checkpoint(finished: Path):
         ("trainer.kwargs.max_epochs=0", r"trainer\.kwargs\.max_epochs: 0 leaves no step"),
         ("+trainer.kwargs.max_steps=0", r"trainer\.kwargs\.max_steps: 0 leaves no step"),
         ("trainer.kwargs.precision=foo", r"trainer\.kwargs: Precision 'foo' is invalid"),
+        (
+            "trainer.kwargs.precision=bf16-true",
+            r"precision=bf16-true: weights and losses are kept in float32; expected",
+        ),
         ("+trainer.kwargs.max_time=00:01:00:00", r"trainer\.kwargs\.max_time cannot be set: a run ends cleanly on SIG"),
         ("trainer.checkpoint_kwargs.every_n_train_steps=-3", r"every_n_train_steps: expected 1 or more"),
         ("+trainer.checkpoint_kwargs.save_weights_only=true", "no run could go on from such a last.ckpt"),
