@@ -81,7 +81,7 @@ class CelebaHQ(Preparation):
             self.unpack_file(path, "original")
         elif "://" in self.source:
             name = PurePosixPath(urlsplit(self.source).path).name or "celeba.zip"
-            self.fetch_and_unpack(Archive(name, self.source, ARCHIVE_BYTES), "original")
+            self.fetch_and_unpack(Archive(name, self.source, ARCHIVE_BYTES), "original", strip=None)
         else:
             raise InputError(
                 f"{self.source}: no such folder or file, and no address; where are the images of CelebA-HQ?"

@@ -29,6 +29,7 @@ from saicinpainting.io.archives import (
 from saicinpainting.io.budgets import BudgetError, check_bytes
 from saicinpainting.io.download import require_space
 from saicinpainting.io.files import whole
+from saicinpainting.io.folders import IMAGE_SUFFIXES
 from saicinpainting.io.pixels import open_image
 from saicinpainting.utils import InputError
 
@@ -49,14 +50,15 @@ class Member(NamedTuple):
     open: Callable[[], Any] | None
 
 
-def extract(archive: Path, folder: Path, *, strip: int = 1) -> int:
+def extract(archive: Path, folder: Path, *, strip: int | None = 1) -> int:
     """Unpack the images of a tar or zip archive into `folder`.
 
     A file that is there in its full size is not written again, so the same call resumes an interrupted one. Files
     appear when they are whole. Links, devices and hidden files are left out.
 
     Args:
-        strip: how many leading folders of the names to leave out; names with fewer lose all of them.
+        strip: how many leading folders of the names to leave out; names with fewer lose all of them. None: the one
+            that all images are in, if there is one, for which all names are read first.
 
     Returns:
         How many images the archive holds.
@@ -71,6 +73,9 @@ def extract(archive: Path, folder: Path, *, strip: int = 1) -> int:
         tqdm(desc=f"unpacking {archive.name}", unit="file") as progress,
         archive.open("rb") as file,
     ):
+        if strip is None:
+            strip = int(len({_first_folder(member) for member in _members(file)} - {None}) == 1)
+            file.seek(0)
         for member in _members(file):
             if member.open is None:
                 room.take(member.size)
@@ -125,6 +130,14 @@ def _place(name: str, strip: int, archive: Path) -> Path:
         raise InputError(f"{archive}: {error}; this is not the right archive") from error
     parts = [part for part in PurePosixPath(name).parts if part != "."]
     return Path(*parts[min(strip, len(parts) - 1) :])
+
+
+def _first_folder(member: Member) -> str | None:
+    """Of an image, `` for one outside all folders; None for another file."""
+    if member.open is None or not member.name.lower().endswith(IMAGE_SUFFIXES):
+        return None
+    parts = PurePosixPath(member.name).parts
+    return parts[0] if len(parts) > 1 else ""
 
 
 def _members(file: IO[bytes]) -> Iterator[Member]:

@@ -108,12 +108,12 @@ class Preparation(ABC):
         self._provenance.add(folder, [settings, made])
         print(f"{folder}: {made}")
 
-    def fetch_and_unpack(self, archive: Archive, folder: str) -> None:
-        """Download `archive` and unpack it into `root/folder`."""
+    def fetch_and_unpack(self, archive: Archive, folder: str, *, strip: int | None = 1) -> None:
+        """Download `archive` and unpack it into `root/folder`; `strip` as in `extract`."""
 
         def work() -> str:
             path = self._download(archive)
-            count = self._extract(path, folder)
+            count = self._extract(path, folder, strip)
             if not self.keep_archives:
                 path.unlink()
             return f"{count} files from {archive.name}"
@@ -127,7 +127,7 @@ class Preparation(ABC):
     def unpack_file(self, path: Path, folder: str) -> None:
         """Unpack an archive of the user's own, which stays where it is, into `root/folder`."""
         settings = {"archive": path.name, "bytes": path.stat().st_size}
-        self.run_once(folder, settings, lambda: f"{self._extract(path, folder)} files from {path}")
+        self.run_once(folder, settings, lambda: f"{self._extract(path, folder, None)} files from {path}")
 
     def make_set(self, folder: str, *, recipe: str, source: Path, names: Sequence[str]) -> None:
         """Draw an evaluation set in `root/folder` from images of `source`; recipe: a config of configs/data_gen."""
@@ -159,8 +159,8 @@ class Preparation(ABC):
         self._provenance.add(key, checksum)
         return path
 
-    def _extract(self, path: Path, folder: str) -> int:
-        count = extract(path, self.root / folder)
+    def _extract(self, path: Path, folder: str, strip: int | None) -> int:
+        count = extract(path, self.root / folder, strip=strip)
         if not count:
             raise InputError(f"{path} holds no file; it is not the right archive")
         return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -118,3 +119,31 @@ def test_broken_archives_are_named(tmp_path):
     for name in ("cut.tar", "text.tar"):
         with pytest.raises(InputError, match=rf"{name} is no whole archive"):
             extract(tmp_path / name, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ["README.txt", "faces/a/1.jpg", "faces/b/1.jpg", "__MACOSX/faces/._1.jpg"],
+            {"README.txt", "a/1.jpg", "b/1.jpg"},
+        ),
+        (["train/1.jpg", "val/1.jpg"], {"train/1.jpg", "val/1.jpg"}),
+        (["1.jpg", "more/1.jpg"], {"1.jpg", "more/1.jpg"}),
+    ],
+)
+def test_images_of_several_folders_do_not_become_one(kind, names, expected, tmp_path):
+    archive = tmp_path / f"a.{kind}"
+    files = {name: name.encode() for name in names}
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as packed:
+            for name, data in files.items():
+                packed.writestr(name, data)
+    else:
+        tar(archive, files)
+        if kind == "tar.gz":
+            archive.write_bytes(gzip.compress(archive.read_bytes()))
+    for _ in range(2):
+        assert extract(archive, tmp_path / "out", strip=None) == len(expected)
+        assert unpacked(tmp_path / "out").keys() == expected
