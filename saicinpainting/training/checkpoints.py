@@ -75,7 +75,10 @@ class BestModelCheckpoint(ModelCheckpoint, StepEndCallback):
         folder, known = Path(str(self.dirpath)), state_dict.get("best_k_models") or {}
         here = {str(folder / Path(path).name): score for path, score in known.items()}
         here = {path: score for path, score in here.items() if os.path.isfile(path)}
-        if state_dict.get("dirpath") != self.dirpath and here:
+        newest = folder / Path(state_dict.get("best_model_path") or "").name  # if nothing is monitored
+        if state_dict.get("dirpath") != self.dirpath and not known and newest.is_file():
+            state_dict = {**state_dict, "dirpath": self.dirpath, "best_model_path": str(newest)}
+        elif state_dict.get("dirpath") != self.dirpath and here:
             ranked = sorted(here, key=lambda path: float(here[path]), reverse=self.mode == "min")
             worst, best = ranked[0], ranked[-1]
             state_dict = {

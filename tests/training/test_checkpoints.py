@@ -56,6 +56,22 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoints(tmp_path: Path, monitor
     assert len(list(models.glob("epoch=*.ckpt"))) == 2
 
 
+def test_a_run_that_was_moved_keeps_no_more_than_the_newest_where_nothing_is_monitored(tmp_path: Path):
+    write_data(tmp_path / "data", train_images=2)
+    newest = (
+        "trainer.checkpoint_kwargs.monitor=null",
+        "trainer.checkpoint_kwargs.save_top_k=1",
+        "data.visual_test=null",
+    )
+    for epochs, folder in enumerate(("run", "moved"), 1):
+        more = (f"trainer.kwargs.max_epochs={epochs}", "trainer.resume_from_checkpoint=auto")
+        train(compose_run(tmp_path, *newest, *more), tmp_path / folder)
+        if folder == "run":
+            shutil.move(tmp_path / "run", tmp_path / "moved")
+    names = {path.name for path in (tmp_path / "moved" / "models").iterdir()}
+    assert names == {"epoch=1-step=2.ckpt", "best.ckpt", "last.ckpt"}
+
+
 @pytest.mark.parametrize(
     "monitor",
     [
