@@ -224,6 +224,11 @@ class CheckpointSettings:
             raise InputError(f"{where}.every_n_train_steps: expected 1 or more, or null, got {every}")
         if every and not self.save_last:
             raise InputError(f"{where}.save_last=false leaves no last.ckpt; set every_n_train_steps to null as well")
+        if self.monitor is None and self.save_top_k not in (-1, 0, 1):
+            raise InputError(
+                f"{where}.monitor=null judges none the best, but save_top_k={self.save_top_k} asks for the best ones; "
+                "set save_top_k to -1 (keep all), 1 (the newest) or 0 (last.ckpt alone)"
+            )
         if self.save_weights_only and self.save_last:
             raise InputError(
                 f"{where}.save_weights_only=true: no run could go on from such a last.ckpt; set it to false "

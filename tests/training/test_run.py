@@ -344,6 +344,7 @@ def test_a_folder_stands_for_its_last_checkpoint(finished: Path):
         ("+trainer.kwargs.max_time=00:01:00:00", r"trainer\.kwargs\.max_time cannot be set: a run ends cleanly on SIG"),
         ("trainer.checkpoint_kwargs.every_n_train_steps=-3", r"every_n_train_steps: expected 1 or more"),
         ("+trainer.checkpoint_kwargs.save_weights_only=true", "no run could go on from such a last.ckpt"),
+        ("trainer.checkpoint_kwargs.monitor=null", r"monitor=null judges none the best, .* set save_top_k to -1"),
         ("trainer.checkpoint_kwargs.save_last=false", "set every_n_train_steps to null as well"),
     ],
 )
