@@ -26,6 +26,7 @@ def main() -> None:
         write_checkpoint,
     )
     from saicinpainting.networks.ema import with_averaged_generator
+    from saicinpainting.networks.load import CONFIG, GENERATOR_SECTIONS
 
     config = args.indir / "config.yaml"
     if not config.is_file():
@@ -39,11 +40,11 @@ def main() -> None:
     name, other = reversed(WEIGHTS) if args.safetensors else WEIGHTS
     out = args.outdir / "models" / name
     state, settings = without_prefixes(state, dropped), config.read_bytes()
+    sections = resolved_sections(read_experiment_config(args.indir), GENERATOR_SECTIONS)
     if args.compact:
         state = {name: halved(weight) for name, weight in state.items()}
-        sections = resolved_sections(read_experiment_config(args.indir), ("generator", "training_model"))
         settings = yaml.safe_dump(sections, sort_keys=False).encode()
-    write_checkpoint({"state_dict": state}, out)
+    write_checkpoint({"state_dict": state, CONFIG: sections}, out)
     write_whole(args.outdir / "config.yaml", settings)
     out.with_name(other).unlink(missing_ok=True)  # it would belong to the config that was there
     print(f"{out}: from {', '.join(file.name for file in files)}")
