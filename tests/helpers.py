@@ -81,6 +81,12 @@ def fake_cuda() -> Iterator[torch.device]:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield torch.device("cuda", 0)
+    except RuntimeError as error:
+        if torch.__version__.startswith("2.6.") and "CUDA driver" in str(error):
+            import pytest  # not of benchmarks, which take helpers from here
+
+            pytest.skip("PyTorch 2.6 asks a driver to set the device, of fake tensors too")
+        raise
     finally:
         torch._C._cuda_init = initialize
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saicinpainting.data.pairs import InpaintingDataset
 from saicinpainting.inference import filling, overlap
@@ -18,7 +17,7 @@ from saicinpainting.inference.folders import predict_folder
 from saicinpainting.inference.overlap import Download, upload
 from saicinpainting.io.images import to_pixels
 from saicinpainting.utils import InputError
-from tests.helpers import rand
+from tests.helpers import fake_cuda, rand
 from tests.samples import Red, write_pairs
 
 
@@ -92,7 +91,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Streams:
 
 
 def test_an_upload_waits_for_nothing_that_is_computed(streams: Streams) -> None:
-    with FakeTensorMode():
+    with fake_cuda():
         there = upload(torch.empty(2, 3, 8, 80)[..., 20:28], torch.device("cuda"))
         assert there.device == torch.device("cuda:0")
         assert upload(there, torch.device("cuda")) is there
@@ -102,7 +101,7 @@ def test_an_upload_waits_for_nothing_that_is_computed(streams: Streams) -> None:
 
 
 def test_one_byte_a_colour_comes_back_in_a_stream_of_its_own(streams: Streams) -> None:
-    with FakeTensorMode():
+    with fake_cuda():
         download = Download(torch.empty(2, 3, 8, 8, device="cuda"))
     assert download.is_under_way
     assert download._pixels.shape == (2, 8, 8, 3)
