@@ -376,6 +376,7 @@ def _from_hub(place: str) -> Path:
         import huggingface_hub as hub
     except ImportError:
         raise InputError(f"{place} needs the package huggingface_hub; pip install huggingface_hub") from None
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each address, signed ones with their secrets
     repo, revision, file = found.groups()
     wanted = {"revision": revision, "local_files_only": is_offline()}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import zipfile
 from pathlib import Path
@@ -226,17 +227,22 @@ def test_an_address_brings_its_checksum(table: Path, server: Files):
         locate_model(f"{address}#sha256=0123456789{digest[10:]}")
 
 
-def test_places_on_the_hub_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_places_on_the_hub_are_understood(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     hub = pytest.importorskip("huggingface_hub")
     asked = []
 
     def download(*args: object, **kwargs: object) -> str:
         asked.append((*args, kwargs["revision"]))
+        logging.getLogger("httpx").info("HTTP Request: GET https://cdn.example/x.ckpt?Signature=secret")
         (tmp_path / "x.ckpt").write_bytes(weights())
         return str(tmp_path / "x.ckpt")
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
-    assert locate_model("hf://me/lama@v2/models/x.ckpt").checkpoint == tmp_path / "x.ckpt"
+    with caplog.at_level("INFO"):
+        assert locate_model("hf://me/lama@v2/models/x.ckpt").checkpoint == tmp_path / "x.ckpt"
+    assert "secret" not in caplog.text
     assert asked == [("me/lama", "models/x.ckpt", "v2")]
     with pytest.raises(InputError, match="expected hf://OWNER/REPO"):
         locate_model("hf://me")
