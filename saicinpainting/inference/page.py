@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ CSS = """
 #head p {margin: 0 0 0.3em; opacity: 0.75}
 #photograph {min-height: 16rem}
 #how {padding: 0.25rem 1rem 0.75rem}
-#how .error, #how button {display: none}  /* errors are told at the top */
+[data-testid="status-tracker"]:has(> .error) {display: none !important}  /* errors are told at the top */
 #what {background: var(--block-background-fill)}
 #what p, .about p {font-size: 0.875rem; opacity: 0.75}
 @media (max-width: 640px) {
@@ -161,6 +162,13 @@ class _Actions:
             layer = painted_layer(masked.uploaded_hole(), masked.preview_size)
         return self._shown(masked, [layer])
 
+    def clear(self, photograph: Photograph | None) -> tuple[Any, ...]:
+        """The photograph with nothing painted: the editor's bin takes both away."""
+        with self._told():
+            if photograph is None:
+                raise InputError("load a photograph first")
+        return self._shown(replace(photograph, mask=None))
+
     def go_on(self, photograph: Photograph, result: str) -> tuple[Any, ...]:
         """The result as the next photograph."""
         with self._told():
@@ -246,6 +254,7 @@ def _lay_out(gradio: Any, actions: _Actions, models: PageModels) -> None:
                 label="Before and after",
                 elem_id="result",
                 height="65vh",
+                buttons=["fullscreen"],  # its download would be the preview
                 interactive=False,
                 visible=False,
             )
@@ -279,10 +288,14 @@ def _lay_out(gradio: Any, actions: _Actions, models: PageModels) -> None:
     # What loads or runs a network waits for its turn; the rest does not.
     network = {"concurrency_id": "network", "concurrency_limit": 1, "api_visibility": "private"}
     quick = {"concurrency_limit": 4, "api_visibility": "private"}
-    upload.upload(actions.load, upload, loaded, **quick)
-    another.upload(actions.load, another, loaded, **quick)
-    mask.upload(actions.load_mask, [mask, photograph], loaded, **quick)
-    again.click(actions.go_on, [photograph, result], loaded, **quick)
+    # Not on the editor: gradio asks it for its drawing, three files to upload, whenever its progress is to change, and
+    # what is asked for first may come last, so that "processing" stays and lies over the editor.
+    beside = {**quick, "show_progress_on": about}
+    upload.upload(actions.load, upload, loaded, **quick, show_progress_on=upload)
+    another.upload(actions.load, another, loaded, **beside)
+    mask.upload(actions.load_mask, [mask, photograph], loaded, **beside)
+    editor.clear(actions.clear, photograph, loaded, **beside)
+    again.click(actions.go_on, [photograph, result], loaded, **beside)
     grow.change(actions.limit_feather, [grow, feather], feather, show_progress="hidden", **quick)
     name.change(actions.choose, name, what, **network)
     button.click(

@@ -24,6 +24,7 @@ from PIL import Image, ImageCms
 
 from saicinpainting.inference import page_images
 from saicinpainting.inference.edges import grow_hole
+from saicinpainting.inference.page import make_page
 from saicinpainting.inference.page_images import (
     KEPT_SECONDS,
     Photograph,
@@ -282,9 +283,14 @@ class Browser:
 
     def fails(self, message: str) -> None:
         self.button("Fill").click()
+        self.is_told(message)
+
+    def is_told(self, message: str) -> None:
+        """Nothing is covered by it."""
         self.page.get_by_text(message).first.wait_for()
         self.page.get_by_test_id("toast-close").first.click()
         self.page.wait_for_timeout(500)
+        assert not any(error.is_visible() for error in self.page.locator("[data-testid=status-tracker] .error").all())
 
     def fill(self) -> np.ndarray:
         """The pixels of the file that is downloaded."""
@@ -313,6 +319,7 @@ def test_each_control_does_what_it_says(address: str, tmp_path: Path, viewport: 
     mask = np.zeros((640, 480), np.uint8)
     mask[301:337, 200:259] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(mask).resize((48, 64)).save(tmp_path / "small.png")
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
@@ -341,8 +348,17 @@ def test_each_control_does_what_it_says(address: str, tmp_path: Path, viewport: 
         page.locator("#editor button[aria-label='Undo']").click()
         page.wait_for_timeout(800)
         browser.fails("paint over what is to go")
-        # A mask, its edge, the slider.
-        page.locator("#buttons input[type=file]").nth(1).set_input_files(str(tmp_path / "mask.png"))
+        # A mask of another size, the bin, a mask and its edge, the slider.
+        masks = page.locator("#buttons input[type=file]").nth(1)
+        masks.set_input_files(str(tmp_path / "small.png"))
+        browser.is_told("small.png has 48 x 64 pixels, the photograph 480 x 640")
+        browser.stroke("Brush", start=0.4, end=0.6)
+        page.locator("#editor button[aria-label='Clear canvas']").click()
+        page.wait_for_timeout(3000)
+        browser.fails("paint over what is to go")
+        browser.stroke("Brush", start=0.4, end=0.6)
+        np.testing.assert_array_equal(browser.fill(), plain)
+        masks.set_input_files(str(tmp_path / "mask.png"))
         page.wait_for_timeout(3000)
         exact = browser.fill()
         page.get_by_label("number input for Grow the mask").fill("7")
@@ -360,6 +376,7 @@ def test_each_control_does_what_it_says(address: str, tmp_path: Path, viewport: 
         page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] / 2, steps=5)
         page.mouse.up()
         browser.shoot("slider_moved")
+        assert not page.locator("#result").get_by_label("Download").count()  # of the preview
         # Refined, and the list of models.
         page.get_by_label("Refine").check()
         refined = browser.fill()
@@ -392,6 +409,18 @@ def test_each_control_does_what_it_says(address: str, tmp_path: Path, viewport: 
     assert (matched != grown).any()
     assert (refined != matched).any()
     assert not changed(refined)[grow_hole(mask > 0, 7) == 0].any()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif("gradio" in MISSING, reason="needs gradio")
+def test_no_progress_is_shown_on_the_editor(monkeypatch: Any) -> None:
+    """It would be asked for its drawing at each step, and stay covered where an answer comes late."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # the page sets it
+    page = make_page(PageModels("lama-small", "best.ckpt", lambda *_: pytest.fail("it was loaded")))
+    (editor,) = [part["id"] for part in page.config["components"] if part["props"].get("elem_id") == "editor"]
+    events = [event for event in page.config["dependencies"] if editor in event["outputs"]]
+    assert len(events) == 5
+    assert not [event for event in events if editor in (event["show_progress_on"] or event["outputs"])]
 
 
 @pytest.mark.browser
