@@ -27,13 +27,14 @@ from saicinpainting.inference.page_images import (
     write_result,
 )
 from saicinpainting.inference.page_models import PageModels
+from saicinpainting.io.folders import IMAGE_SUFFIXES
 from saicinpainting.utils import InputError
 
 LOGGER = logging.getLogger(__name__)
 MAX_UPLOAD_MB = 30
 MAX_MEGAPIXELS = 16.0
 LONGEST_GROWTH = 64
-ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"]
+ENDINGS = list(IMAGE_SUFFIXES)
 HOW_TO = """### How it works
 
 1. **Load** a photograph. It stays in its full size; turned ones are stood upright.

@@ -318,7 +318,7 @@ def test_each_control_does_what_it_says(address: str, tmp_path: Path, viewport: 
     image = from_phone(tmp_path / "phone.jpg", 640, 480).astype(int)
     mask = np.zeros((640, 480), np.uint8)
     mask[301:337, 200:259] = 255
-    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(mask).save(tmp_path / "mask.gif")
     Image.fromarray(mask).resize((48, 64)).save(tmp_path / "small.png")
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
@@ -358,7 +358,7 @@ def test_each_control_does_what_it_says(address: str, tmp_path: Path, viewport: 
         browser.fails("paint over what is to go")
         browser.stroke("Brush", start=0.4, end=0.6)
         np.testing.assert_array_equal(browser.fill(), plain)
-        masks.set_input_files(str(tmp_path / "mask.png"))
+        masks.set_input_files(str(tmp_path / "mask.gif"))
         page.wait_for_timeout(3000)
         exact = browser.fill()
         page.get_by_label("number input for Grow the mask").fill("7")
