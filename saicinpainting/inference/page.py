@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import string
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from saicinpainting.inference.edges import EdgeSettings
 from saicinpainting.inference.page_editor import make_editor
 from saicinpainting.inference.page_guard import LOOPBACK, RequestGuard
 from saicinpainting.inference.page_images import (
+    GONE,
     KEPT_SECONDS,
     PAINT,
     PREVIEW_SIDE,
@@ -143,9 +145,12 @@ class _Actions:
         return self._shown(photograph)
 
     def _shown(self, photograph: Photograph, layers: list[Any] | None = None) -> tuple[Any, ...]:
+        with self._told():
+            if not photograph.preview.is_file():
+                raise InputError(GONE)
         drawing = {"background": str(photograph.preview), "layers": layers or [], "composite": None}
         height, width = photograph.size
-        about = f"{photograph.name}, {width} × {height} pixels"
+        about = f"{_literal(photograph.name)}, {width} × {height} pixels"
         seen = self.gradio.update(visible=True)
         return (
             photograph,
@@ -207,7 +212,7 @@ class _Actions:
             path, preview = write_result(self.folder, photograph, filled, extras)
         height, width = photograph.size
         seconds = time.perf_counter() - start
-        about = f"{name}{', refined' if refine else ''}: {width} × {height} pixels in {seconds:.1f} seconds"
+        about = f"{_literal(name)}{', refined' if refine else ''}: {width} × {height} pixels in {seconds:.1f} seconds"
         shown = self.gradio.update(visible=True)
         return (
             self.gradio.update(value=(str(photograph.preview), str(preview)), visible=True),
@@ -306,6 +311,11 @@ def _lay_out(gradio: Any, actions: _Actions, models: PageModels) -> None:
         scroll_to_output=True,
         **network,
     )
+
+
+def _literal(name: str) -> str:
+    """As Markdown that shows it as it is."""
+    return re.sub(f"([{re.escape(string.punctuation)}])", r"\\\1", name)
 
 
 def _css_colour() -> str:

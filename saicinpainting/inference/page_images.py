@@ -23,6 +23,7 @@ PREVIEW_SIDE = 1600
 """Longest side, in pixels, of what the browser shows and paints on; phones refuse canvases of a whole photograph."""
 KEPT_SECONDS = 3600
 """How long photographs and results stay on disk, for their links."""
+GONE = "the photograph was kept for an hour and is gone; load it again"
 PAINT = (225, 29, 72, 150)
 """RGBA of what is painted."""
 
@@ -65,7 +66,7 @@ def _content(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        raise InputError("the photograph was kept for an hour and is gone; load it again") from None
+        raise InputError(GONE) from None
 
 
 def check_header(file: Path, name: str, *, max_megapixels: float) -> None:
@@ -77,6 +78,8 @@ def check_header(file: Path, name: str, *, max_megapixels: float) -> None:
     try:
         with open_image(file) as image:
             width, height = image.size
+    except FileNotFoundError:
+        raise InputError(GONE) from None
     except (Image.DecompressionBombError, BudgetError) as error:
         raise InputError(f"{name} is too large: {error}") from error
     except Exception as error:  # decoders raise many kinds of errors on broken files

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ from PIL import Image, ImageCms
 
 from saicinpainting.inference import page_images
 from saicinpainting.inference.edges import grow_hole
-from saicinpainting.inference.page import make_page
+from saicinpainting.inference.page import _Actions, make_page
 from saicinpainting.inference.page_images import (
     KEPT_SECONDS,
     Photograph,
@@ -98,6 +98,8 @@ def test_a_photograph_that_is_gone_is_asked_for_again(tmp_path: Path) -> None:
     (tmp_path / "phone.jpg").unlink()
     with pytest.raises(InputError, match="is gone; load it again"):
         photograph.read()
+    with pytest.raises(InputError, match="is gone; load it again"):  # a result to go on from
+        open_photograph(tmp_path / "phone.jpg", tmp_path, max_megapixels=1)
 
 
 def test_old_results_go(tmp_path: Path) -> None:
@@ -409,6 +411,29 @@ def test_each_control_does_what_it_says(address: str, tmp_path: Path, viewport: 
     assert (matched != grown).any()
     assert (refined != matched).any()
     assert not changed(refined)[grow_hole(mask > 0, 7) == 0].any()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif("gradio" in MISSING, reason="needs gradio")
+def test_a_photograph_whose_preview_is_gone_is_not_shown_empty(tmp_path: Path) -> None:
+    import gradio
+
+    given = Photograph(tmp_path / "a.png", "a.png", (40, 60), tmp_path / "gone.jpg", (40, 60))
+    Image.new("L", (60, 40), 255).save(tmp_path / "mask.png")
+    actions = _Actions(gradio, models=cast(Any, None), folder=tmp_path, max_megapixels=1)
+    for show in (lambda: actions.load_mask(str(tmp_path / "mask.png"), given), lambda: actions.clear(given)):
+        with pytest.raises(gradio.Error, match="is gone; load it again"):
+            show()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif("gradio" in MISSING, reason="needs gradio")
+def test_a_photographs_name_is_shown_as_it_is(tmp_path: Path) -> None:
+    import gradio
+
+    Image.new("RGB", (60, 40)).save(tmp_path / "1. _lake_.png")
+    actions = _Actions(gradio, models=cast(Any, None), folder=tmp_path, max_megapixels=1)
+    assert actions.load(str(tmp_path / "1. _lake_.png"))[-1]["value"] == r"1\. \_lake\_\.png, 60 × 40 pixels"
 
 
 @pytest.mark.browser
