@@ -42,8 +42,9 @@ def test_several_loggers_stand_beside_each_other(tmp_path: Path):
 
 @pytest.mark.clients
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_loggers_of_other_services_are_made(name: str, tmp_path: Path):
+def test_loggers_of_other_services_are_made(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)  # where MLflow begins its database
     sections = group(f"logger/{name}")
     if name == "wandb":
         sections["wandb"]["offline"] = True
