@@ -369,7 +369,7 @@ def _unpacked(archive: Path) -> Path:
 
 def _from_hub(place: str) -> Path:
     """A file or a whole repository of the Hugging Face hub, by its own package."""
-    found = re.fullmatch(r"hf://([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?", place)
+    found = re.fullmatch(r"hf://([^/@]+/[^/@]+)(?:@(refs/\w+/[^/]+|[^/]+))?(?:/(.+))?", place)
     if not found:
         raise InputError(f"{place}: expected hf://OWNER/REPO, hf://OWNER/REPO@REVISION or either with /FILE")
     try:
@@ -383,4 +383,5 @@ def _from_hub(place: str) -> Path:
         return Path(hub.hf_hub_download(repo, file, **wanted) if file else hub.snapshot_download(repo, **wanted))
     except Exception as error:  # its own, and those of whatever it fetches with
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = "LAMA_OFFLINE is set, and it was not fetched before" if is_offline() else reason
         raise InputError(f"{place}: cannot be had from the hub ({reason})") from error

@@ -243,7 +243,8 @@ def test_places_on_the_hub_are_understood(
     with caplog.at_level("INFO"):
         assert locate_model("hf://me/lama@v2/models/x.ckpt").checkpoint == tmp_path / "x.ckpt"
     assert "secret" not in caplog.text
-    assert asked == [("me/lama", "models/x.ckpt", "v2")]
+    locate_model("hf://me/lama@refs/pr/1/models/x.ckpt")  # a pull request's files
+    assert asked == [("me/lama", "models/x.ckpt", "v2"), ("me/lama", "models/x.ckpt", "refs/pr/1")]
     with pytest.raises(InputError, match="expected hf://OWNER/REPO"):
         locate_model("hf://me")
 
@@ -262,6 +263,9 @@ def test_whatever_goes_wrong_at_the_hub_is_one_line(monkeypatch: pytest.MonkeyPa
     for place in ("hf://me/lama", "hf://me/lama/models/x.ckpt"):
         with pytest.raises(InputError, match=rf"^{place}: cannot be had from the hub \(peer closed connection\)$"):
             locate_model(place)
+    monkeypatch.setenv("LAMA_OFFLINE", "1")
+    with pytest.raises(InputError, match="LAMA_OFFLINE is set, and it was not fetched before"):
+        locate_model("hf://me/lama")
 
 
 def test_a_model_that_was_put_there_for_all_is_verified_where_nothing_may_be_written(
