@@ -34,7 +34,6 @@ def predict(settings: dict[str, Any], ranks: Ranks) -> None:
     from saicinpainting.inference.backends import image_channels, load_backend, share_limits, warn_of_unrefined
     from saicinpainting.inference.edges import EdgeSettings
     from saicinpainting.inference.folders import check_folder_settings, origin, predict_folder
-    from saicinpainting.masks.mask_sets import check_outside
     from saicinpainting.schema import read_section
     from saicinpainting.utils import InputError
 
@@ -45,8 +44,9 @@ def predict(settings: dict[str, Any], ranks: Ranks) -> None:
     check_prediction_dataset(settings["dataset"])
     names = {"img_suffix": settings["dataset"].pop("img_suffix", ".png")}
     names |= {"mask_path": path} if (path := settings["mask"].pop("path")) is not None else {}
-    if settings["out"] is None and path is not None and Path(path).is_dir():
-        check_outside(Path(settings["outdir"]), Path(path))
+    outdir = settings["outdir"]
+    if settings["out"] is None and path is not None and Path(outdir).resolve() == Path(path).resolve():
+        raise InputError(f"outdir={outdir}: the masks are there, which results share names with; name another folder")
     edge = read_section(EdgeSettings, settings["mask"], where="mask")
     dataset: Any = make_default_val_dataset(settings["indir"], **names, **settings["dataset"])
     # Settings that decide the pixels. Names of files do not: results are known by the contents of image and mask. Nor

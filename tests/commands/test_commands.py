@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from saicinpainting.commands import to_jit
 from saicinpainting.utils import InputError
-from tests.helpers import run_script
+from tests.helpers import photo, run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "saicinpainting" / "commands").glob("*.py") if path.stem != "__init__")
@@ -53,9 +55,16 @@ def test_to_jit_takes_the_official_words():
             to_jit.translated(wrong)
 
 
-def test_results_do_not_go_into_the_folder_of_the_masks(tmp_path: Path) -> None:
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    run = run_script("predict.py", f"indir={tmp_path}", f"mask.path={masks}", f"outdir={masks}", cwd=tmp_path)
-    assert run.returncode == 1
-    assert f"error: {masks} lies in {masks}" in run.stderr
+def test_results_do_not_go_among_the_masks_but_may_lie_in_a_folder_there(tmp_path: Path) -> None:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    for folder, pixels in ((images, photo(size=32)), (masks, np.eye(32, dtype=np.uint8) * 255)):
+        folder.mkdir()
+        Image.fromarray(pixels).save(folder / "a.png")
+    for outdir, status, message in (
+        (masks, 1, f"error: outdir={masks}: the masks are there"),
+        (masks / "results", 0, "1 images written"),
+        (masks / "results", 0, "1 were there already"),
+    ):
+        run = run_script("predict.py", f"indir={images}", f"mask.path={masks}", f"outdir={outdir}", cwd=tmp_path)
+        assert run.returncode == status, run.stderr
+        assert message in run.stdout + run.stderr
