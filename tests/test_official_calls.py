@@ -21,7 +21,7 @@ from saicinpainting.evaluation.losses.base_loss import EvaluatorScore, PairwiseS
 from saicinpainting.evaluation.refinement import refine_predict
 from saicinpainting.evaluation.utils import move_to_device
 from saicinpainting.io.checkpoint import read_checkpoint
-from saicinpainting.metrics.base import Row
+from saicinpainting.metrics.base import ImageMetric, Row
 from saicinpainting.metrics.ssim import ssim
 from saicinpainting.training.data.datasets import make_default_train_dataloader, make_default_val_dataset
 from saicinpainting.training.data.masks import get_mask_generator
@@ -171,8 +171,8 @@ def test_data_sets_by_their_official_calls(tmp_path: Path) -> None:
     assert batch["mask"].shape == (4, 1, 64, 64)
 
 
-class Difference(EvaluatorScore):
-    """A score of one's own."""
+class Difference(ImageMetric):
+    """A metric by the interface of ours."""
 
     def __init__(self) -> None:
         super().__init__(rows={"values": Row()})
@@ -253,6 +253,39 @@ class RootMeanSquare(PairwiseScore):
         values = (pred_batch - target_batch).square().flatten(1).mean(dim=1).sqrt()
         self.individual_values = np.hstack([self.individual_values, values.cpu().numpy()])
         return values
+
+
+class Shift(EvaluatorScore):
+    """A score of one's own of all images together, not the mean of a number of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset()
+
+    def forward(self, pred_batch: torch.Tensor, target_batch: torch.Tensor, mask: Any = None) -> None:
+        self.differences.append((pred_batch - target_batch).mean(dim=(1, 2, 3)))
+
+    def get_value(self, groups: Any = None, states: Any = None) -> Any:
+        means = torch.cat(self.differences).numpy()
+        of_groups = {group: {"mean": abs(means[groups == group].mean())} for group in np.unique(groups)}
+        return {"mean": abs(means.mean())}, of_groups
+
+    def reset(self) -> None:
+        self.differences: list[torch.Tensor] = []
+
+
+def test_a_score_of_all_images_is_grouped_beside_ours() -> None:
+    pred, target = rand(1, 4, 3, 32, 32), rand(2, 4, 3, 32, 32)
+    masks = torch.zeros(4, 1, 32, 32)
+    masks[:2, :, :8] = 1
+    samples: Any = [
+        dict(zip(("image", "inpainted", "mask"), x, strict=True)) for x in zip(target, pred, masks, strict=True)
+    ]
+    results = InpaintingEvaluator(samples, {"shift": Shift(), "ssim": SSIMScore()}, batch_size=3).evaluate()
+    differences = (pred - target).double()
+    for group, of_group in (("total", differences), ("20-30%", differences[:2]), ("0-10%", differences[2:])):
+        assert results["shift", group]["mean"] == pytest.approx(abs(float(of_group.mean())), rel=1e-4)
+    assert all(isinstance(score, EvaluatorScore) for score in (SSIMScore(), RootMeanSquare()))
 
 
 def test_a_score_of_ones_own_is_grouped_beside_ours() -> None:

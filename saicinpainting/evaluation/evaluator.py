@@ -42,7 +42,7 @@ class InpaintingEvaluatorOnline(evaluator.InpaintingEvaluator):
 
     Args:
         scores: metrics by name, such as `evaluation.losses.base_loss.SSIMScore()`; one's own are called, asked by
-            `get_value` and `reset`, as `PairwiseScore` is.
+            `get_value` and `reset`, as `EvaluatorScore` says.
         bins: groups of images by the share of the hole.
         image_key, inpainted_key: of a batch, (B, 3, H, W) in [0, 1]; it has `mask` (B, 1, H, W) too.
         integral_func, integral_title: a score of all results, such as `ssim_fid100_f1`, and its name.

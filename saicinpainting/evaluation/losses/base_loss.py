@@ -17,8 +17,15 @@ from saicinpainting.metrics.ssim import ssim
 __all__ = ["EvaluatorScore", "FIDScore", "LPIPSScore", "PairwiseScore", "SSIMScore"]
 
 
-class EvaluatorScore(ImageMetric):
-    """A metric that is called with each batch and asked for its value at the end."""
+class EvaluatorScore(nn.Module):
+    """What a score of one's own derives from: called with each batch of images and asked for its value at the end.
+
+    It has `forward(pred_batch, target_batch, mask)`, `get_value(groups, states)` and `reset()` as `KeptScore` has them.
+    """
+
+
+class KeptScore(ImageMetric, EvaluatorScore):
+    """A metric of ours, which keeps a row of each image."""
 
     def forward(self, pred_batch: Tensor, target_batch: Tensor, mask: Tensor | None = None) -> Any:
         """Add a batch of images (B, 3, H, W) in [0, 1]; what is kept of each image, (B, …)."""
@@ -47,16 +54,16 @@ class EvaluatorScore(ImageMetric):
         return total, None if groups is None else results
 
 
-class PairwiseScore(nn.Module):
-    """What a score of one's own derives from: its `forward(pred_batch, target_batch, mask)` adds a number of each image
-    to `individual_values`, and returns them, (B,)."""
+class PairwiseScore(EvaluatorScore):
+    """What a score of one's own by image derives from: its `forward` adds a number of each image to
+    `individual_values`, and returns them, (B,)."""
 
     individual_values: Any = None
 
     def get_value(
         self, groups: np.ndarray | None = None, states: Any = None
     ) -> tuple[Statistics, dict[Any, Statistics] | None]:
-        """As of `EvaluatorScore`."""
+        """As of `KeptScore`."""
         values = np.asarray(self.individual_values) if states is None else torch.cat(states, dim=-1).cpu().numpy()
         total = _mean_and_std(values)
         if groups is None:
@@ -71,7 +78,7 @@ def _mean_and_std(values: np.ndarray) -> Statistics:
     return {"mean": float(values.mean()), "std": float(values.std())}
 
 
-class SSIMScore(metrics.SSIMScore, EvaluatorScore):
+class SSIMScore(metrics.SSIMScore, KeptScore):
     """SSIM; window_size: pixels of its window's side."""
 
     def __init__(self, window_size: int = 11) -> None:
@@ -83,7 +90,7 @@ class SSIMScore(metrics.SSIMScore, EvaluatorScore):
         return ssim(precise(pred), precise(target), window_size=self.window_size).float()
 
 
-class LPIPSScore(metrics.LPIPSScore, EvaluatorScore):
+class LPIPSScore(metrics.LPIPSScore, KeptScore):
     """LPIPS; weights_path: a file or an address of VGG16's weights, which are downloaded otherwise."""
 
     def __init__(
@@ -94,7 +101,7 @@ class LPIPSScore(metrics.LPIPSScore, EvaluatorScore):
         super().__init__(weights_path=weights_path)
 
 
-class FIDScore(metrics.FIDScore, EvaluatorScore):
+class FIDScore(metrics.FIDScore, KeptScore):
     """FID; weights_path: a file or an address of Inception's weights, which are downloaded otherwise."""
 
     def __init__(self, dims: int = 2048, eps: float = 1e-6, weights_path: str | Path | None = None) -> None:
