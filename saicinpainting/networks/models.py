@@ -325,7 +325,7 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
             _tell_of_default()
         name = model.checkpoint if checkpoint in (None, "", "best.ckpt") else str(checkpoint)
         folder = fetch_model(model)
-        return _with_config(folder / "models" / name, folder)
+        return _with_config(folder / "models" / name)
     if text.startswith("hf://"):
         path = _from_hub(text)
     elif is_address(text):
@@ -342,18 +342,22 @@ def locate_model(place: str | Path, checkpoint: str | None = None) -> ModelFiles
                 f"model.checkpoint={checkpoint}: {place} is a file of weights itself; leave model.checkpoint out, or "
                 "name the run's folder"
             )
-        return _with_config(path, path.parent.parent if path.parent.name == "models" else path.parent)
+        return _with_config(path)
     if path.name == "models" and path.is_dir() and not (path / "models").exists():
         path = path.parent
     names = [checkpoint or "best.ckpt"]
     names += ["best.safetensors"] if names == ["best.ckpt"] else []  # of bin/make_checkpoint.py --safetensors
     files = [folder / name for folder in (path / "models", path) for name in names]
-    return _with_config(next((file for file in files if file.is_file()), files[0]), path)
+    return _with_config(next((file for file in files if file.is_file()), files[0]))
 
 
-def _with_config(checkpoint: Path, folder: Path) -> ModelFiles:
-    config = folder / "config.yaml"
-    return ModelFiles(checkpoint, config if config.is_file() else None)
+def _with_config(checkpoint: Path) -> ModelFiles:
+    """With the config beside it or, in a run's `models/`, above."""
+    folder = checkpoint.parent
+    above = folder.absolute()  # in `models/` itself a file is given by its name alone
+    folders = (folder, above.parent) if above.name == "models" else (folder,)
+    configs = (place / "config.yaml" for place in folders)
+    return ModelFiles(checkpoint, next(filter(Path.is_file, configs), None))
 
 
 def _unpacked(archive: Path) -> Path:

@@ -219,6 +219,27 @@ def test_a_run_is_found_by_a_part_of_it_and_without_a_folder_for_its_weights(tmp
         origin({"path": str(tmp_path), "checkpoint": "best.ckpt"}, {})
 
 
+@pytest.mark.parametrize("config", ["config.yaml", "models/config.yaml"])
+def test_the_config_above_or_beside_the_weights_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    for file in (config, "models/best.ckpt"):
+        (run / file).touch()
+    for folder, places in (
+        (tmp_path, ["./run", "run/models", f"run/{config}", "run/models/best.ckpt"]),
+        (run, [".", "models", config, "models/best.ckpt"]),
+        (run / "models", ["..", ".", "best.ckpt", os.path.relpath(run / config, run / "models")]),
+    ):
+        monkeypatch.chdir(folder)
+        for place in places:
+            found = locate_model(place)
+            assert found.checkpoint.resolve() == run / "models" / "best.ckpt"
+            assert found.config is not None, (folder, place)
+            assert found.config.resolve() == run / config
+
+
 def test_an_address_brings_its_checksum(table: Path, server: Files):
     digest = hashlib.sha256(weights()).hexdigest()
     address = f"{server.address}/best.ckpt"
