@@ -14,7 +14,7 @@ from saicinpainting.io.checkpoint import StateDict, read_checkpoint
 from saicinpainting.io.connection import is_address
 from saicinpainting.networks.ema import with_averaged_generator
 from saicinpainting.networks.load import misfit, networks_in
-from saicinpainting.networks.models import locate_model, published_models
+from saicinpainting.networks.models import is_model_name, locate_model, published_models
 from saicinpainting.networks.recognition import as_generator, generator_remedy, has_average
 from saicinpainting.training.module import InpaintingModule
 from saicinpainting.utils import InputError, add_prefix_to_keys
@@ -53,12 +53,14 @@ def finetune_path(path: str | None, *, resume_from: str | None, resuming: bool) 
 
 def _weights_at(place: str) -> Path:
     path = Path(place)
-    if not path.exists() and (place in published_models() or place.startswith("hf://") or is_address(place)):
+    if place.startswith("hf://") or is_address(place):
         return locate_model(place).checkpoint
     if path.is_file():
         return locate_model(path).checkpoint  # inside a zip of a run
     candidates = [folder / name for folder in (path / "models", path) for name in _FILES]
     found = next((file for file in candidates if file.is_file()), None)
+    if found is None and is_model_name(place) and place in published_models():
+        return locate_model(place).checkpoint
     if found is None:
         raise InputError(
             f"trainer.finetune_from: no {', '.join(_FILES)} in {path / 'models'} or {path}; expected a checkpoint or "

@@ -204,6 +204,15 @@ def test_weights_of_lama_small_name_its_config(tmp_path: Path):
         start_from(model_of(), INSIDE / "lama-small" / "models" / "best.safetensors")
 
 
+def test_a_model_is_meant_by_its_name_beside_a_folder_of_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lama-small" / "random_thin_256").mkdir(parents=True)
+    shipped = INSIDE / "lama-small" / "models" / "best.safetensors"
+    assert finetune_path("lama-small", resume_from=None, resuming=False) == shipped
+    (tmp_path / "lama-small" / "last.ckpt").touch()
+    assert finetune_path("lama-small", resume_from=None, resuming=False) == Path("lama-small/last.ckpt")
+
+
 def test_a_file_without_a_generator_is_named(tmp_path: Path, weights: State):
     write_checkpoint({"state_dict": part(weights, "discriminator.", "discriminator.")}, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match=r"a\.ckpt holds no generator.*it has those of: discriminator"):
