@@ -19,6 +19,7 @@ def main() -> None:
 
     from saicinpainting.config import read_experiment_config, resolved_sections
     from saicinpainting.io.checkpoint import (
+        CONFIG,
         EVALUATOR_PREFIXES,
         average_state_dicts,
         read_checkpoint,
@@ -26,7 +27,7 @@ def main() -> None:
         write_checkpoint,
     )
     from saicinpainting.networks.ema import with_averaged_generator
-    from saicinpainting.networks.load import CONFIG, GENERATOR_SECTIONS
+    from saicinpainting.networks.load import GENERATOR_SECTIONS
 
     config = args.indir / "config.yaml"
     if not config.is_file():

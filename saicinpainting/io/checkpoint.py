@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from saicinpainting.io.budgets import Budget, BudgetError
@@ -28,6 +30,8 @@ OF_A_NAME = 1 << 10
 """Characters that each counts as besides its own: some thirty thousand weights, a training run has a tenth of them."""
 MOST_IN_HEADER = 1 << 23
 """Bytes that say what a `.safetensors` file holds."""
+CONFIG = "config"
+"""The key of the config's sections of the generator, for whoever has the file without its run's folder."""
 # Parts of a training checkpoint that are constants (pretrained weights), by the prefix of their keys.
 EVALUATOR_PREFIXES = ("val_evaluator.", "test_evaluator.", "extra_evaluators.")
 FROZEN_PREFIXES = ("loss_resnet_pl.", "loss_pl.", "loss_extra.", *EVALUATOR_PREFIXES)
@@ -77,12 +81,17 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     return {**checkpoint, "state_dict": tensors} if "state_dict" in checkpoint else {"state_dict": tensors}
 
 
-def _read_safetensors(path: Path, device: str) -> StateDict:
+def _read_safetensors(path: Path, device: str) -> dict[str, Any]:
     with open(path, "rb") as file:
         header = int.from_bytes(file.read(8), "little")
         if MOST_IN_HEADER < header <= path.stat().st_size:
             raise BudgetError(f"a header of {header} bytes")
-    return load_file(path, device=device)
+    checkpoint: dict[str, Any] = {"state_dict": load_file(path, device=device)}
+    with safe_open(path, framework="pt") as opened:
+        metadata = opened.metadata() or {}
+    with contextlib.suppress(KeyError, ValueError):  # a file of others has none, or something else there
+        checkpoint[CONFIG] = json.loads(metadata[CONFIG])
+    return checkpoint
 
 
 def _read(path: Path) -> Any:
@@ -122,7 +131,7 @@ def _tensors(state: Any, budget: Budget, prefix: str = "") -> Iterator[tuple[str
 def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """Write a checkpoint so that `path` is the old file or the new one whole, never a half-written one.
 
-    `.safetensors` keeps the `state_dict` alone.
+    `.safetensors` keeps `state_dict` and `config` alone.
 
     Raises:
         InputError: the disk is full, or may not be written to; the old file is as it was.
@@ -144,7 +153,8 @@ def _write(checkpoint: Mapping[str, Any], path: Path, *, as_safetensors: bool) -
     # A file of Python's, because those of torch and safetensors do not hand on what the system says.
     with open(path, "wb") as file:
         if as_safetensors:
-            file.write(save({k: v.contiguous() for k, v in checkpoint["state_dict"].items()}))
+            metadata = {CONFIG: json.dumps(checkpoint[CONFIG])} if CONFIG in checkpoint else None
+            file.write(save({k: v.contiguous() for k, v in checkpoint["state_dict"].items()}, metadata))
         else:
             torch.save(dict(checkpoint), file)
         file.flush()

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from saicinpainting.config import read_experiment_config, resolved_sections
-from saicinpainting.io.checkpoint import FROZEN_PREFIXES, StateDict, read_checkpoint
+from saicinpainting.io.checkpoint import CONFIG, FROZEN_PREFIXES, StateDict, read_checkpoint
 from saicinpainting.networks import make_discriminator, make_generator
 from saicinpainting.networks.base import Generator
 from saicinpainting.networks.fourier import FourierOptions, set_fft_backend
@@ -28,8 +28,6 @@ MOST_LAYERS = 200
 SPARE_WEIGHTS = 1 << 26
 """Of a network that a config may describe beside any file: 256 MiB. What does not fit is named weight by weight."""
 GENERATOR_SECTIONS = ("generator", "training_model")
-CONFIG = "config"
-"""The key of these sections in a checkpoint of ours, for whoever has the file without its run's folder."""
 MOST_OF_ANYTHING = 1 << 16
 """Channels, sizes and the like of a network."""
 

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from saicinpainting.io.checkpoint import FROZEN_PREFIXES, without_prefixes
+from saicinpainting.io.checkpoint import CONFIG, FROZEN_PREFIXES, without_prefixes
 from saicinpainting.losses.perceptual import ResNetPL
 from saicinpainting.metrics.evaluator import InpaintingEvaluator, results_table
 from saicinpainting.networks.base import Generator, set_memory_format
 from saicinpainting.networks.batch_norm import freeze_batch_norms, freeze_norms, statistics_kept
 from saicinpainting.networks.ema import without_average
 from saicinpainting.networks.inputs import batch_rng
-from saicinpainting.networks.load import CONFIG
 from saicinpainting.training.compilation import compile_networks, uncompiled, wants_compilation
 from saicinpainting.training.frozen import WHERE as FROZEN_PARTS
 from saicinpainting.training.frozen import frozen_norms, frozen_parameters

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from saicinpainting.io.checkpoint import write_checkpoint
 from saicinpainting.networks import make_generator
@@ -114,24 +115,27 @@ def test_a_file_of_lama_small_alone_fills_as_in_its_folder(tmp_path: Path):
         assert torch.equal(load_model(tmp_path / "weights.safetensors").generator.eval()(x), expected)
 
 
-def test_a_checkpoint_alone_says_what_no_weight_shows(tmp_path: Path):
+@pytest.mark.parametrize("file", ["last.ckpt", "best.safetensors"])
+def test_a_checkpoint_alone_says_what_no_weight_shows(file: str, tmp_path: Path):
     section = {**FFC, "initial_fill": "pyramid", "add_out_act": "tanh"}
     config = {"generator": section, "training_model": {"kind": "default"}}
     network = fill(make_generator(**section)).eval()
     state = {f"generator.{name}": tensor for name, tensor in network.state_dict().items()}
-    write_checkpoint({"state_dict": state, "config": config}, tmp_path / "last.ckpt")
+    write_checkpoint({"state_dict": state, "config": config}, tmp_path / file)
     x = rand(1, 1, 4, 64, 64)
     with torch.no_grad():
-        assert torch.equal(load_model(tmp_path / "last.ckpt").generator.eval()(x), network(x))
+        assert torch.equal(load_model(tmp_path / file).generator.eval()(x), network(x))
 
 
 @pytest.mark.parametrize("config", [None, "lama", {"generator": "ffc"}, {"generator": FFC}, {"model": {}}])
 def test_a_config_of_somebody_else_in_a_file_is_left_alone(config: Any, tmp_path: Path):
-    state = {f"generator.{name}": tensor for name, tensor in make_generator(**FFC).state_dict().items()}
-    write_checkpoint({"state_dict": state, "config": config}, tmp_path / "last.ckpt")
-    assert load_model(tmp_path / "last.ckpt").generator.state_dict().keys() == {
-        name.removeprefix("generator.") for name in state
-    }
+    weights = make_generator(**FFC).state_dict()
+    state = {f"generator.{name}": tensor for name, tensor in weights.items()}
+    for file in ("last.ckpt", "json.safetensors"):
+        write_checkpoint({"state_dict": state, "config": config}, tmp_path / file)
+    (tmp_path / "text.safetensors").write_bytes(save(state, {"config": f"{config}"}))
+    for file in tmp_path.iterdir():
+        assert load_model(file).generator.state_dict().keys() == weights.keys()
 
 
 def test_published_sections_are_recognised(tmp_path: Path):
