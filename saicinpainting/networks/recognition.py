@@ -23,8 +23,13 @@ CONFIG_OF_NETWORK: dict[tuple[Any, Any], str] = {
     ("pix2pixhd_global", 15): "big-lama-regular",
     ("pix2pixhd_multidilated", 9): "ablv2_work_md",
 }
-LAMA_SMALL = {"initial_fill": "pyramid", "identity_init": True, "add_out_act": False}
-"""What no weight of lama-small shows, whose layers no other shipped config has."""
+CONFIG_OF_FILLED_FIRST: dict[tuple[Any, ...], str] = {
+    ("ffc_resnet", 32, 2, 5): "lama-small",
+    ("ffc_resnet", 32, 2, 6): "lama-ablation",
+}
+"""Networks whose layers no other shipped config has, by kind, ngf, n_downsampling and n_blocks."""
+FILLED_FIRST = {"initial_fill": "pyramid", "identity_init": True, "add_out_act": False}
+"""What no weight of these shows."""
 
 
 def as_generator(state: StateDict) -> dict[str, Tensor]:
@@ -68,8 +73,9 @@ def has_average(state: StateDict) -> bool:
 def recognize_generator(state: StateDict, path: str | Path) -> dict[str, Any]:
     """The config section `generator` that fits the weights `generator.*` of the file `path`.
 
-    What cannot be told is as in the shipped config of such layers: a sigmoid at the end (lama-small has none, but an
-    initial fill), reflected borders, batch norm. A file of another network is refused where its weights are loaded.
+    What cannot be told is as in the shipped config of such layers: a sigmoid at the end (lama-small and lama-ablation
+    have none, but an initial fill), reflected borders, batch norm. A file of another network is refused where its
+    weights are loaded.
 
     Raises:
         InputError: the weights are of no generator of LaMa's.
@@ -105,18 +111,19 @@ def _section(state: StateDict) -> dict[str, Any] | None:
         section["multidilation_kwargs"] = _multidilation(weights, f"model.{first}.conv_block.0.convs.", width)
     if 0 < width < settings["ngf"] << section["n_downsampling"]:
         section["max_features"] = width
-    return {**section, **LAMA_SMALL} if _is_lama_small(section) else section
+    return {**section, **FILLED_FIRST} if _filled_first(section) else section
 
 
-def _is_lama_small(section: Mapping[str, Any]) -> bool:
-    return tuple(map(section.get, ("kind", "n_blocks", "ngf", "n_downsampling"))) == ("ffc_resnet", 5, 32, 2)
+def _filled_first(section: Mapping[str, Any]) -> str | None:
+    """The config of such a network that fills the hole before its first layer."""
+    return CONFIG_OF_FILLED_FIRST.get(tuple(map(section.get, ("kind", "ngf", "n_downsampling", "n_blocks"))))
 
 
 def generator_remedy(own_state: StateDict, file_state: StateDict) -> str:
     """Which settings of the generator differ in a file, and the config that has them; empty where nothing tells."""
     own, file = generator_settings(own_state), generator_settings(file_state)
-    if _is_lama_small(file):  # no weight shows all that it takes
-        return "the generator in the file is lama-small's; take the config lama-small"
+    if config := _filled_first(file):  # no weight shows all that it takes
+        return f"the generator in the file is {config}'s; take the config {config}"
     differing = [name for name in file if name in own and own[name] != file[name]]
     if not differing:
         return ""

@@ -17,6 +17,7 @@ from saicinpainting.networks.models import INSIDE
 from saicinpainting.networks.recognition import as_generator, recognize_generator
 from saicinpainting.utils import InputError
 from tests.helpers import fill, golden_values, rand
+from tests.runs import composed
 
 FFC = golden_values()["ffc"]
 BLOCKS = FFC["resnet_conv_kwargs"]
@@ -136,6 +137,18 @@ def test_a_config_of_somebody_else_in_a_file_is_left_alone(config: Any, tmp_path
     (tmp_path / "text.safetensors").write_bytes(save(state, {"config": f"{config}"}))
     for file in tmp_path.iterdir():
         assert load_model(file).generator.state_dict().keys() == weights.keys()
+
+
+@pytest.mark.parametrize(
+    "name", ["big-lama", "lama-ablation", "lama-fourier", "lama-regular", "lama-small", "lama-tiny"]
+)
+def test_networks_of_shipped_configs_are_recognised(name: str):
+    section = composed(name, "location=sample")["generator"]
+    with torch.device("meta"):
+        network = make_generator(**section)
+        state = {f"generator.{name}": tensor for name, tensor in network.state_dict().items()}
+        found = make_generator(**recognize_generator(state, "weights.pth"))
+    assert repr(found) == repr(network)  # with what has no weights, such as the initial fill
 
 
 def test_published_sections_are_recognised(tmp_path: Path):
