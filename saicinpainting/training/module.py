@@ -247,7 +247,8 @@ class InpaintingModule(Objective):
             self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=lambda: None)
         logs = all_logs[0]
         # A penalty that is not computed in every step is logged as it was last.
-        self._latest_penalty |= {name: value for name, value in logs.items() if name.endswith("_gp")}
+        penalty = {name: value for name, value in logs.items() if name.endswith("_gp")}
+        self._latest_penalty = penalty or self._latest_penalty
         return {**self._latest_penalty, **logs, "discr_grad_norm": self._grad_norm}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -365,7 +366,8 @@ class InpaintingModule(Objective):
         self.validations = checkpoint.get(VALIDATIONS, 0)
         if not self.options.predict_only:
             self.schedules.restore(checkpoint)
-            self._latest_penalty = checkpoint.get(PENALTY, {})
+            penalized = self.adversarial_loss.penalizes(0)  # the run may go on with another loss
+            self._latest_penalty = checkpoint.get(PENALTY, {}) if penalized else {}
         state = checkpoint["state_dict"]
         if self.generator_average is None:
             state = without_average(state)

@@ -102,6 +102,14 @@ def test_a_penalty_that_is_not_computed_in_every_step_is_logged_as_it_was_before
     assert_same_run(root, "lazy, stopped", "lazy")
 
 
+def test_a_run_that_goes_on_with_a_loss_without_penalty_logs_none(root: Path):
+    one, two = (f"trainer.kwargs.max_epochs={epochs}" for epochs in (1, 2))
+    run(root, "r1, then bce", one)
+    bce = ("losses.adversarial.kind=bce", "~losses.adversarial.gp_coef")
+    run(root, "r1, then bce", two, *bce, "trainer.resume_from_checkpoint=auto")
+    assert max(step for name, step in scalars(root, "r1, then bce") if name.endswith("_gp")) == STEPS - 1
+
+
 def test_what_checkpoints_and_early_stopping_are_judged_by_may_come_of_the_step_before_the_resume(
     root: Path, signal_in
 ):
