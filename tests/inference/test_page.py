@@ -24,7 +24,8 @@ from PIL import Image, ImageCms
 
 from saicinpainting.inference import page_images
 from saicinpainting.inference.edges import grow_hole
-from saicinpainting.inference.page import _Actions, make_page
+from saicinpainting.inference.page import make_page
+from saicinpainting.inference.page_actions import Actions
 from saicinpainting.inference.page_images import (
     KEPT_SECONDS,
     Photograph,
@@ -420,7 +421,7 @@ def test_a_photograph_whose_preview_is_gone_is_not_shown_empty(tmp_path: Path) -
 
     given = Photograph(tmp_path / "a.png", "a.png", (40, 60), tmp_path / "gone.jpg", (40, 60))
     Image.new("L", (60, 40), 255).save(tmp_path / "mask.png")
-    actions = _Actions(gradio, models=cast(Any, None), folder=tmp_path, max_megapixels=1)
+    actions = Actions(gradio, models=cast(Any, None), folder=tmp_path, max_megapixels=1)
     for show in (lambda: actions.load_mask(str(tmp_path / "mask.png"), given), lambda: actions.clear(given)):
         with pytest.raises(gradio.Error, match="is gone; load it again"):
             show()
@@ -432,7 +433,7 @@ def test_a_photographs_name_is_shown_as_it_is(tmp_path: Path) -> None:
     import gradio
 
     Image.new("RGB", (60, 40)).save(tmp_path / "1. _lake_.png")
-    actions = _Actions(gradio, models=cast(Any, None), folder=tmp_path, max_megapixels=1)
+    actions = Actions(gradio, models=cast(Any, None), folder=tmp_path, max_megapixels=1)
     assert actions.load(str(tmp_path / "1. _lake_.png"))[-1]["value"] == r"1\. \_lake\_\.png, 60 × 40 pixels"
 
 
