@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from saicinpainting.inference.devices import decoder_parts, gpus, spread_over
+from saicinpainting.inference.stopping import check_stop
 from saicinpainting.inference.tiling import without_seam
 from saicinpainting.io.device import dtype_of
 from saicinpainting.io.images import pad_tensor_to_modulo
@@ -117,6 +118,7 @@ def refine_predict(
     with _frozen(generator):
         levels = _pyramid(image, mask, min_side=refiner.min_side, max_scales=refiner.max_scales)
         for level_image, level_mask in tqdm(levels, desc="refinement", leave=False):
+            check_stop()
             result = _inpaint_level(network, level_image, level_mask, result, refiner, match_colors=match_colors)
     assert result is not None
     return result.cpu()
@@ -284,6 +286,7 @@ def _refine(
     scale: Tensor | None = None
     with torch.enable_grad():
         for _ in range(n_steps):
+            check_stop()
             scale = _set_gradients(leaves, lambda: losses_of(decode(features)), scale)
             optimizer.step()
     return features

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from saicinpainting.inference.stopping import check_stop
+
 LOGGER = logging.getLogger(__name__)
 MIN_CONTEXT = 128
 """Pixels around a hole that the network sees at least."""
@@ -72,6 +74,7 @@ def fill_parts(image: Tensor, mask: Tensor, paint: Paint, *, match_colors: bool 
     boxes = boxes_around_holes(mask[0, 0].cpu().numpy() > 0)
     LOGGER.info("%d parts around the holes of %d x %d pixels", len(boxes), image.shape[3], image.shape[2])
     for box in boxes:
+        check_stop()
         part, hole = _cut(filled, box), _cut(left, box)
         painted = paint(part, hole).to(part)
         if painted.shape != part.shape:
