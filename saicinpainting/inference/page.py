@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from saicinpainting.inference.page_editor import make_editor
 from saicinpainting.inference.page_guard import LOOPBACK, RequestGuard
 from saicinpainting.inference.page_images import KEPT_SECONDS, PAINT, PREVIEW_SIDE
 from saicinpainting.inference.page_models import PageModels
+from saicinpainting.inference.page_turns import Turns
 from saicinpainting.io.folders import IMAGE_SUFFIXES
 from saicinpainting.utils import InputError
 
@@ -20,6 +25,9 @@ LOGGER = logging.getLogger(__name__)
 MAX_UPLOAD_MB = 30
 MAX_MEGAPIXELS = 16.0
 LONGEST_GROWTH = 64
+MOST_WAITING = 8
+GRACE = 10.0
+"""Seconds that a fill has to stop when the server ends."""
 ENDINGS = list(IMAGE_SUFFIXES)
 HOW_TO = """### How it works
 
@@ -33,6 +41,7 @@ CSS = """
 #head p {margin: 0 0 0.3em; opacity: 0.75}
 #photograph {min-height: 16rem}
 #how {padding: 0.25rem 1rem 0.75rem}
+#working {min-height: 4.5rem}
 [data-testid="status-tracker"]:has(> .error) {display: none !important}  /* errors are told at the top */
 #what {background: var(--block-background-fill)}
 #what p, .about p {font-size: 0.875rem; opacity: 0.75}
@@ -42,6 +51,7 @@ CSS = """
   #buttons button {padding: 0.5rem 0.3rem; font-size: 0.85rem; min-width: 0}
 }
 """
+SCROLL = "() => document.querySelector('#result').scrollIntoView({behavior: 'smooth', block: 'nearest'})"
 
 
 def make_page(models: PageModels, *, max_megapixels: float = MAX_MEGAPIXELS) -> Any:
@@ -53,8 +63,10 @@ def make_page(models: PageModels, *, max_megapixels: float = MAX_MEGAPIXELS) -> 
     with gradio.Blocks(
         title="LaMa inpainting", delete_cache=(KEPT_SECONDS, KEPT_SECONDS), analytics_enabled=False
     ) as page:
-        page.lama_folder = folder  # as long as the page
-        _lay_out(gradio, Actions(gradio, models, Path(folder.name), max_megapixels), models)
+        page.lama_folder, page.lama_turns = folder, Turns()  # as long as the page
+        actions = Actions(gradio, models, page.lama_turns, Path(folder.name), max_megapixels)
+        _lay_out(gradio, actions, models)
+        page.unload(_with_session(gradio, actions.leave))
     return page
 
 
@@ -78,7 +90,7 @@ def launch_page(page: Any, *, host: str, port: int) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio's requests to itself
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # nobody else's server
     theme = gradio.themes.Default(primary_hue="indigo", neutral_hue="slate", radius_size="lg", **fonts)
-    page.queue(max_size=8, default_concurrency_limit=1)
+    page.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
     try:
         page.launch(
             server_name=host,
@@ -89,12 +101,20 @@ def launch_page(page: Any, *, host: str, port: int) -> None:
             footer_links=[],
             run_history=False,
             ssr_mode=False,
+            prevent_thread_lock=True,
             app_kwargs={"middleware": [Middleware(RequestGuard, **guard)]},
         )
     except OSError as error:
         raise InputError(
             f"port={port}: the page cannot be served there, another may be; set port={port + 1}"
         ) from error
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    ended = page.lama_turns.close(GRACE)
+    page.close(verbose=False)
+    if not ended:  # Python cannot end a thread that computes, and would crash
+        page.lama_folder.cleanup()
+        os._exit(128 + signal.SIGTERM)
 
 
 def _gradio() -> Any:
@@ -134,6 +154,8 @@ def _lay_out(gradio: Any, actions: Actions, models: PageModels) -> None:
                 another = gradio.UploadButton("Another photograph", file_types=ENDINGS, size="sm", min_width=90)
                 mask = gradio.UploadButton("Mask from a file", file_types=ENDINGS, size="sm", min_width=90)
             button = gradio.Button("Fill", variant="primary", size="lg")
+            stop = gradio.Button("Stop", variant="stop", size="lg", visible=False)
+            working = gradio.Markdown(visible=False, elem_id="working")
         with gradio.Column(min_width=340):
             how = gradio.Markdown(HOW_TO, elem_id="how", container=True)
             slider = gradio.ImageSlider(
@@ -172,8 +194,9 @@ def _lay_out(gradio: Any, actions: Actions, models: PageModels) -> None:
             match_colors = gradio.Checkbox(label="Match colours", info="takes off a cast that the fill has at its edge")
 
     loaded: list[Any] = [photograph, editor, upload, buttons, about]
-    # What loads or runs a network waits for its turn; the rest does not.
-    network = {"concurrency_id": "network", "concurrency_limit": 1, "api_visibility": "private"}
+    # What loads or runs a network waits for its turn, not in gradio's queue; the rest does not.
+    network = {"concurrency_id": "network", "concurrency_limit": MOST_WAITING, "api_visibility": "private"}
+    at_once = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     quick = {"concurrency_limit": 4, "api_visibility": "private"}
     # Not on the editor: gradio asks it for its drawing, three files to upload, whenever its progress is to change, and
     # what is asked for first may come last, so that "processing" stays and lies over the editor.
@@ -184,14 +207,29 @@ def _lay_out(gradio: Any, actions: Actions, models: PageModels) -> None:
     editor.clear(actions.clear, photograph, loaded, **beside)
     again.click(actions.go_on, [photograph, result], loaded, **beside)
     grow.change(actions.limit_feather, [grow, feather], feather, show_progress="hidden", **quick)
-    name.change(actions.choose, name, what, **network)
-    button.click(
-        actions.fill,
+    name.change(_with_session(gradio, actions.choose), name, what, **network)
+    buttons_of_fill = [button, stop, working]
+    filling = button.click(_with_session(gradio, actions.begin), None, buttons_of_fill, **at_once).then(
+        _with_session(gradio, actions.fill),
         [photograph, editor, name, grow, feather, match_colors, refine],
         [slider, download, again, outcome, result, how],
-        scroll_to_output=True,
+        show_progress_on=working,
         **network,
     )
+    for over in (filling.success, filling.failure):  # `then` does not come after an error
+        over(actions.end, None, buttons_of_fill, **at_once)
+    stop.click(_with_session(gradio, actions.stop), None, buttons_of_fill, **at_once)
+    slider.change(None, js=SCROLL)
+
+
+def _with_session(gradio: Any, action: Callable[..., Any]) -> Callable[..., Any]:
+    """`action` with the session's name before its inputs; gradio knows what to give by the annotation."""
+
+    def called(request: Any, *inputs: Any) -> Any:
+        return action(request.session_hash, *inputs)
+
+    called.__annotations__["request"] = gradio.Request
+    return called
 
 
 def _css_colour() -> str:

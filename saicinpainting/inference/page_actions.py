@@ -6,7 +6,7 @@ import re
 import string
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ from saicinpainting.inference.page_images import (
     write_result,
 )
 from saicinpainting.inference.page_models import PageModels
+from saicinpainting.inference.page_turns import Turns
+from saicinpainting.inference.stopping import StoppedError, check_stop
 from saicinpainting.utils import InputError
 
 
 class Actions:
     """What the page's controls do; each gives the new values of those it changes."""
 
-    def __init__(self, gradio: Any, models: PageModels, folder: Path, max_megapixels: float) -> None:
-        self.gradio, self.models, self.folder, self.max_megapixels = gradio, models, folder, max_megapixels
+    def __init__(self, gradio: Any, models: PageModels, turns: Turns, folder: Path, max_megapixels: float) -> None:
+        self.gradio, self.models, self.turns = gradio, models, turns
+        self.folder, self.max_megapixels = folder, max_megapixels
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -87,12 +90,42 @@ class Actions:
     def limit_feather(self, grow: int, feather: int) -> Any:
         return self.gradio.update(maximum=max(grow, 1), value=min(feather, grow), interactive=grow > 0)
 
-    def choose(self, name: str) -> str:
-        with self._told():
+    def choose(self, session: str, name: str) -> str:
+        with suppress(StoppedError), self._told(), self.turns.turn(session):
             self.models.get(name)
         return self.models.describe(name)
 
-    def fill(
+    def begin(self, session: str) -> tuple[Any, ...]:
+        """Stop in the place of Fill, and the place where progress is shown."""
+        self.turns.expect(session)
+        stop = self.gradio.update(visible=True, value="Stop", interactive=True)
+        return self.gradio.update(visible=False), stop, self.gradio.update(visible=True)
+
+    def stop(self, session: str) -> tuple[Any, ...]:
+        if not self.turns.stop(session):  # the browser was offline when the fill ended
+            return self.end()
+        return self.gradio.skip(), self.gradio.update(value="Stopping …", interactive=False), self.gradio.skip()
+
+    def leave(self, session: str) -> None:
+        """The page is closed or loaded anew."""
+        self.turns.stop(session)
+
+    def end(self) -> tuple[Any, ...]:
+        """What `begin` did undone."""
+        return self.gradio.update(visible=True), self.gradio.update(visible=False), self.gradio.update(visible=False)
+
+    def fill(self, session: str, *chosen: Any) -> tuple[Any, ...]:
+        """`_filled` when it is its turn; nothing changes if it is stopped."""
+        if self.turns.are_taken():
+            self.gradio.Info("The model is busy. Your fill starts by itself.", duration=5)
+        try:
+            with self.turns.turn(session):
+                return self._filled(*chosen)
+        except StoppedError:
+            self.gradio.Info("Stopped. What you painted is still there.", duration=5)
+            return (self.gradio.skip(),) * 6
+
+    def _filled(
         self,
         photograph: Photograph | None,
         drawing: Mapping[str, Any] | None,
@@ -112,6 +145,7 @@ class Actions:
             start = time.perf_counter()
             image, extras = photograph.read()
             filled = network(image, hole, edge, deep=extras.deep)
+            check_stop()
             path, preview = write_result(self.folder, photograph, filled, extras)
         height, width = photograph.size
         seconds = time.perf_counter() - start

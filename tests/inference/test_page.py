@@ -11,7 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +36,7 @@ from saicinpainting.inference.page_images import (
     write_result,
 )
 from saicinpainting.inference.page_models import PageModels
+from saicinpainting.inference.page_turns import Turns
 from saicinpainting.io.extras import ImageExtras
 from saicinpainting.utils import InputError
 from tests.helpers import ROOT, photo, write_run
@@ -221,10 +223,9 @@ def test_models_are_loaded_as_they_are_asked_for_and_their_cost_is_told(tmp_path
 # ---- in a browser --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@contextmanager
+def served(root: Path, *refiner: str) -> Iterator[str]:
     """A page that serves a small network with seeded weights, and another as if it were published."""
-    root = tmp_path_factory.mktemp("page")
     run, temporary = write_run(root), root / "temporary"
     temporary.mkdir()
     env = {**os.environ, "TMPDIR": str(temporary), **table(root / "home", other=1)}
@@ -234,7 +235,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, str(ROOT / "bin" / "demo.py"), f"model.path={run}", f"port={port}", "device=cpu"]
-    command += ["refiner.n_iters=2", "refiner.min_side=64"]  # a coarser scale for a small photograph
+    command += ["refiner.min_side=64", *refiner]  # a coarser scale for a small photograph
     log = (root / "log.txt").open("w")
     process = subprocess.Popen(command, cwd=root, stdout=log, stderr=subprocess.STDOUT, env=env)
     try:
@@ -248,11 +249,20 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(30)
+        status = process.wait(30)
         log.close()
+    told = (root / "log.txt").read_text()
+    assert status == 0, told
     # Gradio leaves an empty file of each upload.
     assert [file for file in temporary.rglob("*") if file.is_file() and file.stat().st_size] == []
-    assert "Traceback" not in (root / "log.txt").read_text()
+    assert "Traceback" not in told
+    assert "UserWarning" not in told
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(tmp_path_factory.mktemp("page"), "refiner.n_iters=2") as address:
+        yield address
 
 
 class Browser:
@@ -271,6 +281,12 @@ class Browser:
 
     def button(self, name: str) -> Any:
         return self.page.get_by_role("button", name=name, exact=True)
+
+    def load(self) -> None:
+        self.page.set_input_files("#photograph input[type=file]", str(self.folder / "phone.jpg"))
+        self.page.get_by_text("phone.jpg, 480 × 640 pixels").wait_for()
+        self.page.locator("#editor canvas").first.wait_for()
+        self.page.wait_for_timeout(2000)
 
     def stroke(self, tool: str, *, start: float, end: float) -> None:
         """Along the middle, from one part of the canvas's width to another."""
@@ -312,32 +328,42 @@ class Browser:
         return np.asarray(Image.open(download.value.path())).astype(int)
 
 
+@contextmanager
+def browsers(address: str, folder: Path, viewport: tuple[int, int]) -> Iterator[Callable[[], Browser]]:
+    """Opens the page, each time as another user."""
+    from playwright.sync_api import sync_playwright  # type: ignore[import-not-found]
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+
+        def opened() -> Browser:
+            context = chromium.new_context(viewport={"width": viewport[0], "height": viewport[1]})
+            browser = Browser(context.new_page(), folder)
+            browser.page.goto(address)
+            return browser
+
+        yield opened
+        chromium.close()
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
 @pytest.mark.parametrize("viewport", [(1280, 900), (390, 844)], ids=["desktop", "phone"])
 def test_each_control_does_what_it_says(address: str, tmp_path: Path, viewport: tuple[int, int]) -> None:
-    from playwright.sync_api import sync_playwright  # type: ignore[import-not-found]
-
     image = from_phone(tmp_path / "phone.jpg", 640, 480).astype(int)
     mask = np.zeros((640, 480), np.uint8)
     mask[301:337, 200:259] = 255
     Image.fromarray(mask).save(tmp_path / "mask.gif")
     Image.fromarray(mask).resize((48, 64)).save(tmp_path / "small.png")
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        context = chromium.new_context(viewport={"width": viewport[0], "height": viewport[1]})
-        browser = Browser(context.new_page(), tmp_path)
+    with browsers(address, tmp_path, viewport) as opened:
+        browser = opened()
         page = browser.page
-        page.goto(address)
         page.locator("#photograph input[type=file]").wait_for(state="attached")
         assert page.title() == "LaMa inpainting"
         browser.fails("load a photograph first")
         browser.shoot("empty")
-        page.set_input_files("#photograph input[type=file]", str(tmp_path / "phone.jpg"))
-        page.get_by_text("phone.jpg, 480 × 640 pixels").wait_for()
-        page.locator("#editor canvas").first.wait_for()
-        page.wait_for_timeout(2000)
+        browser.load()
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         # Brush, undo, eraser.
         browser.fails("paint over what is to go")
@@ -393,7 +419,6 @@ def test_each_control_does_what_it_says(address: str, tmp_path: Path, viewport: 
         page.get_by_text("phone_filled.png, 480 × 640 pixels").wait_for()
         page.wait_for_timeout(2000)
         browser.shoot("going_on")
-        chromium.close()
 
     def changed(result: np.ndarray) -> np.ndarray:
         assert result.shape == image.shape
@@ -415,13 +440,57 @@ def test_each_control_does_what_it_says(address: str, tmp_path: Path, viewport: 
 
 
 @pytest.mark.browser
+@pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
+@pytest.mark.parametrize("viewport", [(1280, 900), (390, 844)], ids=["desktop", "phone"])
+def test_a_fill_ends_by_its_button_by_a_reload_and_with_the_server(tmp_path: Path, viewport: tuple[int, int]) -> None:
+    from_phone(tmp_path / "phone.jpg", 640, 480)
+    with (
+        ExitStack() as server,
+        browsers(server.enter_context(served(tmp_path, "refiner.n_iters=100000")), tmp_path, viewport) as opened,
+    ):
+        one, other = opened(), opened()
+        for browser in (one, other):
+            browser.load()
+            browser.stroke("Brush", start=0.4, end=0.6)
+        one.page.get_by_label("Refine").check()
+
+        def begin() -> None:
+            one.button("Fill").click()
+            one.page.get_by_text("processing").wait_for()
+            one.page.wait_for_timeout(2000)
+
+        begin()
+        one.shoot("filling")
+        one.button("Stop").click()
+        one.page.get_by_text("Stopped. What you painted is still there.").wait_for()
+        one.button("Fill").wait_for()
+        one.shoot("stopped")
+        assert not one.page.locator("#result").is_visible()
+        begin()
+        # Who waits may stop too, and begins when the other one leaves.
+        other.button("Fill").click()
+        other.page.get_by_text("The model is busy").wait_for()
+        other.button("Stop").click()
+        other.page.get_by_text("Stopped. What you painted is still there.").wait_for()
+        other.button("Fill").click()
+        other.button("Stop").wait_for()
+        one.page.reload()
+        other.page.locator("#result img").last.wait_for()
+        one.load()
+        one.stroke("Brush", start=0.4, end=0.6)
+        one.page.get_by_label("Refine").check()
+        begin()
+        server.close()  # in order
+
+
+@pytest.mark.browser
 @pytest.mark.skipif("gradio" in MISSING, reason="needs gradio")
 def test_a_photograph_whose_preview_is_gone_is_not_shown_empty(tmp_path: Path) -> None:
     import gradio
 
     given = Photograph(tmp_path / "a.png", "a.png", (40, 60), tmp_path / "gone.jpg", (40, 60))
     Image.new("L", (60, 40), 255).save(tmp_path / "mask.png")
-    actions = Actions(gradio, models=cast(Any, None), folder=tmp_path, max_megapixels=1)
+    actions = Actions(gradio, cast(Any, None), Turns(), folder=tmp_path, max_megapixels=1)
     for show in (lambda: actions.load_mask(str(tmp_path / "mask.png"), given), lambda: actions.clear(given)):
         with pytest.raises(gradio.Error, match="is gone; load it again"):
             show()
@@ -433,7 +502,7 @@ def test_a_photographs_name_is_shown_as_it_is(tmp_path: Path) -> None:
     import gradio
 
     Image.new("RGB", (60, 40)).save(tmp_path / "1. _lake_.png")
-    actions = Actions(gradio, models=cast(Any, None), folder=tmp_path, max_megapixels=1)
+    actions = Actions(gradio, cast(Any, None), Turns(), folder=tmp_path, max_megapixels=1)
     assert actions.load(str(tmp_path / "1. _lake_.png"))[-1]["value"] == r"1\. \_lake\_\.png, 60 × 40 pixels"
 
 
