@@ -108,7 +108,7 @@ def published_shapes(name: str) -> dict[str, torch.Tensor]:
     ],
 )
 def test_a_published_network_is_recognised_by_its_weights(name: str, kind: str, n_blocks: int):
-    expected = {"kind": kind, "n_blocks": n_blocks, "ngf": 64, "input_nc": 4}
+    expected = {"kind": kind, "n_blocks": n_blocks, "n_downsampling": 3, "ngf": 64, "input_nc": 4}
     assert generator_settings(published_shapes(name)) == expected
 
 

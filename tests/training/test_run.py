@@ -222,7 +222,7 @@ def test_a_metric_that_is_switched_off_is_replaced_and_said_so(
         ("+trainer.kwargs.amp_backend=apex", "precision"),
         ("+trainer.kwargs.accumulate_grad_batches=0", r"accumulate_grad_batches: .*got 0"),
         ("+trainer.kwargs.logger=false", r"config group logger"),
-        ("trainer.checkpoint_kwargs.monitor=null", "No quantity for top_k"),
+        ("trainer.checkpoint_kwargs.monitor=null", "save_top_k=5 asks for the best ones; set save_top_k to -1"),
     ],
 )
 def test_a_wrong_key_is_named(finished: Path, tmp_path: Path, override: str, message: str):
