@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
-from saicinpainting.training.data.datasets import get_transforms
+from saicinpainting.training.data.datasets import InpaintingTrainDataset, get_mask_generator, get_transforms
 from saicinpainting.training.losses.adversarial import NonSaturatingWithR1, make_discrim_loss, make_r1_gp
 from saicinpainting.training.losses.distance_weighting import BlurMask, EmulatedEDTMask, make_mask_distance_weighter
 from saicinpainting.training.losses.perceptual import IMAGENET_MEAN, IMAGENET_STD, PerceptualLoss
@@ -97,6 +99,23 @@ def test_augmentation_is_called_with_an_image_and_gives_one() -> None:
     random.seed(3)
     assert np.array_equal(get_transforms("distortions", 64)(image=pixels)["image"], first)
     assert first.shape == (64, 64, 3)
+
+
+def test_training_images_are_a_folder_a_generator_of_masks_and_an_augmentation(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pixels = photo(size=96)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    masks = get_mask_generator("mixed", {"irregular_proba": 1, "irregular_kwargs": {"max_times": 5}, "box_proba": 0})
+    for augmentation, expected in (
+        (get_transforms("no_augs", 96), pixels),
+        (A.Compose([A.CenterCrop(32, 48), A.ToFloat(max_value=255)]), pixels[32:64, 24:72]),
+    ):
+        dataset = InpaintingTrainDataset(indir=tmp_path, mask_generator=masks, transform=augmentation)
+        sample = dataset[0]
+        np.testing.assert_allclose(sample["image"], expected.transpose(2, 0, 1) / 255, atol=1e-7)
+        assert sample["mask"].shape == (1, *expected.shape[:2])
+        assert set(np.unique([dataset[0]["mask"] for _ in range(8)])) == {0, 1}
+    assert InpaintingTrainDataset(tmp_path, masks, get_transforms("default", 64))[0]["image"].shape == (3, 64, 64)
 
 
 def test_layers_in_a_rotated_frame() -> None:
