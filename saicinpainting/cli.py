@@ -113,13 +113,11 @@ def _line_of(error: Exception) -> str | None:
     if isinstance(error, OverrideParseException):
         return f"config: {error.override}: expected KEY=VALUE, no spaces around the =, and what is opened closed"
     if isinstance(error, HydraException):
-        cause = str(error.__cause__ or "").splitlines()[:1]
-        if (
-            isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError)
-            and error.__cause__.parent_node is not None
-        ):
-            cause.append(did_you_mean(str(error.__cause__.key), map(str, error.__cause__.parent_node)))
-        return f"config: {error}" + (f" ({'; '.join(cause)})" if cause else "")
+        cause = error.__cause__
+        reasons = str(cause or "").splitlines()[:1]
+        if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
+            reasons.append(did_you_mean(str(cause.key), map(str, cause.parent_node)))
+        return f"config: {error}" + (f" ({'; '.join(reasons)})" if reasons else "")
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: missing config key; set it, for example on the command line: {error.full_key}=…"
     if isinstance(error, OmegaConfBaseException):

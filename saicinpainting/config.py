@@ -33,6 +33,8 @@ def _user_name() -> str:
 _ENV_DEFAULTS: dict[str, Callable[[], str]] = {"USER": _user_name, "TORCH_HOME": lambda: str(torch_home())}
 
 
+GENERATOR_SECTIONS = ("generator", "training_model")
+"""What a generator is read from."""
 VARIABLES = ("USER", "HOME", "TORCH_HOME")
 ALLOWING = "LAMA_CONFIG_VARIABLES"
 
@@ -97,8 +99,7 @@ def read_experiment_config(folder: str | Path) -> DictConfig:
         raise InputError(f"{path} does not exist; model.path must be a run's folder with config.yaml and models/ in it")
     register_resolvers()
     content = read_yaml(path)
-    sections = ("generator", "training_model")
-    if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in sections):
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in GENERATOR_SECTIONS):
         raise InputError(f"{path} is no LaMa training config: expected the sections generator and training_model")
     try:
         return OmegaConf.create(content)

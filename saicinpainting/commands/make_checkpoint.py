@@ -17,7 +17,7 @@ def main() -> None:
     args = parse_arguments()
     import yaml
 
-    from saicinpainting.config import read_experiment_config, resolved_sections
+    from saicinpainting.config import GENERATOR_SECTIONS, read_experiment_config, resolved_sections
     from saicinpainting.io.checkpoint import (
         CONFIG,
         EVALUATOR_PREFIXES,
@@ -27,7 +27,6 @@ def main() -> None:
         write_checkpoint,
     )
     from saicinpainting.networks.ema import with_averaged_generator
-    from saicinpainting.networks.load import GENERATOR_SECTIONS
 
     config = args.indir / "config.yaml"
     if not config.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import overload
 import numpy as np
 
 from saicinpainting.data.sampler import Mixture, Shuffler
+from saicinpainting.io.files import read_names
 from saicinpainting.io.folders import IMAGE_SUFFIXES, list_files
 from saicinpainting.utils import InputError
 
@@ -201,7 +201,7 @@ def _training_images(folder: PathLike) -> list[str]:
 def _listed(file_list: PathLike, folders: Sequence[PathLike]) -> list[str]:
     key = f"{WHERE}.file_list"
     try:
-        lines = os.fsdecode(Path(file_list).read_bytes().removeprefix(codecs.BOM_UTF8)).splitlines()
+        lines = read_names(file_list).splitlines()
     except OSError as error:
         raise InputError(f"{key}: cannot read {file_list}: {error}; expected a text file with a path a line") from error
     names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -73,7 +73,8 @@ class InpaintingEvaluatorOnline(evaluator.InpaintingEvaluator):
         if self.clamp_image_range is not None:
             image, inpainted = image.clamp(*self.clamp_image_range), inpainted.clamp(*self.clamp_image_range)
         self.update({**batch, "image": image, self.inpainted_key: inpainted})
-        self.groups += hole_share_bins(batch["mask"], self.bins).tolist()
+        if self.others:
+            self.groups += hole_share_bins(batch["mask"], self.bins).tolist()  # waits for the device
         return {name: score(inpainted, image, batch["mask"]) for name, score in self.others.items()}
 
     process_batch = forward

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from saicinpainting.config import read_experiment_config, resolved_sections
+from saicinpainting.config import GENERATOR_SECTIONS, read_experiment_config, resolved_sections
 from saicinpainting.data.pairs import batches_of_equal_size, plan_batches
 from saicinpainting.inference.backends import Backend, Batch
 from saicinpainting.inference.filling import Filled, Filling, Read
@@ -269,7 +269,7 @@ def origin(model: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
         raise InputError(f"no checkpoint {checkpoint}; there are: {', '.join(there)}{hint}")
     made_by = {"checkpoint_sha256": digest_of(checkpoint, "sha256"), **settings}
     if files.config is not None and ".onnx" not in checkpoint.name:  # such a file has its network inside
-        sections = resolved_sections(read_experiment_config(files.folder), ("generator", "training_model"))
+        sections = resolved_sections(read_experiment_config(files.folder), GENERATOR_SECTIONS)
         given = {key: sections["training_model"].get(key) for key in INPUT_SETTINGS}
         content = json.dumps([sections["generator"], given], sort_keys=True, default=str)
         made_by["config_sha256"] = hashlib.sha256(content.encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import multiprocessing
@@ -105,6 +106,11 @@ def part_of(path: Path) -> Path:
 def printable(text: str) -> str:
     """`text` with escapes for what is no UTF-8 in the names of files."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def read_names(path: str | os.PathLike[str]) -> str:
+    """The text of a list of files, without the byte order mark that Windows' editors begin it with."""
+    return os.fsdecode(Path(path).read_bytes().removeprefix(codecs.BOM_UTF8))
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -22,14 +22,18 @@ GENERATORS: dict[str, type[Generator]] = {
     "pix2pixhd_multidilated": MultiDilatedGlobalGenerator,
 }
 OFFICIAL_DEFAULTS: dict[str, Any] = {
-    **{"spatial_transform_layers": None, "spatial_transform_kwargs": {}, "ffc_positions": None, "ffc_kwargs": {}},
-    **{
-        "dilated_blocks_n": 0,
-        "dilated_blocks_n_start": 0,
-        "dilated_blocks_n_middle": 0,
-        "dilation_block_kind": "simple",
-    },
-    **{"dilation": 1, "second_dilation": None, "is_resblock_depthwise": False, "affine": None},
+    "spatial_transform_layers": None,
+    "spatial_transform_kwargs": {},
+    "ffc_positions": None,
+    "ffc_kwargs": {},
+    "dilated_blocks_n": 0,
+    "dilated_blocks_n_start": 0,
+    "dilated_blocks_n_middle": 0,
+    "dilation_block_kind": "simple",
+    "dilation": 1,
+    "second_dilation": None,
+    "is_resblock_depthwise": False,
+    "affine": None,
     "deconv_kind": "convtranspose",
 }
 """Settings of official generators that no published one uses; a config may say so by these values."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from saicinpainting.config import read_experiment_config, resolved_sections
+from saicinpainting.config import GENERATOR_SECTIONS, read_experiment_config, resolved_sections
 from saicinpainting.io.checkpoint import CONFIG, FROZEN_PREFIXES, StateDict, read_checkpoint
 from saicinpainting.networks import make_discriminator, make_generator
 from saicinpainting.networks.base import Generator
@@ -27,7 +27,6 @@ MOST_LAYERS = 200
 """Each is built, which takes milliseconds; none of ours has more than 40."""
 SPARE_WEIGHTS = 1 << 26
 """Of a network that a config may describe beside any file: 256 MiB. What does not fit is named weight by weight."""
-GENERATOR_SECTIONS = ("generator", "training_model")
 MOST_OF_ANYTHING = 1 << 16
 """Channels, sizes and the like of a network."""
 

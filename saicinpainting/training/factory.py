@@ -9,7 +9,7 @@ from typing import Any, cast
 from omegaconf import DictConfig
 from torch import nn
 
-from saicinpainting.config import resolved_sections, without_ignored_losses
+from saicinpainting.config import GENERATOR_SECTIONS, resolved_sections, without_ignored_losses
 from saicinpainting.losses.adversarial import make_discrim_loss
 from saicinpainting.losses.focal_frequency import FocalFrequencyLoss
 from saicinpainting.losses.perceptual import make_perceptual, make_resnet_pl
@@ -18,7 +18,7 @@ from saicinpainting.networks import make_discriminator
 from saicinpainting.networks.ema import EMAOptions, GeneratorEMA
 from saicinpainting.networks.fourier import FourierOptions
 from saicinpainting.networks.inputs import GeneratorInput
-from saicinpainting.networks.load import GENERATOR_SECTIONS, build_generator, image_channels_of
+from saicinpainting.networks.load import build_generator, image_channels_of
 from saicinpainting.schema import known_keys, read_section
 from saicinpainting.training.batch_transforms import BatchOptions
 from saicinpainting.training.module import InpaintingModule
@@ -74,7 +74,7 @@ def module_parts(config: DictConfig | Settings) -> dict[str, Any]:
 def sections_of(config: DictConfig | Settings) -> dict[str, Any]:
     """What `make_training_model` reads of a config, as plain values."""
     if (config.get("training_model") or {}).get("predict_only", False):
-        return resolved_sections(config, ("training_model", "generator"))
+        return resolved_sections(config, GENERATOR_SECTIONS)
     check_known_keys(config, SECTIONS)
     return resolved_sections(config, [name for name in SECTIONS if name != "hydra"])
 

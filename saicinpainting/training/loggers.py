@@ -67,7 +67,7 @@ class DeviceStatsMonitor(pl.callbacks.DeviceStatsMonitor):
         super().setup(trainer, pl_module, stage)
 
 
-_OURS = {cls.__mro__[1]: cls for cls in (EarlyStopping, DeviceStatsMonitor)}
+_OURS = {cls.__base__: cls for cls in (EarlyStopping, DeviceStatsMonitor)}
 
 # Callbacks of Lightning that change a step which this module takes by itself, and what does that here.
 _ELSEWHERE = {

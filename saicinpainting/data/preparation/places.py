@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from saicinpainting.data.preparation.steps import Archive, Preparation, draw
 from saicinpainting.io.connection import without_secrets
 from saicinpainting.io.download import Checksum
+from saicinpainting.io.files import read_names
 from saicinpainting.io.folders import images_in
 from saicinpainting.utils import InputError
 
@@ -107,7 +107,7 @@ def _free(folder: Path, taken: Set[Path]) -> list[str]:
 def named(wanted: Path, folders: Sequence[Path]) -> tuple[Path, list[str]]:
     """The images that a list names, with or without folders and endings, and the first of `folders` that has all."""
     try:
-        lines = os.fsdecode(wanted.read_bytes().removeprefix(codecs.BOM_UTF8)).split()
+        lines = read_names(wanted).split()
     except OSError as error:
         raise InputError(f"--eval-list: cannot read {wanted}: {error}") from error
     stems = list(dict.fromkeys(map(_stem, lines)))
